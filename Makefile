@@ -1,0 +1,52 @@
+# Every target makes the environment it needs; `make` alone lists them.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format constraints bench bench-datasets bench-local bench-serving soak clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# The stamp is written last, so an interrupted set-up is made again.
+$(VENV)/ready: constraints/tfx116.txt constraints/tfx121.txt setup.py pyproject.toml tools/make_env.sh
+	@sh tools/make_env.sh $(VENV)
+
+env: $(VENV)/ready ## Make the environment (.venv) and nothing else
+
+demo: $(VENV)/ready ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
+	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
+
+test: $(VENV)/ready ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+lint: $(VENV)/ready ## Check style, types and import layers
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/ready ## Format the code
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+constraints: $(VENV)/ready ## Resolve the pinned dependency sets anew
+	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
+
+bench: bench-datasets bench-local bench-serving ## Run every benchmark
+
+bench-datasets: $(VENV)/ready ## Dataset store against DVC and a plain copy
+	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-local: $(VENV)/ready ## Local runner against stock LocalDagRunner
+	@$(PY) tests/benchmarks/bench_local.py --data ../shared/data/taxi $(ARGS)
+
+bench-serving: $(VENV)/ready ## Model server against the in-process model and a Python peer
+	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
+
+soak: $(VENV)/ready ## Run the minutes-long studies: kills, races, mixed load
+	@$(PY) -m pytest -m soak $(ARGS)
+
+clean: ## Remove the environment and what tools left
+	rm -rf $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,30 @@
+"""mlplatform: reusable TFX components, per-model pipelines, and what makes them trusted.
+
+Importing this package loads nothing outside the standard library; each public name is loaded when it is
+first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mlplatform.datasets import DatasetStore as DatasetStore
+    from mlplatform.orchestration.local import LocalRunner as LocalRunner
+    from mlplatform.serving import Client as Client
+
+_HOME_OF = {
+    "Client": "mlplatform.serving",
+    "DatasetStore": "mlplatform.datasets",
+    "LocalRunner": "mlplatform.orchestration.local",
+}
+
+__all__ = ["Client", "DatasetStore", "LocalRunner", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mlplatform' has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    return value

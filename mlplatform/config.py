@@ -1,0 +1,59 @@
+"""Typed configuration: a mapping becomes an object once, at the edge.
+
+A wrong key, type or value is one `ConfigError` that names the place, what was found and, for a misspelt key,
+the key that was meant.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlplatform.config_file import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration block: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+ConfigType = TypeVar("ConfigType", bound=BaseModel)
+
+
+def parse_config(kind: type[ConfigType], values: Mapping[str, Any], *, source: str) -> ConfigType:
+    """Return `values` as a `kind`.
+
+    Raises:
+        ConfigError: A key is unknown, or a value does not fit; all of them are named.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(source, [_problem(kind, dict(found)) for found in error.errors()]) from None
+
+
+def _problem(kind: type[BaseModel], found: dict[str, Any]) -> str:
+    place = [str(part) for part in found["loc"]]
+    name = ".".join(place)
+    if found["type"] == "extra_forbidden":
+        known = _keys_at(kind, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        remedy = (
+            f"did you mean {'.'.join([*place[:-1], near[0]])!r}?" if near else f"known are {', '.join(known)}"
+        )
+        return f"unknown key {name!r}; {remedy}"
+    if found["type"] == "missing":
+        return f"key {name!r} is missing"
+    return f"{name} is {found['input']!r}: {found['msg']}" if name else str(found["msg"])
+
+
+def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
+    for part in place:
+        field = kind.model_fields.get(part)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return sorted(kind.model_fields)

@@ -1,0 +1,64 @@
+"""The root folder: where a machine keeps its runs, datasets, metadata and pushed models."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_VARIABLE = "MLPLATFORM_HOME"
+DEFAULT_ROOT = ".mlplatform"
+
+
+def default_root() -> Path:
+    """Return `$MLPLATFORM_HOME`, or `./.mlplatform` where that is unset."""
+    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The places below one root folder. Nothing is created by naming it.
+
+    Attributes:
+        root: The root folder, absolute.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | os.PathLike[str] | None = None) -> "Home":
+        """Return the home at `root`, or at the default root where that is None."""
+        return cls(Path(root if root is not None else default_root()).expanduser().absolute())
+
+    @property
+    def metadata_db(self) -> Path:
+        """ML Metadata's SQLite file."""
+        return self.root / "metadata" / "metadata.sqlite"
+
+    @property
+    def pipelines(self) -> Path:
+        """Artifacts, one folder per pipeline: TFX's `pipeline_root` is `pipelines/<name>`."""
+        return self.root / "pipelines"
+
+    @property
+    def runs(self) -> Path:
+        """The local runner's records and logs, one folder per run."""
+        return self.root / "runs"
+
+    @property
+    def datasets(self) -> Path:
+        """The dataset store."""
+        return self.root / "datasets"
+
+    @property
+    def models(self) -> Path:
+        """Pushed models: `models/<name>/<version>/` is what a model server reads."""
+        return self.root / "models"
+
+    @property
+    def reports(self) -> Path:
+        """Verdicts and HTML pages that the gates wrote, kept also when the gate said no."""
+        return self.root / "reports"
+
+    @property
+    def cache(self) -> Path:
+        """What can be deleted at any time and is then made again."""
+        return self.root / "cache"

