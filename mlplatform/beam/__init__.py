@@ -1,0 +1,1 @@
+"""What our Beam pipelines share: record accounting, progress, TFRecord shards."""

@@ -1,0 +1,132 @@
+"""Which versions, and what was made from them, saw the records of an item."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlplatform.datasets.commit import read_live
+from mlplatform.datasets.errors import KeyValuesError, NoKeyError
+from mlplatform.datasets.features import candidates, feature_values, hash_feature_values, show
+from mlplatform.datasets.keys import key_hashes
+from mlplatform.datasets.line import Line
+from mlplatform.datasets.live import HELD_OUT
+from mlplatform.datasets.notes import Use, read_uses
+from mlplatform.datasets.pack import read_index
+from mlplatform.datasets.pack_records import read_batches
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A record in a version.
+
+    Attributes:
+        version: The version's name.
+        split: The split.
+        copies: How often it is there.
+    """
+
+    version: str
+    split: str
+    copies: int
+
+
+@dataclass(frozen=True)
+class BlamedRecord:
+    """A record of the item.
+
+    Attributes:
+        record: Record id, in hexadecimal.
+        label: The class, as text; empty where it has none.
+        pack: Pack that holds it.
+        row: Its place in the pack.
+        appearances: Where it is, the oldest version first.
+    """
+
+    record: str
+    label: str
+    pack: str
+    row: int
+    appearances: list[Appearance]
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What is known of an item.
+
+    Attributes:
+        key: Features that identify an item.
+        value: The item's key, as it was asked for.
+        records: Its records: several where it changed, or has several.
+        uses: What was made from the versions that hold any of them.
+    """
+
+    key: tuple[str, ...]
+    value: str
+    records: list[BlamedRecord]
+    uses: list[Use]
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions that hold a record of the item, the oldest first."""
+        names = {one.version for record in self.records for one in record.appearances}
+        return sorted(names, key=lambda name: int(name[1:]))
+
+
+def blame(line: Line, value: str, key: Sequence[str] | None = None, label: str | None = None) -> Blame:
+    """Trace an item; see `DatasetStore.blame`."""
+    latest = line.resolve()
+    names = tuple(latest.key if key is None else key)
+    if not names:
+        raise NoKeyError(line.dataset, "blame")
+    wanted = _wanted(value, names)
+    records = _records(line, names, wanted, label or latest.label or "label")
+    seen_in = {one.version for record in records for one in record.appearances}
+    uses = [use for use in read_uses(line) if use.version in seen_in]
+    return Blame(names, value, records, uses)
+
+
+def _wanted(value: str, key: tuple[str, ...]) -> set[tuple[bytes, ...]]:
+    parts = [value] if len(key) == 1 else value.split(",")
+    if len(parts) != len(key):
+        raise KeyValuesError(value, key)
+    return set(itertools.product(*(candidates(part) for part in parts)))
+
+
+def _records(
+    line: Line, key: tuple[str, ...], wanted: set[tuple[bytes, ...]], label: str
+) -> list[BlamedRecord]:
+    hashes = key_hashes(line.storage, line.dataset, line.packs, key)
+    wanted_hashes = np.array([hash_feature_values(values) for values in wanted], np.uint64)
+    found: dict[tuple[str, int], tuple[str, str]] = {}
+    for pack in line.packs:
+        rows = np.flatnonzero(np.isin(hashes[pack.name], wanted_hashes))
+        if not rows.size:
+            continue
+        ids = read_index(line.storage, line.dataset, pack).ids[rows].names()
+        texts = dict(zip(rows.tolist(), ids, strict=True))
+        for batch in read_batches(line.storage, line.dataset, pack, rows):
+            spans = (batch.buffer, batch.starts, batch.ends)
+            keys, labels = feature_values(*spans, key), feature_values(*spans, [label])
+            for row, values, shown in zip(batch.rows.tolist(), keys, labels, strict=True):
+                if values in wanted:
+                    found[pack.name, row] = texts[row], show(shown[0]) if shown else ""
+    appearances: dict[tuple[str, int], list[Appearance]] = {place: [] for place in found}
+    packs = {pack for pack, _ in found}
+    for manifest in line.manifests:
+        if packs.isdisjoint(pack.name for pack in manifest.packs):
+            continue
+        live = read_live(line, manifest)
+        for (split, name), rows_of in live.items():
+            if split == HELD_OUT or name not in packs:
+                continue
+            copies = rows_of.copies() if rows_of.repeated.size else rows_of.is_live
+            for place in found:
+                if place[0] == name and copies[place[1]]:
+                    appearances[place].append(Appearance(manifest.version, split, int(copies[place[1]])))
+    return [
+        BlamedRecord(record, text, *place, appearances[place])
+        for place, (record, text) in found.items()
+        if appearances[place]
+    ]

@@ -1,0 +1,161 @@
+"""Checks a version out as Examples that TFX reads: `Split-<name>/` folders of TFRecord shards."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mlplatform.datasets.commit import read_live
+from mlplatform.datasets.errors import CheckoutTargetError
+from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.line import Line
+from mlplatform.datasets.live import Rows
+from mlplatform.datasets.manifest import Manifest, PackFacts
+from mlplatform.datasets.pack import read_index, records_path
+from mlplatform.datasets.pack_records import read_batches
+from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Int64s
+from mlplatform.datasets.write_packs import runs, write_gzip
+from mlplatform.progress import track
+
+_COPY_RANGE_ABOVE_BYTES = 64 << 10  # mean run above which one system call a run is cheapest
+_VECTORS = 1000  # pieces in one system call; Linux takes 1024
+
+
+def checkout(line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
+    """Write a version's records; see `DatasetStore.checkout`."""
+    target = Path(folder).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckoutTargetError(str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        _write(line, manifest, partial, link)
+        partial.replace(target)  # over an empty folder, too
+    finally:
+        if partial.exists():
+            shutil.rmtree(partial)
+    return target
+
+
+def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
+    live = live_records(line, manifest)
+    packs = {pack.name: pack for pack in manifest.packs}
+    order = {name: number for number, name in enumerate(packs)}
+    # TensorFlow reads the shards of all splits as one kind: compressed only where every one of them is.
+    is_gzip = bool(live) and all(packs[name].is_gzip for _, name in live)
+    with track("write records", sum(rows.distinct for rows in live.values())) as bar:
+        for split in manifest.splits:
+            names = sorted((name for owner, name in live if owner == split), key=order.__getitem__)
+            mine = [(packs[name], live[split, name]) for name in names]
+            repeated = [(pack, rows) for pack, rows in mine if rows.repeated.size]
+            has_last = bool(repeated) or not mine
+            shards = _shards(folder / f"Split-{split}", len(mine) + has_last, is_gzip)
+            for (pack, rows), path in zip(mine, shards, strict=False):
+                _write_shard(line, pack, rows, path, is_gzip, link)
+                bar.advance(rows.distinct)
+            if has_last:  # further copies of records that occur more than once; an empty split's only shard
+                _write_pieces(_further_copies(line, repeated), shards[-1], is_gzip)
+
+
+def _shards(folder: Path, count: int, is_gzip: bool) -> list[Path]:
+    folder.mkdir(parents=True)
+    suffix = ".gz" if is_gzip else ""
+    return [folder / f"data_tfrecord-{number:05d}-of-{count:05d}{suffix}" for number in range(count)]
+
+
+def _write_pieces(pieces: Iterator[bytes | memoryview], path: Path, is_gzip: bool) -> None:
+    if is_gzip:
+        write_gzip(pieces, path)
+        return
+    with open(path, "wb") as file:
+        file.writelines(pieces)
+
+
+def live_records(line: Line, manifest: Manifest) -> dict[tuple[str, str], Rows]:
+    """Return the records of a version that are in the store: rows per split and pack."""
+    live = {place: rows for place, rows in read_live(line, manifest).items() if place[0] in manifest.splits}
+    forgotten = forgotten_ids(line.storage, line.dataset)
+    if not len(forgotten):
+        return live
+    packs = {pack.name: pack for pack in manifest.packs}
+    kept = {}
+    for place, rows in live.items():
+        gone = is_forgotten(read_index(line.storage, line.dataset, packs[place[1]]).ids, forgotten)
+        kept[place] = Rows.from_copies(np.where(gone, 0, rows.copies()))
+    return {place: rows for place, rows in kept.items() if rows.is_live.any()}
+
+
+def _write_shard(line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, link: bool) -> None:
+    chosen = np.flatnonzero(rows.is_live)
+    if pack.is_gzip != is_gzip:
+        _write_pieces(_frames(line, pack, chosen), path, is_gzip)
+    elif rows.is_live.all():
+        _copy_whole(line, pack, path, link)
+    elif is_gzip or (source := line.storage.local(records_path(line.dataset, pack))) is None:
+        _write_pieces(_frames(line, pack, chosen), path, is_gzip)
+    else:
+        bounds = read_index(line.storage, line.dataset, pack).frames()
+        spans = [(int(bounds[first]), int(bounds[behind])) for first, behind in runs(chosen)]
+        _copy_spans(source, path, spans)
+
+
+def _copy_whole(line: Line, pack: PackFacts, path: Path, link: bool) -> None:
+    source = line.storage.local(records_path(line.dataset, pack))
+    if source is None:
+        with line.storage.open(records_path(line.dataset, pack)) as stream, open(path, "wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        return
+    if link:
+        try:
+            os.link(source, path)
+            return
+        except OSError as error:  # another file system, or one without links: copy
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+                raise
+    shutil.copyfile(source, path)
+
+
+def _copy_spans(source: Path, path: Path, spans: list[tuple[int, int]]) -> None:
+    total = sum(end - begin for begin, end in spans)
+    with open(source, "rb") as reader, open(path, "wb") as writer:
+        if total > _COPY_RANGE_ABOVE_BYTES * len(spans):
+            for begin, end in spans:
+                while begin < end:
+                    begin += os.sendfile(writer.fileno(), reader.fileno(), begin, end - begin)
+            return
+        import mmap
+
+        with mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+            for first in range(0, len(spans), _VECTORS):
+                pieces = [data[begin:end] for begin, end in spans[first : first + _VECTORS]]
+                _write_all(writer.fileno(), pieces)
+                for piece in pieces:
+                    piece.release()
+
+
+def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
+    wanted = sum(len(piece) for piece in pieces)
+    written = os.writev(descriptor, pieces)
+    if written < wanted:  # a full disk raises at the next write
+        rest = b"".join(pieces)[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def _frames(line: Line, pack: PackFacts, rows: Int64s) -> Iterator[memoryview]:
+    for batch in read_batches(line.storage, line.dataset, pack, rows):
+        data = batch.buffer.data
+        begins, ends = batch.starts - HEADER_BYTES, batch.ends + FOOTER_BYTES
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            yield data[begin:end]
+
+
+def _further_copies(line: Line, repeated: list[tuple[PackFacts, Rows]]) -> Iterator[bytes]:
+    for pack, rows in repeated:
+        chosen = rows.repeated["row"].astype(np.int64)
+        for frame, copies in zip(_frames(line, pack, chosen), rows.repeated["copies"].tolist(), strict=True):
+            yield bytes(frame) * (copies - 1)

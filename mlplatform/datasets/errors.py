@@ -1,0 +1,267 @@
+"""What can go wrong with a dataset store, each with its facts."""
+
+from collections.abc import Sequence
+
+from mlplatform.errors import GateError, MlplatformError, UsageError
+
+
+def _some(items: Sequence[object], most: int = 5) -> str:
+    text = ", ".join(str(item) for item in items[:most])
+    return f"{text} and {len(items) - most:,} more" if len(items) > most else text
+
+
+class DatasetNotFoundError(UsageError):
+    """The store holds no dataset of that name."""
+
+    def __init__(self, dataset: str, store: str, known: Sequence[str]) -> None:
+        super().__init__(dataset, store, known)
+        self.dataset, self.store, self.known = dataset, store, known
+
+    def __str__(self) -> str:
+        there = f"it holds {_some(self.known)}" if self.known else "it holds none yet"
+        return (
+            f"the store {self.store} has no dataset {self.dataset!r}; {there}. "
+            f"Commit one with: mlplatform datasets commit {self.dataset} EXAMPLES_DIR"
+        )
+
+
+class VersionNotFoundError(UsageError):
+    """The dataset has no version of that name."""
+
+    def __init__(self, dataset: str, version: str, known: Sequence[str]) -> None:
+        super().__init__(dataset, version, known)
+        self.dataset, self.version, self.known = dataset, version, known
+
+    def __str__(self) -> str:
+        return (
+            f"dataset {self.dataset!r} has no version {self.version!r}; the newest are {_some(self.known)}. "
+            f"List all of them with: mlplatform datasets log {self.dataset}"
+        )
+
+
+class AmbiguousVersionError(UsageError):
+    """A digest prefix stands for several versions."""
+
+    def __init__(self, dataset: str, version: str, matches: Sequence[str]) -> None:
+        super().__init__(dataset, version, matches)
+        self.dataset, self.version, self.matches = dataset, version, matches
+
+    def __str__(self) -> str:
+        return (
+            f"{self.version!r} stands for several versions of {self.dataset!r}: {_some(self.matches)}. "
+            "Give more of the digest, or the version's number."
+        )
+
+
+class BadNameError(UsageError):
+    """A name of a dataset or tag that the store does not take."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, name)
+        self.kind, self.name = kind, name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name!r} is no name of a {self.kind}: use 1 to 100 letters, digits, '_', '-' and '.', "
+            "beginning with a letter or digit; a tag is also not 'latest', 'v' with a number, or 8 or more "
+            "hexadecimal digits."
+        )
+
+
+class NoExamplesError(UsageError):
+    """A folder holds no TFX Examples."""
+
+    def __init__(self, folder: str, found: Sequence[str]) -> None:
+        super().__init__(folder, found)
+        self.folder, self.found = folder, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} holds no Examples: expected folders named Split-<name> with TFRecord files, "
+            f"found {_some(self.found) or 'nothing'}. Give the folder that an ExampleGen wrote."
+        )
+
+
+class CorruptRecordsError(MlplatformError):
+    """A TFRecord file cannot be trusted: cut short, or its bytes do not fit their checksums."""
+
+    def __init__(self, path: str, offset: int, problem: str) -> None:
+        super().__init__(path, offset, problem)
+        self.path, self.offset, self.problem = path, offset, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.problem} at byte {self.offset:,} of its (uncompressed) records. "
+            "Nothing was committed; write the file anew and commit again."
+        )
+
+
+class SourceChangedError(MlplatformError):
+    """A file changed while it was being committed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} changed while it was read. Nothing was committed; commit again when its writer is "
+            "done."
+        )
+
+
+class StoreFormatError(MlplatformError):
+    """A file of the store has a format that this version of mlplatform does not read."""
+
+    def __init__(self, path: str, found: str, known: str) -> None:
+        super().__init__(path, found, known)
+        self.path, self.found, self.known = path, found, known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} has format {self.found}, and this mlplatform reads {self.known}. "
+            "Use the mlplatform that wrote it, or a newer one."
+        )
+
+
+class CorruptStoreError(MlplatformError):
+    """A file of the store is not what was written."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is damaged: {self.problem}. Restore the file from a copy of the store; "
+            "'mlplatform datasets verify' lists everything that is damaged."
+        )
+
+
+class NoAtomicCreateError(UsageError):
+    """The backend cannot create a file exactly once, so two writers could overwrite each other."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store, self.reason = store, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store} cannot be written: {self.reason}, and without an atomic create two commits could "
+            "overwrite each other. Reading works. Keep the store on a local folder, S3, Google Cloud Storage "
+            "or Azure Blob Storage."
+        )
+
+
+class CheckoutTargetError(UsageError):
+    """The folder to check out to is not empty."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} is not empty, and a checkout writes a whole folder. Name a new or an empty one."
+        )
+
+
+class NoKeyError(UsageError):
+    """A command needs the key of the records and the dataset declares none."""
+
+    def __init__(self, dataset: str, verb: str) -> None:
+        super().__init__(dataset, verb)
+        self.dataset, self.verb = dataset, verb
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verb} finds records by their key, and dataset {self.dataset!r} declares none. "
+            "Name the feature that identifies a record with --key FEATURE."
+        )
+
+
+class KeyValuesError(UsageError):
+    """As many values as key features are needed."""
+
+    def __init__(self, value: str, key: Sequence[str]) -> None:
+        super().__init__(value, key)
+        self.value, self.key = value, key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.value!r} is no value of the key {', '.join(self.key)}: give {len(self.key)} value(s), "
+            "separated by commas."
+        )
+
+
+class SplitFirewallError(GateError):
+    """Records that were held out in an earlier version would be trained on."""
+
+    def __init__(self, dataset: str, records: Sequence[str], total: int) -> None:
+        super().__init__(dataset, records, total)
+        self.dataset, self.records, self.total = dataset, records, total
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {record}" for record in self.records)
+        more = f"\n  and {self.total - len(self.records):,} more" if self.total > len(self.records) else ""
+        return (
+            f"split firewall of {self.dataset!r}: {self.total:,} record(s) that were held out for evaluation "
+            f"in an earlier version would enter training:{lines}{more}\n"
+            "Nothing was committed. Keep each item in its split (split by a hash of its id), or, if the "
+            "evaluation may be spoiled, commit with the firewall off (--no-firewall)."
+        )
+
+
+class ForgottenRecordError(GateError):
+    """Records that were forgotten on purpose came back."""
+
+    def __init__(self, dataset: str, records: Sequence[str], total: int) -> None:
+        super().__init__(dataset, records, total)
+        self.dataset, self.records, self.total = dataset, records, total
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total:,} record(s) in this commit were forgotten in {self.dataset!r} on purpose: "
+            f"{_some(self.records)}. Nothing was committed; take them out of the source and commit again."
+        )
+
+
+class ForgottenFrameError(MlplatformError):
+    """A record's bytes were erased from the store."""
+
+    def __init__(self, dataset: str, record: str) -> None:
+        super().__init__(dataset, record)
+        self.dataset, self.record = dataset, record
+
+    def __str__(self) -> str:
+        return (
+            f"record {self.record} of {self.dataset!r} was forgotten; its bytes are no longer in the store."
+        )
+
+
+class ScanWorkerError(MlplatformError):
+    """A worker process died while it read a shard."""
+
+    def __init__(self, path: str, status: int | None) -> None:
+        super().__init__(path, status)
+        self.path, self.status = path, status
+
+    def __str__(self) -> str:
+        return (
+            f"the process that read {self.path} ended with status {self.status} (out of memory, or killed). "
+            "Nothing was committed; commit again, with more memory if that was the cause."
+        )
+
+
+class NotExamplesError(MlplatformError):
+    """Records are no plain tf.Examples, so they have no columns."""
+
+    def __init__(self, dataset: str, pack: str, records: int) -> None:
+        super().__init__(dataset, pack, records)
+        self.dataset, self.pack, self.records = dataset, pack, records
+
+    def __str__(self) -> str:
+        return (
+            f"{self.records:,} record(s) of {self.dataset!r} (in pack {self.pack}) are no plain tf.Examples, "
+            "so they cannot be exported as columns. Check the version out instead."
+        )

@@ -1,0 +1,200 @@
+"""The split firewall: an item that was held out for evaluation never enters training in a later version."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlplatform.datasets.errors import SplitFirewallError
+from mlplatform.datasets.features import feature_values, show
+from mlplatform.datasets.keys import key_hashes
+from mlplatform.datasets.line import Line
+from mlplatform.datasets.live import HELD_OUT, Bools, Live, Rows, union
+from mlplatform.datasets.manifest import PackFacts
+from mlplatform.datasets.pack import read_index
+from mlplatform.datasets.pack_records import read_batches
+from mlplatform.datasets.tfrecord import Int64s
+
+_NAMED = 10  # records that an error names
+
+Found = dict[str, Int64s]  # pack name -> rows
+
+
+def held_out_rows(before: Live, live: Live, training_splits: Sequence[str]) -> Live:
+    """Return the records that any version up to this one held out of training, under `HELD_OUT`."""
+    masks: dict[str, list[Bools]] = {}
+    for (split, pack), rows in [*before.items(), *live.items()]:
+        if split == HELD_OUT or split not in training_splits:
+            masks.setdefault(pack, []).append(rows.is_live)
+    return {(HELD_OUT, pack): Rows(union(found, found[0].size)) for pack, found in masks.items()}
+
+
+def check_by_content(
+    line: Line,
+    packs: Sequence[PackFacts],
+    before: Live,
+    live: Live,
+    training_splits: Sequence[str],
+    key: Sequence[str],
+) -> None:
+    """Check that no record that was held out in an earlier version enters training.
+
+    A record enters training where it is in a training split now and was not in the version before.
+
+    Args:
+        line: The versions so far.
+        packs: Packs that `live` is of.
+        before: Rows of the version before.
+        live: Rows of the version to be.
+        training_splits: Splits that are trained on.
+        key: Features that identify an item, to name it by.
+
+    Raises:
+        SplitFirewallError: Some do; names them.
+    """
+    held_out, _, entering = _masks(before, live, training_splits)
+    found = {
+        pack: np.flatnonzero(mask & held_out[pack]) for pack, mask in entering.items() if pack in held_out
+    }
+    _require_none(line, packs, found, key)
+
+
+def check_firewall(
+    line: Line,
+    packs: Sequence[PackFacts],
+    before: Live,
+    live: Live,
+    training_splits: Sequence[str],
+    key: Sequence[str],
+) -> None:
+    """Check that no item that was held out in an earlier version enters training: by content, then by key.
+
+    An item enters training where its key is in a training split now and was not in the version before.
+
+    Args:
+        line: The versions so far.
+        packs: Known packs and then new ones.
+        before: Rows of the version before.
+        live: Rows of the version to be.
+        training_splits: Splits that are trained on.
+        key: Features that identify an item; none where only content counts.
+
+    Raises:
+        SplitFirewallError: Some do; names them.
+    """
+    check_by_content(line, packs, before, live, training_splits, key)
+    held_out, trained, entering = _masks(before, live, training_splits)
+    if key and held_out:
+        by_pack = {pack.name: pack for pack in packs}
+        _require_none(line, packs, _by_key(line, by_pack, trained, entering, held_out, key), key)
+
+
+def _masks(
+    before: Live, live: Live, training_splits: Sequence[str]
+) -> tuple[dict[str, Bools], dict[str, Bools], dict[str, Bools]]:
+    """Return what was held out, what was trained on, and what enters training: a mask per pack."""
+    held_out = {
+        pack: rows.is_live
+        for (split, pack), rows in before.items()
+        if split == HELD_OUT and rows.is_live.any()
+    }
+    trained, entering = _training(before, training_splits), _training(live, training_splits)
+    for pack, mask in trained.items():
+        if pack in entering:
+            entering[pack] = entering[pack] & ~mask
+    return held_out, trained, entering
+
+
+def _require_none(line: Line, packs: Sequence[PackFacts], found: Found, key: Sequence[str]) -> None:
+    total = sum(rows.size for rows in found.values())
+    if total:
+        names = _names(line, {pack.name: pack for pack in packs}, found, key)
+        raise SplitFirewallError(line.dataset, names, total)
+
+
+def _training(live: Live, training_splits: Sequence[str]) -> dict[str, Bools]:
+    masks: dict[str, list[Bools]] = {}
+    for (split, pack), rows in live.items():
+        if split in training_splits:
+            masks.setdefault(pack, []).append(rows.is_live)
+    return {pack: union(found, found[0].size) for pack, found in masks.items()}
+
+
+def _by_key(
+    line: Line,
+    by_pack: dict[str, PackFacts],
+    trained: dict[str, Bools],
+    entering: dict[str, Bools],
+    held_out: dict[str, Bools],
+    key: Sequence[str],
+) -> Found:
+    """Return the entering records whose key was held out and not trained on."""
+    coming = {pack: mask for pack, mask in entering.items() if mask.any()}
+    if not coming:
+        return {}
+    needed = [by_pack[name] for name in {*coming, *held_out, *trained}]
+    hashes = key_hashes(line.storage, line.dataset, needed, key)
+    out = np.unique(np.concatenate([hashes[pack][mask] for pack, mask in held_out.items()]))
+    suspects = {
+        pack: np.flatnonzero(mask & (hashes[pack] != 0) & np.isin(hashes[pack], out))
+        for pack, mask in coming.items()
+    }
+    suspects = {pack: rows for pack, rows in suspects.items() if rows.size}
+    if not suspects:
+        return {}
+    # Equal hashes are not yet equal keys: compare the keys themselves.
+    wanted = np.unique(np.concatenate([hashes[pack][rows] for pack, rows in suspects.items()]))
+    were_out = _keys_of(line, by_pack, held_out, hashes, wanted, key)
+    were_trained = _keys_of(line, by_pack, trained, hashes, wanted, key)
+    found = {}
+    for pack, rows in suspects.items():
+        guilty = [
+            row
+            for batch in read_batches(line.storage, line.dataset, by_pack[pack], rows)
+            for row, value in zip(
+                batch.rows.tolist(), feature_values(batch.buffer, batch.starts, batch.ends, key), strict=True
+            )
+            if value in were_out and value not in were_trained
+        ]
+        found[pack] = np.array(guilty, np.int64)
+    return found
+
+
+def _keys_of(
+    line: Line,
+    by_pack: dict[str, PackFacts],
+    masks: dict[str, Bools],
+    hashes: "dict[str, np.typing.NDArray[np.uint64]]",
+    wanted: "np.typing.NDArray[np.uint64]",
+    key: Sequence[str],
+) -> set[tuple[bytes, ...] | None]:
+    keys: set[tuple[bytes, ...] | None] = set()
+    for pack, mask in masks.items():
+        rows = np.flatnonzero(mask & np.isin(hashes[pack], wanted))
+        for batch in read_batches(line.storage, line.dataset, by_pack[pack], rows):
+            keys.update(feature_values(batch.buffer, batch.starts, batch.ends, key))
+    return keys
+
+
+def _names(line: Line, by_pack: dict[str, PackFacts], found: Found, key: Sequence[str]) -> list[str]:
+    names: list[str] = []
+    for pack, rows in found.items():
+        some = rows[: _NAMED - len(names)]
+        ids = read_index(line.storage, line.dataset, by_pack[pack]).ids[some].names()
+        shown = ids
+        if key:
+            shown = []
+            for batch in read_batches(line.storage, line.dataset, by_pack[pack], some):
+                values = feature_values(batch.buffer, batch.starts, batch.ends, key)
+                for value in values:
+                    text = ", ".join(
+                        f"{name}={show(part)}"
+                        for name, part in zip(key, value or [None] * len(key), strict=True)
+                    )
+                    shown.append(text)
+            shown = [f"{text} (record {name})" for text, name in zip(shown, ids, strict=True)]
+        else:
+            shown = [f"record {name}" for name in ids]
+        names += shown
+        if len(names) >= _NAMED:
+            break
+    return names

@@ -1,0 +1,115 @@
+"""Forgets an item: says which versions, models and pushes used it, and erases its bytes where that is asked.
+
+Versions are not changed by this: their names, counts and digests stay, and each says that records are gone.
+"""
+
+import getpass
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlplatform.datasets.blame import Blame, blame
+from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_forgotten
+from mlplatform.datasets.hashing import payload_checksums
+from mlplatform.datasets.line import Line
+from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
+from mlplatform.datasets.notes import now
+from mlplatform.datasets.pack import read_index, records_path
+from mlplatform.datasets.pack_records import pack_windows, read_batches
+from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
+from mlplatform.datasets.write_packs import write_gzip
+from mlplatform.progress import track
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What forgetting an item means, or did.
+
+    Attributes:
+        blame: Its records, the versions that hold them, and what was made from those.
+        is_erased: The records' bytes are no longer in the store.
+    """
+
+    blame: Blame
+    is_erased: bool
+
+
+def forget(line: Line, value: str, key: Sequence[str] | None, *, is_erasing: bool, why: str) -> Forgotten:
+    """Trace an item and, where asked, erase it; see `DatasetStore.forget`."""
+    found = blame(line, value, key)
+    if not is_erasing or not found.records:
+        return Forgotten(found, is_erased=False)
+    with line.storage.hold(line.dataset, alone=True):
+        records = sorted({record.record for record in found.records})
+        note = {
+            "format": FORMAT,
+            # The item's key may itself be personal: it is not kept.
+            "records": records,
+            "why": why,
+            "by": getpass.getuser(),
+            "at": now(),
+        }
+        name = hashlib.sha256("".join(records).encode()).hexdigest()[:32]
+        line.storage.create(f"{forgotten_folder(line.dataset)}/{name}.json", sealed(note))
+        erase_forgotten(line)  # after the note: what a kill leaves undone, the next `forget` or `gc` does
+    return Forgotten(found, is_erased=True)
+
+
+def erase_forgotten(line: Line) -> None:
+    """Erase the bytes of all forgotten records that are still there. Call it with the dataset held alone."""
+    forgotten = forgotten_ids(line.storage, line.dataset)
+    if not len(forgotten):
+        return
+    for pack in line.packs:
+        gone = np.flatnonzero(is_forgotten(read_index(line.storage, line.dataset, pack).ids, forgotten))
+        if gone.size and _has_bytes(line, pack, gone):
+            _erase(line, pack, gone)
+            for name in line.storage.names(f"{line.dataset}/keys"):
+                if name.startswith(pack.name):
+                    line.storage.delete(f"{line.dataset}/keys/{name}")
+
+
+def _has_bytes(line: Line, pack: PackFacts, rows: Int64s) -> bool:
+    return any(
+        any(payload.strip(b"\0") for payload in batch.payloads())
+        for batch in read_batches(line.storage, line.dataset, pack, rows)
+    )
+
+
+def _erase(line: Line, pack: PackFacts, rows: Int64s) -> None:
+    """Write the pack anew, with zeros in place of some payloads; all others keep their places."""
+    partial = line.storage.aside(line.dataset)
+    try:
+        if pack.is_gzip:
+            write_gzip(_erased_windows(line, pack, rows), partial)
+        else:
+            with open(partial, "wb") as file:
+                file.writelines(_erased_windows(line, pack, rows))
+        partial.chmod(0o444)
+        line.storage.put_file(records_path(line.dataset, pack), partial)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _erased_windows(line: Line, pack: PackFacts, rows: Int64s) -> Iterator[bytes]:
+    before = 0
+    with track(f"erase from pack {pack.name[:8]}", pack.records) as bar:
+        for window in pack_windows(line.storage, line.dataset, pack):
+            first, last = np.searchsorted(rows, (before, before + window.starts.size))
+            yield _erased(window, rows[first:last] - before)
+            before += window.starts.size
+            bar.advance(window.starts.size)
+
+
+def _erased(window: Window, rows: Int64s) -> bytes:
+    begin, end = int(window.starts[0]) - HEADER_BYTES, int(window.ends[-1]) + FOOTER_BYTES
+    buffer: Bytes = window.buffer.copy()
+    starts, ends = window.starts[rows], window.ends[rows]
+    for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
+        buffer[first:last] = 0
+    crcs = mask(payload_checksums(buffer, starts, ends)) if rows.size else np.zeros(0, np.uint32)
+    for last, crc in zip(ends.tolist(), crcs, strict=True):
+        buffer[last : last + FOOTER_BYTES] = np.frombuffer(crc.astype("<u4").tobytes(), np.uint8)
+    return buffer[begin:end].tobytes()

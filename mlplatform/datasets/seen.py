@@ -1,0 +1,45 @@
+"""Remembers which version a folder of files was, so that committing the same, untouched files reads none of
+them.
+
+As in git's index, a file is untouched while its size, its time of change and its inode are the same; a file
+that was changed within two seconds of the scan is not trusted, because its time might not show the next
+change.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+
+from mlplatform.datasets.errors import CorruptStoreError
+from mlplatform.datasets.examples_folder import Shard
+from mlplatform.datasets.manifest import FORMAT, sealed, unsealed
+from mlplatform.datasets.storage import Storage
+
+_SETTLED_AFTER_S = 2.0
+
+
+def seen_path(dataset: str, splits: Sequence[str], shards: Sequence[Shard]) -> str | None:
+    """Return the path of the note on these files; None where their stamps cannot be trusted."""
+    newest = time.time_ns() - int(_SETTLED_AFTER_S * 1e9)
+    if any(not shard.is_local or shard.stamp[1] > newest for shard in shards):
+        return None
+    files = [[shard.split, shard.path, *shard.stamp] for shard in shards]
+    name = hashlib.sha256(json.dumps([list(splits), files]).encode()).hexdigest()[:32]
+    return f"{dataset}/seen/{name}.json"
+
+
+def seen_digest(storage: Storage, path: str | None) -> str | None:
+    """Return the digest of the version that the files were; None where that is not known."""
+    if path is None:
+        return None
+    try:
+        return str(unsealed(storage.read(path), path)["digest"])
+    except (FileNotFoundError, CorruptStoreError):
+        return None
+
+
+def note_seen(storage: Storage, path: str | None, digest: str) -> None:
+    """Remember the digest of the version that the files are."""
+    if path is not None:
+        storage.put(path, sealed({"format": FORMAT, "digest": digest}))

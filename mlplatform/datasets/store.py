@@ -1,0 +1,287 @@
+"""The dataset store: immutable, comparable, traceable versions of training data."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names
+from mlplatform.datasets.manifest import Manifest
+from mlplatform.datasets.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from mlplatform.datasets.blame import Blame
+    from mlplatform.datasets.commit import Committed
+    from mlplatform.datasets.diff import Place, RecordDelta, VersionDiff
+    from mlplatform.datasets.forget import Forgotten
+    from mlplatform.datasets.gc import Garbage
+    from mlplatform.datasets.verify import Verified
+
+
+class DatasetStore:
+    """A folder, or an fsspec URL, that holds datasets; see docs/reference/dataset-format.md.
+
+    Safe to use from several threads and processes at once. Nothing is created by naming a store.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        """Name a store.
+
+        Args:
+            url: A local folder, or an fsspec URL such as `s3://bucket/datasets`.
+        """
+        self._storage: Storage = open_storage(url)
+
+    @property
+    def url(self) -> str:
+        """The store's folder or URL."""
+        return self._storage.url
+
+    def names(self) -> list[str]:
+        """Return the names of the datasets."""
+        check_store(self._storage)
+        return dataset_names(self._storage)
+
+    def commit(
+        self,
+        dataset: str,
+        examples: str | os.PathLike[str],
+        *,
+        key: Sequence[str] | None = None,
+        label: str | None = None,
+        message: str = "",
+        training_splits: Sequence[str] = ("train",),
+        is_firewall_on: bool = True,
+        workers: int = 0,
+        beam_options: Sequence[str] | None = None,
+    ) -> "Committed":
+        """Commit Examples as a version; the same content as a version that is there makes no new one.
+
+        Args:
+            dataset: The dataset's name.
+            examples: Folder or URL with `Split-<name>/` folders of TFRecord files, plain or gzip.
+            key: Features that identify an item; None keeps what the version before declared.
+            label: Feature that holds the class; None keeps what the version before declared.
+            message: Why, for the log.
+            training_splits: Splits that are trained on; the items of all others are held out.
+            is_firewall_on: Fail where an item that was held out once would enter training.
+            workers: Processes that read; 0 takes one per usable processor.
+            beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
+                all runs Beam in this process. None does without Beam: quicker where one machine is enough, up
+                to some ten million records.
+
+        Returns:
+            The version, and whether it is new.
+
+        Raises:
+            NoExamplesError: There are no Examples in the folder.
+            CorruptRecordsError: A file is damaged or cut short; nothing was written.
+            SplitFirewallError: A held-out item would enter training.
+            ForgottenRecordError: A record that was forgotten on purpose came back.
+        """
+        from mlplatform.datasets.commit import CommitOptions, commit
+
+        options = CommitOptions(
+            key=key,
+            label=label,
+            message=message,
+            training_splits=tuple(training_splits),
+            is_firewall_on=is_firewall_on,
+            workers=workers,
+        )
+        if beam_options is not None:
+            from mlplatform.datasets.beam_commit import commit_with_beam
+
+            return commit_with_beam(self._storage, dataset, examples, options, beam_options)
+        return commit(self._storage, dataset, examples, options)
+
+    def log(self, dataset: str) -> list[Manifest]:
+        """Return the versions of a dataset, the newest first. Raises DatasetNotFoundError."""
+        line = self._line(dataset)
+        line.resolve()
+        return list(reversed(line.manifests))
+
+    def show(self, dataset: str, version: str = "latest") -> Manifest:
+        """Return a version.
+
+        Args:
+            dataset: The dataset's name.
+            version: `v3`, a tag, the beginning of a digest, or `latest`.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            VersionNotFoundError: It has no such version.
+        """
+        return self._line(dataset).resolve(version)
+
+    def checkout(
+        self, dataset: str, version: str, folder: str | os.PathLike[str], *, link: bool = True
+    ) -> Path:
+        """Write a version as Examples that TFX reads, all of it in one step; the same files every time.
+
+        Args:
+            dataset: The dataset's name.
+            version: `v3`, a tag, the beginning of a digest, or `latest`.
+            folder: A new or an empty local folder.
+            link: Link files that are wholly part of the version instead of copying them. They are the store's
+                own, read-only files then: replace them, never change them in place.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckoutTargetError: The folder is not empty.
+        """
+        from mlplatform.datasets.checkout import checkout
+
+        line = self._line(dataset)
+        return checkout(line, line.resolve(version), folder, link=link)
+
+    def diff(
+        self, dataset: str, old: str, new: str, *, key: Sequence[str] | None = None, label: str | None = None
+    ) -> "VersionDiff":
+        """Compare two versions.
+
+        Args:
+            dataset: The dataset's name.
+            old: `v3`, a tag, the beginning of a digest, or `latest`.
+            new: The same, for the version to compare with.
+            key: Features that identify an item; None takes what the new version declares, none at all counts
+                what changed as added and removed.
+            label: Feature that holds the class; None takes what the new version declares, else `label`.
+        """
+        from mlplatform.datasets.diff import diff
+
+        line = self._line(dataset)
+        return diff(line, line.resolve(old), line.resolve(new), key, label)
+
+    def deltas(self, difference: "VersionDiff") -> "list[RecordDelta]":
+        """Return the records of a difference: applied to the old version, they give the new one."""
+        from mlplatform.datasets.diff import record_deltas
+
+        return record_deltas(self._line(difference.new.dataset), difference)
+
+    def payloads(self, difference: "VersionDiff", places: "Sequence[Place]") -> list[bytes]:
+        """Return the serialized records at some places of a difference."""
+        from mlplatform.datasets.diff import read_payloads
+
+        packs = [*difference.old.packs, *difference.new.packs]
+        return read_payloads(self._line(difference.new.dataset), packs, places)
+
+    def blame(self, dataset: str, value: str, *, key: Sequence[str] | None = None) -> "Blame":
+        """Trace an item through the versions, and through what was made from them.
+
+        Args:
+            dataset: The dataset's name.
+            value: The item's key; with several key features their values, separated by commas.
+            key: Features that identify an item; None takes what the newest version declares.
+
+        Raises:
+            NoKeyError: No key is given and none declared.
+        """
+        from mlplatform.datasets.blame import blame
+
+        return blame(self._line(dataset), value, key)
+
+    def tag(self, dataset: str, version: str, tag: str) -> Manifest:
+        """Let a tag name a version; return the version. Raises BadNameError."""
+        from mlplatform.datasets.notes import tag_version
+
+        line = self._line(dataset)
+        manifest = line.resolve(version)
+        tag_version(line, manifest, tag)
+        return manifest
+
+    def tags(self, dataset: str) -> dict[str, Manifest]:
+        """Return the version that each tag names."""
+        return self._line(dataset).tags()
+
+    def record_use(self, dataset: str, version: str, kind: str, name: str, detail: str = "") -> None:
+        """Note that something was made from a version, for `blame` and `forget` to name.
+
+        Args:
+            dataset: The dataset's name.
+            version: `v3`, a tag, the beginning of a digest, or `latest`.
+            kind: What was made: `model`, `push`, or a word of your own.
+            name: Its name, such as `item_category@7`.
+            detail: More, such as a run's id or a path.
+        """
+        from mlplatform.datasets.notes import record_use
+
+        line = self._line(dataset)
+        record_use(line, line.resolve(version), kind, name, detail)
+
+    def export(self, dataset: str, version: str, folder: str | os.PathLike[str]) -> Path:
+        """Write a version as Parquet, `<split>.parquet` per split, all of it in one step; return the folder.
+
+        A feature that has one value in every record is a plain column, any other a list column.
+
+        Raises:
+            CheckoutTargetError: The folder is not empty.
+            NotExamplesError: Records are no plain tf.Examples.
+        """
+        from mlplatform.datasets.export import export
+
+        line = self._line(dataset)
+        return export(line, line.resolve(version), folder)
+
+    def verify(self, dataset: str, version: str | None = None) -> "Verified":
+        """Read everything and report whatever is not what was written.
+
+        Args:
+            dataset: The dataset's name.
+            version: Check only what this version needs; None checks all, tags and notes included.
+        """
+        from mlplatform.datasets.verify import verify
+
+        check_dataset_name(dataset)
+        if dataset not in dataset_names(self._storage):
+            self._line(dataset).resolve()
+        return verify(self._storage, dataset, version)
+
+    def gc(
+        self, dataset: str | None = None, *, is_dry_run: bool = True, grace_s: float = 24 * 3600.0
+    ) -> "list[Garbage]":
+        """Find, and unless it is a dry run delete, what no version needs; never what one does.
+
+        Args:
+            dataset: The dataset's name; None takes all.
+            is_dry_run: Only say what would be deleted.
+            grace_s: Spare what is younger than this, in seconds: a commit from another machine may need it.
+        """
+        from mlplatform.datasets.gc import collect
+
+        names = self.names() if dataset is None else [check_dataset_name(dataset)]
+        return [
+            one
+            for name in names
+            for one in collect(self._storage, name, is_dry_run=is_dry_run, grace_s=grace_s)
+        ]
+
+    def forget(
+        self,
+        dataset: str,
+        value: str,
+        *,
+        key: Sequence[str] | None = None,
+        is_erasing: bool = False,
+        why: str = "",
+    ) -> "Forgotten":
+        """Say which versions, models and pushes used an item; erase its records where that is asked.
+
+        Erasing keeps every version's name and digest. Checkouts, exports and TFX artifacts are copies: they
+        are not erased. A commit that brings an erased record back fails.
+
+        Args:
+            dataset: The dataset's name.
+            value: The item's key; with several key features their values, separated by commas.
+            key: Features that identify an item; None takes what the newest version declares.
+            is_erasing: Erase the records' bytes from the store, for good.
+            why: The reason, kept with the records' ids.
+        """
+        from mlplatform.datasets.forget import forget
+
+        return forget(self._line(dataset), value, key, is_erasing=is_erasing, why=why)
+
+    def _line(self, dataset: str) -> Line:
+        return Line.read(self._storage, dataset)

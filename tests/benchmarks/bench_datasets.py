@@ -1,0 +1,244 @@
+"""The dataset store against DVC and a plain copy: whole commands, on the same data, in one run.
+
+    python tests/benchmarks/bench_datasets.py [--workloads A,B,C] [--large] [--scale 1.0] [--json FILE]
+
+A: 100,000 photos of about 10 KB. B: 2,000,000 rows of about 300 bytes. C: B with the map entries of every
+record in a random order in every version. v2 is v1 reshuffled with 1 % added, 0.5 % removed and 0.5 %
+changed; v3 is v2 reshuffled. --large adds 8,000,000 rows, for the peak memory of both commit paths.
+
+DVC is installed into an environment of its own below the cache folder. Figures are ratios to DVC or to `cp`
+on the same machine at the same time; seconds alone mean nothing.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+DVC = "dvc>=3.50,<4"
+WORKLOADS = {
+    "A": ["--profile", "photos", "--records", "100000"],
+    "B": ["--profile", "rows", "--records", "2000000"],
+    "C": ["--profile", "rows", "--records", "2000000", "--scramble", "v1,v2,v3"],
+}
+TRUTH = {"A": (1_000, 500, 500), "B": (20_000, 10_000, 10_000), "C": (20_000, 10_000, 10_000)}
+COMMIT_TARGETS = {"A": (0.35, 0.25, 0.25), "B": (1.5, 1.0, 1.0), "C": (1.5, 1.5, 1.5)}
+LARGE = ["--profile", "rows", "--records", "8000000", "--versions", "1"]
+MEMORY_TARGET_MB = 1200
+
+
+@dataclass
+class Run:
+    """One command: its wall time, the peak memory of its whole process tree, and what it printed."""
+
+    seconds: float
+    peak_mb: float
+    out: str
+
+
+def run(command: list[str], cwd: Path | None = None) -> Run:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak, is_over = [0.0], threading.Event()
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak, is_over), daemon=True)
+    watcher.start()
+    out, complaint = process.communicate()
+    seconds = time.perf_counter() - began
+    is_over.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{complaint[-2000:]}")
+    return Run(seconds, peak[0], out)
+
+
+def _watch(pid: int, peak: list[float], is_over: threading.Event) -> None:
+    while not is_over.wait(0.1):
+        try:
+            root = psutil.Process(pid)
+            tree = [root, *root.children(recursive=True)]
+            total = sum(_private_mb(process) for process in tree)
+        except psutil.Error:
+            continue
+        peak[0] = max(peak[0], total)
+
+
+def _private_mb(process: psutil.Process) -> float:
+    """Proportional set size: pages that processes share are counted once."""
+    try:
+        return float(process.memory_full_info().pss) / 1e6
+    except psutil.Error:
+        return 0.0
+
+
+def dvc(cache: Path) -> str:
+    """Return the dvc program, installed once."""
+    home = cache / "dvc-environment"
+    program = home / "bin" / "dvc"
+    if not (home / "ready").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(home / "bin" / "pip"), "install", "-q", DVC], check=True)
+        subprocess.run(
+            [str(home / "bin" / "python"), "-m", "compileall", "-q", str(home / "lib")], check=False
+        )
+        (home / "ready").touch()
+    return str(program)
+
+
+def workload(folder: Path, arguments: list[str]) -> Path:
+    """Return the folder of a workload, made once."""
+    if not (folder / "truth.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, str(HERE / "dataset_workload.py"), *arguments, "--out", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def settle() -> None:
+    os.sync()
+
+
+class Bench:
+    def __init__(self, cache: Path) -> None:
+        self._cache, self._rows = cache, []
+        self._program = [str(Path(sys.executable).with_name("mlplatform")), "datasets"]
+        self.misses = 0
+
+    def say(
+        self, name: str, what: str, value: float, unit: str, target: float | None = None, note: str = ""
+    ) -> None:
+        is_met = target is None or value <= target
+        self.misses += not is_met
+        mark = "" if target is None else f"  target {target:g}  {'met' if is_met else 'MISSED'}"
+        print(f"{name:<6} {what:<42} {value:>9.3f} {unit:<6}{mark}  {note}".rstrip(), flush=True)
+        self._rows.append({"workload": name, "what": what, "value": value, "unit": unit, "target": target})
+
+    def ours(self, *arguments: str) -> Run:
+        return run([*self._program, *arguments, "--json"])
+
+    def workload(self, name: str, arguments: list[str], scale: float) -> None:
+        data = workload(self._cache / f"workload-{name}-{scale:g}", arguments)
+        place = self._cache / "bench"
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "dvc").mkdir(parents=True)
+        dvc_program = dvc(self._cache)
+        run([dvc_program, "init", "--no-scm", "-q"], place / "dvc")
+        run([dvc_program, "config", "core.analytics", "false"], place / "dvc")
+        store, sizes, peaks = str(place / "store"), [0], []
+        dvc_files = []
+        for number, version in enumerate(("v1", "v2", "v3")):
+            shutil.rmtree(place / "dvc" / "data", ignore_errors=True)
+            shutil.copytree(data / version, place / "dvc" / "data")
+            settle()
+            copied = run(["cp", "-r", str(data / version), str(place / "copy")])
+            shutil.rmtree(place / "copy")
+            settle()
+            ours = self.ours("commit", "d", str(data / version), "--store", store)
+            settle()
+            theirs = run([dvc_program, "add", "-q", "data"], place / "dvc")
+            dvc_files.append((place / "dvc" / "data.dvc").read_text())
+            sizes.append(size(place / "store"))
+            peaks.append(ours.peak_mb)
+            note = f"{ours.seconds:.2f} s; dvc {theirs.seconds:.2f} s; cp {copied.seconds:.2f} s"
+            self.say(
+                name,
+                f"commit {version} / dvc add",
+                ours.seconds / theirs.seconds,
+                "x",
+                COMMIT_TARGETS[name][number],
+                note,
+            )
+            self.say(name, f"commit {version} / cp", ours.seconds / copied.seconds, "x")
+        for number, version, target in ((2, "v2", 2.0), (3, "v3", 0.1)):
+            growth = 100 * (sizes[number] - sizes[number - 1]) / sizes[1]
+            self.say(name, f"store growth of {version}", growth, "%", target)
+        self._diff(name, store, scale)
+        for number, version in enumerate(("v1", "v2")):
+            (place / "dvc" / "data.dvc").write_text(dvc_files[number])
+            shutil.rmtree(place / "dvc" / "data")
+            settle()
+            theirs = run([dvc_program, "checkout", "-q"], place / "dvc")
+            for way, flags in (("", []), (" --copy", ["--copy"])):
+                settle()
+                ours = self.ours("checkout", f"d@{version}", str(place / "out"), "--store", store, *flags)
+                shutil.rmtree(place / "out")
+                note = f"{ours.seconds:.2f} s; dvc {theirs.seconds:.2f} s"
+                self.say(
+                    name, f"checkout{way} {version} / dvc", ours.seconds / theirs.seconds, "x", 1.2, note
+                )
+        self.say(name, "peak memory of a commit", max(peaks), "MB", MEMORY_TARGET_MB)
+        shutil.rmtree(place)
+
+    def _diff(self, name: str, store: str, scale: float) -> None:
+        found = self.ours("diff", "d@v1", "d@v2", "--key", "id", "--store", store)
+        counts = json.loads(found.out)
+        got = tuple(counts[kind] for kind in ("added", "removed", "changed"))
+        expected = tuple(round(count * scale) for count in TRUTH[name])
+        if got != expected or counts["moved"] or counts["ambiguous"]:
+            raise SystemExit(f"{name}: diff says {counts}, and the truth is {expected}")
+        self.say(name, "diff v1..v2, exactly right", found.seconds, "s", 1.0)
+        for verb in (["log", "d"], ["show", "d@v1"]):
+            self.say(name, verb[0], self.ours(*verb, "--store", store).seconds, "s", 2.0)
+        key = "item-0000000007" if name == "A" else "row-0000000007"
+        first = self.ours("blame", "d", key, "--key", "id", "--store", store)
+        again = self.ours("blame", "d", key, "--key", "id", "--store", store)
+        self.say(name, "blame, the first time", first.seconds, "s")
+        self.say(name, "blame", again.seconds, "s", 2.0)
+
+    def large(self, scale: float) -> None:
+        arguments = [*LARGE]
+        arguments[3] = str(round(8_000_000 * scale))
+        data = workload(self._cache / f"workload-large-{scale:g}", arguments)
+        place = self._cache / "bench"
+        for way, flags in (("one machine", []), ("beam", ["--beam"])):
+            shutil.rmtree(place, ignore_errors=True)
+            done = self.ours("commit", "d", str(data / "v1"), "--store", str(place / "store"), *flags)
+            note = f"{done.seconds:.1f} s"
+            self.say("large", f"peak memory of a commit, {way}", done.peak_mb, "MB", MEMORY_TARGET_MB, note)
+        shutil.rmtree(place)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self._rows, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workloads", default="A,B,C")
+    parser.add_argument(
+        "--large", action="store_true", help="peak memory at four times B, on both commit paths"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the records, for a quick look")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "mlplatform-bench")
+    parser.add_argument("--json", type=Path, help="write the figures, too")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options.cache)
+    for name in filter(None, options.workloads.split(",")):
+        arguments = [*WORKLOADS[name]]
+        arguments[3] = str(round(int(arguments[3]) * options.scale))
+        bench.workload(name, arguments, options.scale)
+    if options.large:
+        bench.large(options.scale)
+    if options.json:
+        bench.write(options.json)
+    print(f"{bench.misses} target(s) missed" if bench.misses else "every target is met")
+    return 1 if bench.misses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The canonical form: the order of map entries, and nothing else, does not matter."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlplatform.datasets.canonical import canonical_record, canonical_window
+from mlplatform.datasets.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
+
+names = st.text(max_size=40).filter(lambda text: len(text.encode()) < 128)
+values = st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1))
+maps = st.dictionaries(names, values, max_size=12)
+
+
+def window_of(records: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    data = b"".join(map(frame, records))
+    buffer = np.zeros(len(data) + SLACK_BYTES, np.uint8)
+    buffer[: len(data)] = np.frombuffer(data, np.uint8)
+    sizes = np.array([len(record) for record in records], np.int64)
+    starts = np.cumsum(sizes + 16) - sizes - 16 + HEADER_BYTES
+    return buffer, starts, starts + sizes
+
+
+def canonical(records: list[bytes]) -> list[bytes]:
+    buffer, starts, ends = window_of(records)
+    result = canonical_window(buffer, starts, ends)
+    return [result[a:b].tobytes() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(maps, min_size=1, max_size=20), st.integers(0, 10**6))
+def test_any_order_of_the_entries_has_the_form_of_the_sorted_one(
+    make_example: Callable[..., bytes], features: list[dict], seed: int
+) -> None:
+    in_order = [
+        make_example(dict(sorted(one.items(), key=lambda item: item[0].encode()))) for one in features
+    ]
+    shuffled = [make_example(one, shuffled_by=seed) for one in features]
+    assert canonical(shuffled) == in_order
+    assert canonical(in_order) == in_order
+    assert [canonical_record(record) for record in shuffled] == in_order
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.binary(max_size=80), min_size=1, max_size=20))
+def test_other_bytes_stay_as_they_are(records: list[bytes]) -> None:
+    for before, after in zip(records, canonical(records), strict=True):
+        assert after == canonical_record(before)
+        assert len(after) == len(before)
+
+
+def entry(key: bytes, value: bytes) -> bytes:
+    return bytes((0x0A, len(key) + len(value) + 4, 0x0A, len(key))) + key + bytes((0x12, len(value))) + value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        entry(b"b", b"1") + entry(b"a", b"2") + b"\x10\x01",  # an unknown field in the map
+        entry(b"b", b"1") + entry(b"b", b"2"),  # a key twice: the last one counts, so order has a meaning
+        entry(b"b", b"1") + entry(b"a", b"2") + entry(b"a", b"3"),
+        b"\x0a\x06\x12\x01v\x0a\x01b" + entry(b"a", b"2"),  # the value before the key
+        b"\x0a\x03\x0a\x01b" + entry(b"a", b"2"),  # no value
+        entry(b"b", b"1")[:-1] + entry(b"a", b"2"),
+    ],
+)
+def test_what_is_unusual_is_left_alone(body: bytes) -> None:
+    record = bytes((0x0A, len(body))) + body
+    ordinary = b"\x0a\x10" + entry(b"y", b"1") + entry(b"x", b"2")
+    assert canonical([record, ordinary])[0] == record
+    assert canonical([record, ordinary])[1] == b"\x0a\x10" + entry(b"x", b"2") + entry(b"y", b"1")
+    assert canonical_record(record) == record
+
+
+def test_more_keys_than_a_table_holds_are_sorted_all_the_same(make_example: Callable[..., bytes]) -> None:
+    rng = random.Random(3)
+    features = [{f"{rng.random():.17f}": n for n in range(6)} for _ in range(3_000)]
+    shuffled = [make_example(one, shuffled_by=5) for one in features]
+    assert canonical(shuffled) == [make_example(dict(sorted(one.items()))) for one in features]
