@@ -1,0 +1,391 @@
+"""One run while it runs: schedules the nodes, keeps the records, tells the display, ends cleanly."""
+
+import importlib.metadata
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from mlplatform.home import Home
+from mlplatform.orchestration.local.display import Display
+from mlplatform.orchestration.local.errors import NodeFailedError, PipelineNotLoadedError
+from mlplatform.orchestration.local.failures import Failure
+from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
+from mlplatform.orchestration.local.lineage import Database, newest, repeat_executions
+from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
+from mlplatform.orchestration.local.processes import Processes, Said
+from mlplatform.orchestration.local.records import (
+    FINISHED_WELL,
+    NodeRecord,
+    NodeState,
+    RunFolder,
+    RunRecord,
+    RunState,
+    now,
+    run_folders,
+)
+from mlplatform.orchestration.local.repair import end_executions, repair_dead_runs
+from mlplatform.orchestration.local.unchanged import Memory, database_of
+
+TICK_S = 0.25
+RUNS_TO_COMPARE = 50
+COMPILING = "mlplatform.orchestration.local.compiling"
+NODE = "mlplatform.orchestration.local.node"
+
+
+class ActiveRun:
+    """A run with its records and processes; a context manager that ends all of them.
+
+    While it is entered, SIGTERM and SIGHUP end the run as Ctrl-C does.
+    """
+
+    def __init__(
+        self, home: Home, name: str, parallelism: int, display: Display, processes: Processes | None = None
+    ) -> None:
+        self._home, self._parallelism, self._display = home, parallelism, display
+        self._began = time.monotonic()
+        self.folder = RunFolder(home.runs / new_run_id())
+        self.folder.create()
+        self.record = RunRecord(self.folder.path.name, name, started_at=now(), versions=versions())
+        self.record.options["parallelism"] = parallelism
+        self._write()
+        self._processes, self._is_shared = processes, processes is not None
+        self._plan: Plan | None = None
+        self._previous: dict[str, str] = {}
+        self._jobs: dict[int, str] = {}
+        self._job_began: dict[int, float] = {}
+        self._outcomes: dict[int, NodeOutcome] = {}
+        self._failures: dict[str, Failure] = {}
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "ActiveRun":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self._handlers[number] = signal.signal(number, _exit)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._processes is not None and self._is_shared:
+                self._processes.end_jobs()
+            elif self._processes is not None:
+                self._processes.stop()
+            if self.record.state == "running":
+                self._end("cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
+            self._settle()
+        finally:
+            self.folder.release()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What compiling needs to know of this run."""
+        return {"run_id": self.record.run_id, "ir_path": str(self.folder.ir)}
+
+    def repeat(self, memory: Memory) -> RunRecord | None:
+        """Repeat the last run in a moment where nothing changed since; None where something did."""
+        remembered = memory.recall()
+        if remembered is None:
+            return None
+        earlier = RunFolder(self._home.runs / remembered.run)
+        old = earlier.read()
+        with database_of(remembered).open() as store:
+            if remembered.newest and newest(store) != remembered.newest:
+                return None
+            executions = [node.execution_id for node in old.nodes if node.execution_id]
+            repeated = repeat_executions(store, self.record.run_id, executions)
+            memory.repeated(remembered, self.record.run_id, newest(store))
+        self.record.pipeline, self.record.pipeline_root = old.pipeline, old.pipeline_root
+        self.record.metadata = old.metadata
+        why = f"nothing changed since run {old.run_id}"
+        for node in old.nodes:
+            if node.state == "skipped":
+                self.record.nodes.append(NodeRecord(node.id, node.type, "skipped", node.why, node.upstream))
+                continue
+            again = NodeRecord(node.id, node.type, "cached", why, node.upstream, now())
+            again.inputs, again.outputs = node.inputs, node.outputs
+            again.execution_id = repeated.get(node.execution_id, 0)
+            self.record.nodes.append(again)
+            details = earlier.read_details(node.id)
+            if details is not None:
+                details.decision, details.why, details.changes = "hit", why, []
+                details.compared_with = old.run_id
+                self.folder.write_details(details)
+        self._display.started(self.record)
+        self._end("done")
+        return self.record
+
+    def remember(self, memory: Memory) -> None:
+        """Write down what this finished run depended on."""
+        if self._plan is not None:
+            memory.remember(self.folder, self.record, self._plan, self._database(self._plan))
+
+    def preload_modules(self) -> None:
+        """Import what every node needs, beside what the caller does meanwhile."""
+        self._processes = warm_processes(self.folder.log("_runner"))
+
+    def preload_reference(self, reference: str) -> None:
+        """Import the pipeline's module, and with it what its nodes need.
+
+        A module that starts threads when it is imported is left to each process, since a process with threads
+        cannot be forked.
+        """
+        self._display.says(f"loading {reference}")
+        self._processes = Processes(self.folder.log("_runner"))
+        self._processes.preload(f"{COMPILING}:load", reference=reference)
+        threads = self._preloaded(reference)
+        if threads:
+            self._display.says(
+                f"importing {reference} starts threads ({', '.join(threads)}): nodes start slower"
+            )
+            self._processes.stop()
+            self.preload_modules()
+
+    def call(self, target: str, **arguments: Any) -> Any:
+        """Call `module:function` in a process of its own and return what it returns.
+
+        Raises:
+            Exception: What it raised, where it is ours.
+            PipelineNotLoadedError: It raised something else, or was killed.
+        """
+        log, processes = self.folder.log("_runner"), self._running_processes()
+        job = processes.start(target, log, **arguments)
+        result: list[Any] = []
+        while True:
+            for heard in processes.hear(TICK_S):
+                if isinstance(heard, Said) and heard.job == job and heard.kind == "result":
+                    result.append(heard.content)
+                elif isinstance(heard, Said) and heard.job == job and heard.kind == "failure":
+                    raise self._load_error(heard.content)
+                elif isinstance(heard, Preloaded) and heard.failure is not None:
+                    raise self._load_error(heard.failure)
+                elif isinstance(heard, Exited) and heard.job == job:
+                    if result:
+                        return result[0]
+                    raise PipelineNotLoadedError(self.record.pipeline, killed(heard), str(log))
+
+    def execute(self, make_plan: Callable[[], Plan]) -> RunRecord:
+        """Make the plan and run its nodes; return the finished record.
+
+        Raises:
+            Exception: What the first failed node raised.
+        """
+        plan = make_plan()
+        self._take(plan)
+        repair_dead_runs(self._home, plan, self._database(plan))
+        self._display.started(self.record)
+        if plan.main_path:
+            self._running_processes().preload(f"{COMPILING}:adopt_main", path=plan.main_path)
+        if plan.needs_snapshot:
+            self.call(
+                f"{COMPILING}:snapshot",
+                ir_path=str(self.folder.ir),
+                connection=plan.connection,
+                connection_kind=plan.connection_kind,
+                lock=self._database(plan).lock,
+            )
+        self._schedule(plan)
+        self._end("failed" if self._failures else "done")
+        for node, failure in self._failures.items():
+            log = str(self.folder.log(node))
+            failed = NodeFailedError(node, cause_of(failure), log, self.record.run_id, failure.exit_code)
+            error = failure.exception()
+            if error is None:
+                raise failed
+            raise error from failed
+        return self.record
+
+    def _running_processes(self) -> Processes:
+        assert self._processes is not None, "preload first"
+        return self._processes
+
+    def _preloaded(self, reference: str) -> tuple[str, ...]:
+        while True:
+            for heard in self._running_processes().hear(TICK_S):
+                if isinstance(heard, Preloaded):
+                    if heard.failure is not None:
+                        raise self._load_error(heard.failure)
+                    return heard.unsafe_threads
+
+    def _load_error(self, failure: Failure) -> BaseException:
+        error = failure.exception() if failure.is_ours else None
+        pipeline = self.record.reference or self.record.pipeline
+        return error or PipelineNotLoadedError(pipeline, cause_of(failure), str(self.folder.log("_runner")))
+
+    def _take(self, plan: Plan) -> None:
+        self._plan = plan
+        self.record.pipeline, self.record.pipeline_root = plan.pipeline, plan.pipeline_root
+        self.record.metadata = plan.database
+        for node in plan.nodes:
+            record = NodeRecord(node.id, node.type, upstream=list(node.upstream))
+            if node.is_left_out:
+                record.state, record.why = "skipped", "left out of this partial run"
+            self.record.nodes.append(record)
+        self._previous = self._earlier_records(plan)
+        self._write()
+
+    def _earlier_records(self, plan: Plan) -> dict[str, str]:
+        """Return, per node, the folder of the newest run that has a record of it."""
+        found: dict[str, str] = {}
+        for count, folder in enumerate(run_folders(self._home)):
+            missing = [node.id for node in plan.nodes if node.executor and node.id not in found]
+            if not missing or count > RUNS_TO_COMPARE:
+                break
+            if folder.path != self.folder.path and folder.read().pipeline == plan.pipeline:
+                found |= {node: str(folder.path) for node in missing if folder.details(node).exists()}
+        return found
+
+    def _schedule(self, plan: Plan) -> None:
+        processes = self._running_processes()
+        while True:
+            if not self._failures:
+                for node in self._ready(plan)[: self._parallelism - len(self._jobs)]:
+                    self._start(plan, node)
+            if not self._jobs:
+                return
+            for heard in processes.hear(TICK_S):
+                self._hear(heard)
+            self._display.tick()
+
+    def _ready(self, plan: Plan) -> list[NodePlan]:
+        states = {node.id: node.state for node in self.record.nodes}
+        return [
+            node
+            for node in plan.nodes
+            if states[node.id] == "waiting"
+            and all(states.get(upstream, "done") in FINISHED_WELL for upstream in node.upstream)
+        ]
+
+    def _start(self, plan: Plan, node: NodePlan) -> None:
+        job = self._running_processes().start(
+            f"{NODE}:run_node",
+            self.folder.log(node.id),
+            run=str(self.folder.path),
+            node=node,
+            connection=plan.connection,
+            connection_kind=plan.connection_kind,
+            lock=self._database(plan).lock,
+            memory=str(self._home.cache / "nodes"),
+            previous=self._previous.get(node.id, ""),
+            reference=self.record.reference,
+        )
+        self._jobs[job], self._job_began[job] = node.id, time.monotonic()
+        record = self.record.node(node.id)
+        record.started_at = now()
+        self._change(record, "running")
+
+    def _hear(self, heard: object) -> None:
+        if isinstance(heard, Preloaded) and heard.failure is not None:
+            raise self._load_error(heard.failure)
+        if isinstance(heard, Started) and heard.job in self._jobs:
+            self._job_began[heard.job] = time.monotonic()
+        elif isinstance(heard, Said) and heard.job in self._jobs:
+            record = self.record.node(self._jobs[heard.job])
+            if heard.kind == "progress":
+                self._display.progressed(record, heard.content)
+            elif heard.kind == "result":
+                self._outcomes[heard.job] = heard.content
+            elif heard.kind == "failure":
+                self._failures[record.id] = heard.content
+        elif isinstance(heard, Exited) and heard.job in self._jobs:
+            self._node_ended(heard)
+
+    def _node_ended(self, exited: Exited) -> None:
+        record = self.record.node(self._jobs.pop(exited.job))
+        record.seconds = round(time.monotonic() - self._job_began.pop(exited.job), 3)
+        record.peak_memory_mb = round(exited.peak_memory_kb / 1024, 1)
+        record.cpu_s = round(exited.cpu_s, 3)
+        outcome = self._outcomes.pop(exited.job, None)
+        if outcome is not None and exited.status == 0:
+            record.why, record.execution_id = outcome.why, outcome.execution_id
+            record.inputs, record.outputs = outcome.inputs, outcome.outputs
+            self._change(record, outcome.state)
+            return
+        failure = self._failures.setdefault(record.id, Failure.of_death(killed(exited)))
+        record.error = cause_of(failure)
+        record.why = record.error.splitlines()[0]
+        self._change(record, "failed")
+
+    def _change(self, record: NodeRecord, state: NodeState) -> None:
+        record.state = state
+        self._write()
+        self._display.changed(record)
+
+    def _end(self, state: RunState) -> None:
+        for node in self.record.nodes:
+            if node.state in ("waiting", "running"):
+                node.why = "the run was stopped" if state == "cancelled" else "the run ended before"
+                node.state = "cancelled"
+        self.record.state = state
+        self._write()
+        self._display.ended(self.record)
+
+    def _settle(self) -> None:
+        """See that nothing of this run stays running in ML Metadata, whoever was killed."""
+        states = {node.state for node in self.record.nodes if node.started_at}
+        if self._plan is not None and states & {"failed", "cancelled"}:
+            end_executions(self._database(self._plan), self.record, is_failed="failed" in states)
+
+    def _database(self, plan: Plan) -> Database:
+        """Return ML Metadata; nodes take turns, also at a server, where they could meet in a deadlock."""
+        lock = plan.lock or str(self._home.cache / "nodes" / "metadata.lock")
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
+        return Database(plan.connection, plan.connection_kind, lock)
+
+    def _write(self) -> None:
+        self.record.wall_s = round(time.monotonic() - self._began, 3)
+        self.folder.write(self.record)
+
+
+def warm_processes(log: Path) -> Processes:
+    """Start a fork server that imports what every node needs."""
+    processes = Processes(log)
+    processes.preload(NODE, "mlplatform.orchestration.local.code_closure:read_distributions")
+    return processes
+
+
+def cause_of(failure: Failure) -> str:
+    """Return the cause in a few lines: the error's own words, then the user's line of code."""
+    if failure.is_ours:
+        return failure.message
+    where = f"\n  at {failure.frame}" if failure.frame else ""
+    return f"{failure.type}: {failure.message}{where}"
+
+
+def killed(exited: Exited) -> str:
+    """Return what is known of a process that ended without a word."""
+    if exited.status == -signal.SIGKILL:
+        peak_mb = exited.peak_memory_kb / 1024
+        return f"its process was killed (signal 9; out of memory?) after using {peak_mb:,.0f} MB"
+    if exited.status < 0:
+        return f"its process was ended by signal {-exited.status}"
+    return f"its process ended by itself with exit status {exited.status}"
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}"[:-3] + f"-{secrets.token_hex(2)}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that made the stack, without importing it."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("tfx", "tensorflow", "apache-beam", "ml-metadata", "mlplatform"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

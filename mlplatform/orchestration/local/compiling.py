@@ -1,0 +1,225 @@
+"""From a pipeline object to the compiled form that the runner schedules.
+
+TFX is imported where this module is: in the fork server and in its children, or in the caller's own process.
+"""
+
+import runpy
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.components.base import base_component
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import partial_run_utils, runtime_parameter_utils, tfx_runner
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+from mlplatform.orchestration.local.beam_in_process import runs_in_process
+from mlplatform.orchestration.local.code_closure import read_distributions
+from mlplatform.orchestration.local.errors import NodeNameError, UnsupportedPipelineError
+from mlplatform.orchestration.local.metadata import LockedMetadata
+from mlplatform.orchestration.local.plan import NodePlan, Plan
+from mlplatform.orchestration.local.reference import find_function, make_pipeline
+from mlplatform.orchestration.local.sources import Sources, start_recording, stop_recording
+
+RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
+
+
+def load(reference: str) -> None:
+    """Import everything that a pipeline and its nodes need, in the fork server."""
+    import mlplatform.orchestration.local.node  # noqa: F401 - for the children
+
+    read_distributions()
+    start_recording()
+    find_function(reference)
+
+
+def compile_reference(
+    reference: str,
+    data: str | None,
+    root: str,
+    overrides: Mapping[str, Any],
+    **options: Any,
+) -> Plan:
+    """Make the pipeline that a reference names, and compile it.
+
+    It is made twice, to know whether a clock or chance is in it.
+    """
+    start_recording()
+    first, second = (_compiled(make_pipeline(reference, data, root, overrides)) for _ in range(2))
+    sources = stop_recording()
+    is_reproducible = _canonical(first) == _canonical(second)
+    return replace(plan_of(first, **options), sources=sources, is_reproducible=is_reproducible)
+
+
+def compile_pipeline(pipeline: Any, **options: Any) -> Plan:
+    """Compile a pipeline object."""
+    return plan_of(_compiled(pipeline), **options)
+
+
+def _compiled(pipeline: Any) -> pipeline_pb2.Pipeline:
+    """Compile; user modules that can be imported are not packed into wheels, the nodes import them."""
+    for component in pipeline.components:
+        if isinstance(component, base_component.BaseComponent) and not runs_in_process(
+            getattr(component.executor_spec, "beam_pipeline_args", ()) or pipeline.beam_pipeline_args
+        ):
+            component._resolve_pip_dependencies(pipeline.pipeline_info.pipeline_root)
+    return compiler.Compiler().compile(pipeline)
+
+
+def plan_of(
+    ir: pipeline_pb2.Pipeline,
+    *,
+    run_id: str,
+    ir_path: str,
+    from_nodes: Sequence[str] = (),
+    to_nodes: Sequence[str] = (),
+    force: Sequence[str] = (),
+    partial_run: pipeline_pb2.PartialRun | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Make a compiled pipeline ready to run once, and write it to `ir_path`.
+
+    Args:
+        ir: The compiled pipeline; is changed.
+        run_id: The run's id.
+        ir_path: File for the nodes' processes to read.
+        from_nodes: Run these nodes and those after them.
+        to_nodes: Run these nodes and those before them.
+        force: Nodes whose earlier results are not taken.
+        partial_run: TFX's own form of `from_nodes` and `to_nodes`.
+        parameters: Values of the pipeline's runtime parameters.
+
+    Raises:
+        NodeNameError: A node that was named is not there.
+        UnsupportedPipelineError: It holds something that TFX has no local execution for.
+    """
+    name = ir.pipeline_info.id
+    if any(node.WhichOneof("node") == "sub_pipeline" for node in ir.nodes):
+        raise UnsupportedPipelineError(name, "it holds a sub-pipeline, which TFX runs on a cluster only")
+    ids = [node.pipeline_node.node_info.id for node in ir.nodes]
+    unknown = [node for node in (*from_nodes, *to_nodes, *force) if node not in ids]
+    if unknown:
+        raise NodeNameError(name, unknown, ids)
+    bindings = {**(parameters or {}), constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    runtime_parameter_utils.substitute_runtime_parameter(ir, bindings)
+    deployment = runner_utils.extract_local_deployment_config(ir)
+    connections = deployment.metadata_connection_config
+    kind = connections.WhichOneof("connection_config")
+    if kind is None:
+        raise UnsupportedPipelineError(name, "it names no metadata_connection_config")
+    if partial_run is None and (from_nodes or to_nodes):
+        partial_run = pipeline_pb2.PartialRun(from_nodes=from_nodes, to_nodes=to_nodes)
+        partial_run.snapshot_settings.latest_pipeline_run_strategy.SetInParent()
+    if partial_run is not None:
+        partial_run_utils.mark_pipeline(
+            ir,
+            from_nodes=partial_run.from_nodes or None,
+            to_nodes=partial_run.to_nodes or None,
+            snapshot_settings=partial_run.snapshot_settings,
+        )
+    nodes = [_plan_node(ir, place, deployment, set(force)) for place in range(len(ir.nodes))]
+    for node in ir.nodes:
+        if node.pipeline_node.node_info.id in force:
+            node.pipeline_node.execution_options.caching_options.enable_cache = False
+    Path(ir_path).write_bytes(ir.SerializeToString(deterministic=True))
+    connection = getattr(connections, kind)
+    return Plan(
+        pipeline=name,
+        pipeline_root=ir.runtime_spec.pipeline_root.field_value.string_value,
+        connection=connection.SerializeToString(),
+        connection_kind=type(connection).__name__,
+        database=_describe(connection),
+        sqlite=connection.sqlite.filename_uri if hasattr(connection, "sqlite") else "",
+        nodes=tuple(nodes),
+        needs_snapshot=any(node.pipeline_node.execution_options.run.perform_snapshot for node in ir.nodes),
+        main_path=_main_path() if any(node.executor.startswith("__main__.") for node in nodes) else "",
+        sources=Sources(),
+        is_reproducible=False,
+    )
+
+
+def partial_run_of(run_options: Any) -> pipeline_pb2.PartialRun:
+    """Return TFX's `RunOptions` in their compiled form."""
+    return tfx_runner._run_opts_to_proto(run_options).partial_run
+
+
+def adopt_main(path: str) -> None:
+    """Make the caller's script importable as `__main__`, as `multiprocessing` does it."""
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+def snapshot(ir_path: str, connection: bytes, connection_kind: str, lock: str) -> None:
+    """Give a partial run the results of the nodes that it leaves out."""
+    ir = pipeline_pb2.Pipeline.FromString(Path(ir_path).read_bytes())
+    with connect(connection, connection_kind, lock) as handle:
+        partial_run_utils.snapshot(handle, ir)
+
+
+def connect(connection: bytes, kind: str, lock: str) -> LockedMetadata:
+    """Return TFX's handle of the ML Metadata that a plan names."""
+    from ml_metadata.proto import metadata_store_pb2
+
+    config = getattr(metadata_store_pb2, kind).FromString(connection)
+    return LockedMetadata(config, Path(lock) if lock else None)
+
+
+def _plan_node(ir: pipeline_pb2.Pipeline, place: int, deployment: Any, force: set[str]) -> NodePlan:
+    node = ir.nodes[place].pipeline_node
+    upstream = list(node.upstream_nodes)
+    if (
+        node.node_info.type.name == RESOLVER
+    ):  # it looks at what exists, so it looks when the stock runner would
+        upstream = [earlier.pipeline_node.node_info.id for earlier in ir.nodes[:place]]
+    spec = runner_utils.extract_executor_spec(deployment, node.node_info.id)
+    return NodePlan(
+        id=node.node_info.id,
+        type=node.node_info.type.name.rpartition(".")[2],
+        upstream=tuple(upstream),
+        executor=_class_path(spec),
+        is_left_out=node.execution_options.HasField("skip"),
+        is_cached=node.execution_options.caching_options.enable_cache or not spec,
+        is_forced=node.node_info.id in force,
+        looks_back=node.node_info.type.name == RESOLVER,
+    )
+
+
+def _class_path(spec: Any) -> str:
+    if isinstance(spec, executable_spec_pb2.BeamExecutableSpec):
+        return str(spec.python_executor_spec.class_path)
+    if isinstance(spec, executable_spec_pb2.PythonClassExecutableSpec):
+        return str(spec.class_path)
+    return ""
+
+
+def _describe(connection: Any) -> str:
+    if isinstance(connection, metadata.ConnectionConfigType.__args__[1]):
+        return f"grpc {connection.host}:{connection.port}"
+    kind = connection.WhichOneof("config")
+    config = getattr(connection, kind)
+    if kind == "sqlite":
+        return str(config.filename_uri)
+    if kind in ("mysql", "postgresql"):
+        return f"{kind}://{config.host}:{config.port}/{getattr(config, 'database', '') or config.dbname}"
+    return str(kind)
+
+
+def _canonical(ir: pipeline_pb2.Pipeline) -> bytes:
+    """Return a compiled pipeline as bytes that equal ones have in common: no map in them has an order."""
+    plain, deployment = pipeline_pb2.Pipeline(), pipeline_pb2.IntermediateDeploymentConfig()
+    plain.CopyFrom(ir)
+    plain.deployment_config.Unpack(deployment)
+    plain.ClearField("deployment_config")
+    return bytes(
+        plain.SerializeToString(deterministic=True) + deployment.SerializeToString(deterministic=True)
+    )
+
+
+def _main_path() -> str:
+    return str(getattr(sys.modules["__main__"], "__file__", "") or "")

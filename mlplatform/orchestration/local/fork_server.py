@@ -1,0 +1,252 @@
+"""The fork server: a process that imports what nodes need, once, and forks a warm child for each job.
+
+Started by `processes.py` with its end of a socket. Children are forked from
+its only thread; it never computes, so no thread of TensorFlow or gRPC exists where it forks, and it says so
+(`unsafe_threads`) where a module that it imported broke this.
+
+When the runner dies, the fork server kills its children and ends; when the fork server dies, the kernel kills
+the children.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mlplatform.orchestration.local.failures import describe_failure
+
+MAX_MESSAGE_BYTES = 1 << 17
+# Building Beam graphs and tracing TensorFlow functions allocate millions of objects that live on: with the
+# usual thresholds (700, 10, 10), Transform spends an eighth of its time looking for garbage among them.
+CHILD_GC_THRESHOLDS = (100_000, 50, 100)
+_PR_SET_PDEATHSIG = 1
+# How TensorFlow and gRPC name their threads (the kernel cuts names at 15 characters).
+_UNSAFE_THREAD_NAMES = ("tf_", "grpc", "event_engine", "default-executo", "resolver-execut", "timer_manager")
+
+
+@dataclass(frozen=True)
+class Preload:
+    """Import modules (or call `module:function`) in the fork server, so that children have them.
+
+    Attributes:
+        targets: `module`, or `module:function` with the keyword arguments in `arguments`.
+        sys_path: The runner's import path.
+        log: File that everything printed meanwhile goes to.
+    """
+
+    targets: tuple[str, ...]
+    arguments: dict[str, Any]
+    sys_path: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """Fork a child that calls `module:function` and sends the result through its channel."""
+
+    job: int
+    target: str
+    arguments: dict[str, Any]
+    log: str
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """The preloading is done; `failure` is None where it worked."""
+
+    failure: Any
+    unsafe_threads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A child was forked."""
+
+    job: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A child ended; `status` as `os.waitstatus_to_exitcode` gives it, negative for a signal."""
+
+    job: int
+    status: int
+    peak_memory_kb: int
+    cpu_s: float
+
+
+def call(target: str, arguments: dict[str, Any]) -> Any:
+    """Import `module` and, where the target is `module:function`, call it."""
+    module, _, function = target.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, function)(**arguments) if function else None
+
+
+def unsafe_threads() -> tuple[str, ...]:
+    """Return the names of this process's threads that must not exist where it forks."""
+    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    for task in Path("/proc/self/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        if name.startswith(_UNSAFE_THREAD_NAMES):
+            names.append(name)
+    return tuple(sorted(names))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class ForkServer:
+    """Serves one runner, over one sequenced-packet socket; each message is one pickled object above."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._jobs: dict[int, int] = {}  # pid -> job
+        self._wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def serve(self) -> None:
+        """Answer until the runner closes its end."""
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(self._wake_read, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is self._control:
+                    if not self._answer():
+                        self._kill_children()
+                        return
+                else:
+                    os.read(self._wake_read, 4096)
+                    self._reap()
+
+    def _answer(self) -> bool:
+        payload, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 1)
+        if not payload:
+            return False
+        message = pickle.loads(payload)
+        if isinstance(message, Preload):
+            self._send(self._preload(message))
+        else:
+            self._start(message, descriptors[0])
+        return True
+
+    def _preload(self, message: Preload) -> Preloaded:
+        redirect_output(message.log)
+        for entry in message.sys_path:
+            if entry not in sys.path:
+                sys.path.append(entry)
+        gc.disable()  # imports make many objects and no garbage
+        try:
+            for target in message.targets:
+                call(target, message.arguments if ":" in target else {})
+        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is told to the runner
+            return Preloaded(describe_failure(error), unsafe_threads())
+        finally:
+            gc.enable()
+        gc.collect()
+        gc.freeze()  # children share these pages; the collector must not touch them
+        return Preloaded(None, unsafe_threads())
+
+    def _start(self, message: Start, descriptor: int) -> None:
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                self._become_child(server)
+                status = run_job(message, Connection(descriptor))
+            finally:
+                os._exit(status)
+        os.close(descriptor)
+        self._jobs[pid] = message.job
+        self._send(Started(message.job, pid))
+
+    def _become_child(self, server: int) -> None:
+        die_with_parent()
+        if os.getppid() != server:
+            os._exit(1)
+        os.setsid()
+        gc.set_threshold(*CHILD_GC_THRESHOLDS)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        self._control.close()
+
+    def _reap(self) -> None:
+        while self._jobs:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            job = self._jobs.pop(pid, None)
+            if job is not None:
+                cpu_s = usage.ru_utime + usage.ru_stime
+                self._send(Exited(job, os.waitstatus_to_exitcode(status), usage.ru_maxrss, cpu_s))
+
+    def _kill_children(self) -> None:
+        for pid in self._jobs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the next read says that it is gone
+            self._control.send(pickle.dumps(message))
+
+
+def run_job(message: Start, channel: Connection) -> int:
+    """Do a job in this process: call its target, send its result or its failure, return the exit status."""
+    redirect_output(message.log)
+    from mlplatform.orchestration.local.channel import use_channel
+
+    use_channel(channel)
+    try:
+        result = call(message.target, message.arguments)
+        channel.send(("result", result))
+        return 0
+    except BaseException as error:  # noqa: BLE001 - told to the runner, which raises it
+        failure = describe_failure(error)
+        sys.stderr.write(failure.traceback)
+        channel.send(("failure", failure))
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def redirect_output(log: str) -> None:
+    """Send everything that this process prints, from C++ too, to the end of a file; read nothing."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+def main() -> None:
+    """Serve the runner at the socket whose number is the first argument."""
+    die_with_parent()
+    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()

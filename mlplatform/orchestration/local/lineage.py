@@ -1,0 +1,116 @@
+"""ML Metadata without TFX: repeat the executions of an unchanged run, end those of a dead one."""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+RUN_CONTEXT = "pipeline_run"
+
+
+@dataclass(frozen=True)
+class Database:
+    """ML Metadata, as `Plan` names it.
+
+    Attributes:
+        connection: A serialized message.
+        kind: Its type: `ConnectionConfig` or `MetadataStoreClientConfig`.
+        lock: File that is locked while it is used; empty for none.
+    """
+
+    connection: bytes
+    kind: str
+    lock: str
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """Yield the `ml_metadata.MetadataStore`, for this process alone where it is a SQLite file."""
+        import ml_metadata
+        from ml_metadata.proto import metadata_store_pb2
+
+        config = getattr(metadata_store_pb2, self.kind).FromString(self.connection)
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if self.lock else -1
+        try:
+            if descriptor >= 0:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield ml_metadata.MetadataStore(config)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def newest(store: Any) -> list[int]:
+    """Return the highest execution id and the highest artifact id: they grow with every change."""
+    import ml_metadata
+
+    options = ml_metadata.ListOptions(limit=1, order_by=ml_metadata.OrderByField.ID, is_asc=False)
+    executions, artifacts = store.get_executions(options), store.get_artifacts(options)
+    return [executions[0].id if executions else 0, artifacts[0].id if artifacts else 0]
+
+
+def repeat_executions(store: Any, run_id: str, executions: Sequence[int]) -> dict[int, int]:
+    """Give a new run cached executions with the inputs, outputs and contexts of earlier ones.
+
+    Returns:
+        The new id of each execution.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    repeated = {}
+    for execution in store.get_executions_by_id(list(executions)):
+        contexts = []
+        for context in store.get_contexts_by_execution(execution.id):
+            if context.type == RUN_CONTEXT:
+                fresh = metadata_store_pb2.Context(type_id=context.type_id, name=run_id)
+                for name, value in context.properties.items():
+                    fresh.properties[name].CopyFrom(value)
+                context = fresh
+            contexts.append(context)
+        copy = metadata_store_pb2.Execution(
+            type_id=execution.type_id,
+            name=str(uuid.uuid4()),
+            last_known_state=metadata_store_pb2.Execution.CACHED,
+        )
+        for name, value in execution.properties.items():
+            copy.properties[name].CopyFrom(value)
+        for name, value in execution.custom_properties.items():
+            copy.custom_properties[name].CopyFrom(value)
+        events = store.get_events_by_execution_ids([execution.id])
+        artifacts = {a.id: a for a in store.get_artifacts_by_id(list({e.artifact_id for e in events}))}
+        pairs = []
+        for event in events:
+            again = metadata_store_pb2.Event(artifact_id=event.artifact_id, type=event.type, path=event.path)
+            pairs.append((artifacts[event.artifact_id], again))
+        repeated[execution.id], _, _ = store.put_execution(
+            copy, pairs, contexts, reuse_context_if_already_exist=True, force_reuse_context=False
+        )
+    return repeated
+
+
+def end_running(store: Any, run_id: str, *, is_failed: bool) -> list[int]:
+    """Mark what a dead run left as running; return the ids of these executions.
+
+    Args:
+        store: ML Metadata.
+        run_id: The run that is no more.
+        is_failed: Mark them failed; else canceled.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    if context is None:
+        return []
+    states = metadata_store_pb2.Execution
+    left = [
+        e
+        for e in store.get_executions_by_context(context.id)
+        if e.last_known_state in (states.NEW, states.RUNNING)
+    ]
+    for execution in left:
+        execution.last_known_state = states.FAILED if is_failed else states.CANCELED
+    if left:
+        store.put_executions(left)
+    return [execution.id for execution in left]

@@ -1,0 +1,162 @@
+"""One node, in a process of its own: TFX's own launcher does the work."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher
+from tfx.proto.orchestration import pipeline_pb2
+
+from mlplatform.errors import MlplatformError
+from mlplatform.orchestration.local import beam_in_process
+from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
+from mlplatform.orchestration.local.compiling import connect
+from mlplatform.orchestration.local.content_cache import ContentCache, artifact_facts
+from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan
+from mlplatform.orchestration.local.records import ArtifactRecord, RunFolder
+from mlplatform.orchestration.local.reference import load_module
+
+_OUTPUT_EVENTS = (
+    metadata_store_pb2.Event.OUTPUT,
+    metadata_store_pb2.Event.INTERNAL_OUTPUT,
+    metadata_store_pb2.Event.DECLARED_OUTPUT,
+)
+Artifacts = dict[str, list[ArtifactFacts]]
+
+
+class InputsNotResolvedError(MlplatformError):
+    """TFX could not find a node's inputs; stock runners log this and go on."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(node, message)
+        self.node, self.message = node, message
+
+    def __str__(self) -> str:
+        return f"the inputs of node {self.node!r} could not be resolved: {self.message}"
+
+
+def run_node(
+    run: str,
+    node: NodePlan,
+    connection: bytes,
+    connection_kind: str,
+    lock: str,
+    memory: str,
+    previous: str,
+    reference: str,
+) -> NodeOutcome:
+    """Run one node of a compiled pipeline.
+
+    Args:
+        run: Folder of the run's records.
+        node: The node.
+        connection: ML Metadata, a serialized message of `connection_kind`.
+        connection_kind: As in `Plan`.
+        lock: As in `Plan`.
+        memory: Folder of what the cache remembers.
+        previous: Folder of the run to compare the node's key with; empty for none.
+        reference: How the pipeline was named, to import its module; empty for a pipeline object.
+
+    Raises:
+        Exception: What the node's executor raised.
+        InputsNotResolvedError: Its inputs are not there.
+    """
+    _log_to_stderr()
+    if reference:
+        load_module(reference)
+    folder = RunFolder(Path(run))
+    ir = pipeline_pb2.Pipeline.FromString(folder.ir.read_bytes())
+    compiled = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node.id)
+    deployment = runner_utils.extract_local_deployment_config(ir)
+    _import_module_file_from_its_place(compiled)
+    beam_in_process.prepare()
+    cache = ContentCache(
+        node=node.id,
+        executor=node.executor,
+        is_cached=node.is_cached,
+        is_forced=node.is_forced,
+        memory=Path(memory),
+        run=folder,
+        previous=RunFolder(Path(previous)) if previous else None,
+    )
+    launcher.cache_utils = cache
+    handle = connect(connection, connection_kind, lock)
+    node_launcher = launcher.Launcher(
+        pipeline_node=compiled,
+        mlmd_connection=handle,
+        pipeline_info=ir.pipeline_info,
+        pipeline_runtime_spec=ir.runtime_spec,
+        executor_spec=runner_utils.extract_executor_spec(deployment, node.id),
+        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id),
+    )
+    try:
+        info = node_launcher.launch()
+    except BaseException:
+        cache.finish(None)
+        raise
+    if info is None or not info.execution_id:
+        return NodeOutcome("skipped", "its condition does not hold, or a node before it was skipped")
+    with handle as metadata:
+        [execution] = metadata.store.get_executions_by_id([info.execution_id])
+    if execution.last_known_state == metadata_store_pb2.Execution.FAILED:
+        raise InputsNotResolvedError(node.id, _result_message(execution))
+    is_hit = execution.last_known_state == metadata_store_pb2.Execution.CACHED and bool(node.executor)
+    inputs, outputs = _artifacts_of(handle, info.execution_id)
+    return NodeOutcome(
+        state="cached" if is_hit else "done",
+        why=cache.finish(outputs),
+        execution_id=info.execution_id,
+        inputs=_records(inputs, cache),
+        outputs=_records(outputs, cache),
+    )
+
+
+def _import_module_file_from_its_place(node: pipeline_pb2.PipelineNode) -> None:
+    """Let a `module_file` find its neighbours; TFX would pack all of them into a wheel and install it."""
+    parameters = node.parameters.parameters
+    module_file = parameters["module_file"].field_value.string_value if "module_file" in parameters else ""
+    if module_file.endswith(".py"):
+        sys.path.append(str(Path(module_file).resolve().parent))
+
+
+def _artifacts_of(handle: Any, execution_id: int) -> tuple[Artifacts, Artifacts]:
+    """Return what an execution took and what it gave, in the order of ML Metadata."""
+    inputs: Artifacts = {}
+    outputs: Artifacts = {}
+    with handle as metadata:
+        events = metadata.store.get_events_by_execution_ids([execution_id])
+        artifacts = {a.id: a for a in metadata.store.get_artifacts_by_id([e.artifact_id for e in events])}
+    for event in events:
+        side = outputs if event.type in _OUTPUT_EVENTS else inputs
+        artifact = artifacts[event.artifact_id]
+        key = event.path.steps[0].key if event.path.steps else ""
+        side.setdefault(key, []).append(artifact_facts(artifact, artifact.type))
+    return inputs, outputs
+
+
+def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[ArtifactRecord]]:
+    return {
+        key: [ArtifactRecord(a.id, a.type, a.uri, artifact_digest(a, cache.digests)) for a in found]
+        for key, found in artifacts.items()
+    }
+
+
+def _result_message(execution: metadata_store_pb2.Execution) -> str:
+    text = execution.custom_properties["__execution_result__"].string_value
+    lines = [line for line in text.replace("\\n", "\n").splitlines() if line.strip()]
+    return lines[-1][:1000] if lines else "ML Metadata holds no reason"
+
+
+def _log_to_stderr() -> None:
+    """Send what TFX and the libraries log to the node's log, which stderr is here."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        force=True,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("absl").setLevel(logging.INFO)
+    logging.captureWarnings(True)

@@ -1,0 +1,91 @@
+"""A compiled pipeline as the runner schedules it; holds no TFX object, so the runner needs no TFX."""
+
+from dataclasses import dataclass, field
+
+from mlplatform.orchestration.local.records import ArtifactRecord, NodeState
+from mlplatform.orchestration.local.sources import Sources
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node.
+
+    Attributes:
+        id: Its id in the pipeline.
+        type: Name of the component's class.
+        upstream: Nodes that must be finished before it starts.
+        executor: Import path of its executor's class; empty for a node of TFX's own.
+        is_left_out: A partial run leaves it out.
+        is_cached: Earlier results may be taken.
+        is_forced: The caller wants it to run.
+        looks_back: It looks for artifacts of earlier runs.
+    """
+
+    id: str
+    type: str
+    upstream: tuple[str, ...]
+    executor: str
+    is_left_out: bool
+    is_cached: bool
+    is_forced: bool
+    looks_back: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pipeline.
+
+    Attributes:
+        pipeline: Its name.
+        pipeline_root: Where its artifacts lie.
+        connection: Its ML Metadata, a serialized message of `connection_kind`.
+        connection_kind: `ConnectionConfig` or `MetadataStoreClientConfig`.
+        database: The same for a reader, without secrets.
+        sqlite: The SQLite file, empty for other databases.
+        nodes: In topological order.
+        needs_snapshot: It is a partial run that takes over results of an earlier run.
+        main_path: The script that the caller runs, where it defines components itself; else empty.
+        sources: What making it read.
+        is_reproducible: Made twice, it was the same: no clock and no chance is in it.
+    """
+
+    pipeline: str
+    pipeline_root: str
+    connection: bytes
+    connection_kind: str
+    database: str
+    sqlite: str
+    nodes: tuple[NodePlan, ...]
+    needs_snapshot: bool
+    main_path: str
+    sources: Sources
+    is_reproducible: bool
+
+    @property
+    def looks_back(self) -> bool:
+        """A node looks for artifacts of earlier runs."""
+        return any(node.looks_back for node in self.nodes)
+
+    @property
+    def lock(self) -> str:
+        """The file that is locked while one process uses a SQLite database; empty for a server."""
+        return f"{self.sqlite}.lock" if self.sqlite else ""
+
+
+@dataclass
+class NodeOutcome:
+    """How a node ended, told to the runner.
+
+    Attributes:
+        state: `done`, `cached` or `skipped`.
+        why: The reason in one line.
+        execution_id: Its execution in ML Metadata.
+        inputs: Artifacts per input key.
+        outputs: Artifacts per output key.
+    """
+
+    state: NodeState
+    why: str
+    execution_id: int = 0
+    inputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
+    outputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)

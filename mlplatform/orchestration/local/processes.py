@@ -1,0 +1,213 @@
+"""The runner's side of the fork server: start it, give it jobs, hear what they say and how they end."""
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mlplatform.errors import MlplatformError
+from mlplatform.orchestration.local.fork_server import (
+    MAX_MESSAGE_BYTES,
+    Exited,
+    Preload,
+    Preloaded,
+    Start,
+    Started,
+)
+
+STOP_GRACE_S = 5.0
+SERVER_MODULE = "mlplatform.orchestration.local.fork_server"
+
+
+class ForkServerEndedError(MlplatformError):
+    """The process that forks the nodes ended by itself."""
+
+    def __init__(self, status: int | None, log: str) -> None:
+        super().__init__(status, log)
+        self.status, self.log = status, log
+
+    def __str__(self) -> str:
+        how = f"was killed by signal {-self.status}" if self.status and self.status < 0 else "ended"
+        return f"the process that starts the nodes {how} (out of memory?); its log: {self.log}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A job sent something: `kind` is `result`, `failure`, `progress` or an event of the job's own."""
+
+    job: int
+    kind: str
+    content: Any
+
+
+@dataclass
+class _Job:
+    channel: Connection
+    pid: int | None = None
+    exited: Exited | None = None
+    is_closed: bool = False
+
+
+Heard = Said | Started | Exited | Preloaded
+
+
+@dataclass
+class Processes:
+    """Warm child processes. Not thread-safe; used by one runner.
+
+    Attributes:
+        log: File for what the fork server itself prints, while it imports.
+    """
+
+    log: Path
+    _jobs: dict[int, _Job] = field(default_factory=dict)
+    _next_job: int = 0
+    _is_stopped: bool = False
+
+    def __post_init__(self) -> None:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with open(self.log, "ab") as output:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", f"from {SERVER_MODULE} import main; main()", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
+            )
+        theirs.close()
+        self._control = mine
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(mine, selectors.EVENT_READ, None)
+
+    def preload(self, *targets: str, **arguments: Any) -> None:
+        """Import `module`s, or call `module:function` with `arguments`; `hear` yields a `Preloaded`."""
+        self._send(Preload(targets, arguments, tuple(sys.path), str(self.log)))
+
+    def start(self, target: str, log: Path, **arguments: Any) -> int:
+        """Call `module:function` in a process of its own; return the job's number."""
+        job, self._next_job = self._next_job, self._next_job + 1
+        mine, theirs = socket.socketpair()
+        self._jobs[job] = _Job(Connection(mine.detach()))
+        self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
+        self._send(Start(job, target, arguments, str(log)), theirs.fileno())
+        theirs.close()
+        return job
+
+    def hear(self, timeout_s: float) -> Iterator[Heard]:
+        """Yield what happened, waiting at most `timeout_s` for the first of it.
+
+        A job's `Exited` comes last, after all that it said.
+
+        Raises:
+            ForkServerEndedError: The fork server is gone, and its children with it.
+        """
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is None:
+                yield from self._hear_control()
+            else:
+                yield from self._hear_job(key.data)
+
+    def is_alive(self) -> bool:
+        """Say whether the fork server can still start jobs."""
+        return not self._is_stopped and self._server.poll() is None
+
+    def end_jobs(self) -> None:
+        """End every running job: politely first, then for certain."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            running = [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
+            for job in running:
+                _signal_group(job.pid, number)
+            deadline = time.monotonic() + STOP_GRACE_S
+            while any(job.exited is None for job in running) and time.monotonic() < deadline:
+                try:
+                    for _ in self.hear(0.05):
+                        pass
+                except ForkServerEndedError:
+                    break
+        for job in self._jobs.values():
+            if not job.is_closed:
+                self._selector.unregister(job.channel)
+            job.channel.close()
+        self._jobs.clear()
+
+    def stop(self) -> None:
+        """End every job and the fork server. Safe to call twice."""
+        if self._is_stopped:
+            return
+        self.end_jobs()
+        self._is_stopped = True
+        self._selector.close()
+        self._control.close()
+        try:
+            self._server.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:  # it is importing, and holds nothing that needs care
+            self._server.kill()
+            self._server.wait()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the fork server and of the running jobs."""
+        running = [job.pid for job in self._jobs.values() if job.pid is not None and job.exited is None]
+        return [self._server.pid, *running]
+
+    def _hear_control(self) -> Iterator[Heard]:
+        try:
+            payload = self._control.recv(MAX_MESSAGE_BYTES)
+        except ConnectionResetError:
+            payload = b""
+        if not payload:
+            raise ForkServerEndedError(self._server.wait(), str(self.log))
+        message = pickle.loads(payload)
+        job = self._jobs.get(message.job) if isinstance(message, Started | Exited) else None
+        if isinstance(message, Preloaded):
+            yield message
+        elif job is not None and isinstance(message, Started):
+            job.pid = message.pid
+            yield message
+        elif job is not None:
+            job.exited = message
+            yield from self._ended(message.job)
+
+    def _hear_job(self, number: int) -> Iterator[Heard]:
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        try:
+            kind, content = job.channel.recv()
+        except (EOFError, OSError):
+            self._selector.unregister(job.channel)
+            job.is_closed = True
+            yield from self._ended(number)
+        else:
+            yield Said(number, kind, content)
+
+    def _ended(self, number: int) -> Iterator[Heard]:
+        job = self._jobs[number]
+        if job.is_closed and job.exited is not None:
+            job.channel.close()
+            del self._jobs[number]
+            yield job.exited
+
+    def _send(self, message: object, *descriptors: int) -> None:
+        payload = pickle.dumps(message)
+        try:
+            socket.send_fds(self._control, [payload], list(descriptors))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ForkServerEndedError(self._server.wait(), str(self.log)) from error
+
+
+def _signal_group(pid: int | None, number: int) -> None:
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,327 @@
+"""The records of runs: plain JSON below `<root>/runs/<run_id>/`, read without TFX.
+
+run.json              the run and, per node, state, times, reason and artifacts
+nodes/<node>.json     the node's cache key part by part, and what it was compared with
+logs/<node>.log       everything that the node printed
+pipeline.pb           the compiled pipeline (TFX's intermediate representation)
+lock                  locked by the runner while it lives
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from mlplatform.errors import UsageError
+from mlplatform.home import Home
+
+NodeState = Literal["waiting", "running", "done", "cached", "failed", "skipped", "cancelled"]
+RunState = Literal["running", "done", "failed", "cancelled", "interrupted"]
+FINISHED_WELL: frozenset[str] = frozenset({"done", "cached", "skipped"})
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """An artifact that a node took or gave.
+
+    Attributes:
+        id: Its id in ML Metadata.
+        type: Name of its artifact type.
+        uri: Where it lies.
+        digest: Digest of its content and properties; empty where it could not be read.
+    """
+
+    id: int
+    type: str
+    uri: str
+    digest: str = ""
+
+
+@dataclass
+class NodeRecord:
+    """One node of a run.
+
+    Attributes:
+        id: The node's id in the pipeline.
+        type: Name of the component's class.
+        state: Where it stands; `cached`: an earlier result was taken; `skipped`: a condition or a partial run
+            left it out; `cancelled`: the run ended before it could finish or start.
+        why: Why it ran, or why not, in one line.
+        upstream: Ids of the nodes that it waits for.
+        started_at: ISO 8601, UTC; empty where it never started.
+        seconds: Wall time.
+        peak_memory_mb: Peak of its process, with what it shares with the others.
+        cpu_s: Processor seconds of its process.
+        execution_id: Its execution in ML Metadata, 0 where there is none.
+        inputs: Artifacts per input key.
+        outputs: Artifacts per output key.
+        error: The cause of a failure, in a few lines.
+    """
+
+    id: str
+    type: str
+    state: NodeState = "waiting"
+    why: str = ""
+    upstream: list[str] = field(default_factory=list)
+    started_at: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    cpu_s: float = 0.0
+    execution_id: int = 0
+    inputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
+    outputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass
+class RunRecord:
+    """One run of a pipeline.
+
+    Attributes:
+        run_id: Its id, also in ML Metadata.
+        pipeline: The pipeline's name.
+        pipeline_root: Where the pipeline's artifacts lie.
+        metadata: The ML Metadata database, without secrets.
+        started_at: ISO 8601, UTC.
+        wall_s: Seconds from start to end, loading the pipeline included.
+        state: Where it stands; `interrupted`: its runner was killed.
+        reference: How the pipeline was named on the command line; empty for a pipeline object.
+        arguments: What its function was called with.
+        options: What else was asked of the runner: from, to, force, parallelism.
+        versions: Python and the libraries that made the stack.
+        nodes: In topological order.
+    """
+
+    run_id: str
+    pipeline: str
+    pipeline_root: str = ""
+    metadata: str = ""
+    started_at: str = ""
+    wall_s: float = 0.0
+    state: RunState = "running"
+    reference: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    nodes: list[NodeRecord] = field(default_factory=list)
+
+    def node(self, node_id: str) -> NodeRecord:
+        """Return the node with this id.
+
+        Raises:
+            NodeNotFoundError: There is none.
+        """
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise NodeNotFoundError(self.run_id, node_id, [node.id for node in self.nodes])
+
+    @property
+    def failed(self) -> list[NodeRecord]:
+        """The nodes that failed."""
+        return [node for node in self.nodes if node.state == "failed"]
+
+
+@dataclass
+class NodeDetails:
+    """Why a node ran or not: its cache key part by part.
+
+    Attributes:
+        node: The node's id.
+        decision: `hit`, or why there was none: `first`, `changed`, `gone`, `forced`, `off`.
+        why: The same in one line.
+        key: The cache key; empty for a node of TFX's own.
+        compared_with: The run whose key of this node was compared; empty for none.
+        changes: The parts that differ from it, each with `part`, `before` and `now`.
+        parts: All parts of the key.
+        files: Digest per source file that the key depends on.
+        paths: Digest per file or folder of data, outside the pipeline's artifacts, that it depends on.
+        failure: Type, message and traceback where the node failed.
+    """
+
+    node: str
+    decision: str = ""
+    why: str = ""
+    key: str = ""
+    compared_with: str = ""
+    changes: list[dict[str, str]] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+    failure: dict[str, str] = field(default_factory=dict)
+
+
+class NodeNotFoundError(UsageError):
+    """A run has no such node."""
+
+    def __init__(self, run_id: str, node: str, known: list[str]) -> None:
+        super().__init__(run_id, node, known)
+        self.run_id, self.node, self.known = run_id, node, known
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} has no node {self.node!r}; it has {', '.join(self.known) or 'none yet'}"
+
+
+class RunNotFoundError(UsageError):
+    """There is no such run."""
+
+    def __init__(self, run: str, runs: Path, newest: list[str]) -> None:
+        super().__init__(run, runs, newest)
+        self.run, self.runs, self.newest = run, runs, newest
+
+    def __str__(self) -> str:
+        if not self.newest:
+            return f"no run is recorded under {self.runs}: run a pipeline first, or give its --root"
+        return f"no run {self.run!r} under {self.runs}; the newest are {', '.join(self.newest)}"
+
+
+class RunFolder:
+    """The folder of one run's records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def ir(self) -> Path:
+        """The compiled pipeline."""
+        return self.path / "pipeline.pb"
+
+    def log(self, node_id: str) -> Path:
+        """The log of a node; `_runner` is that of the processes which start the nodes."""
+        return self.path / "logs" / f"{node_id}.log"
+
+    def details(self, node_id: str) -> Path:
+        """The node's own record."""
+        return self.path / "nodes" / f"{node_id}.json"
+
+    def read_details(self, node_id: str) -> NodeDetails | None:
+        """Return why a node ran or not; None where it never came to that."""
+        try:
+            return NodeDetails(**_known(NodeDetails, json.loads(self.details(node_id).read_text("utf-8"))))
+        except FileNotFoundError:
+            return None
+
+    def write_details(self, details: NodeDetails) -> None:
+        """Write `nodes/<node>.json` in one step."""
+        write_json(self.details(details.node), asdict(details))
+
+    def create(self) -> None:
+        """Make the folder and hold its lock until this process ends or `release` is called."""
+        (self.path / "logs").mkdir(parents=True)
+        (self.path / "nodes").mkdir()
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_live(self) -> bool:
+        """Say whether a runner holds the lock."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def is_settled(self) -> bool:
+        """Say whether `run.json` itself says how the run ended."""
+        return bool(json.loads((self.path / "run.json").read_text("utf-8")).get("state") != "running")
+
+    def write(self, record: RunRecord) -> None:
+        """Write `run.json` in one step."""
+        write_json(self.path / "run.json", asdict(record))
+
+    def read(self) -> RunRecord:
+        """Return the record; one whose runner is gone without a word is `interrupted`."""
+        record = run_from_json(json.loads((self.path / "run.json").read_text("utf-8")))
+        if record.state == "running" and not self.is_live():
+            record.state = "interrupted"
+            for node in record.nodes:
+                if node.state in ("running", "waiting"):
+                    node.state = "cancelled"
+                    node.why = node.why or "the runner was killed"
+        return record
+
+
+def run_folders(home: Home) -> Iterator[RunFolder]:
+    """Yield the folders of all runs, newest first."""
+    if home.runs.is_dir():
+        for path in sorted(home.runs.iterdir(), reverse=True):
+            if (path / "run.json").is_file():
+                yield RunFolder(path)
+
+
+def find_run(home: Home, run: str = "latest") -> RunFolder:
+    """Return the folder of a run named by its id, the beginning of its id, or `latest`.
+
+    Raises:
+        RunNotFoundError: No run, or more than one, is meant.
+    """
+    folders = list(run_folders(home))
+    if run == "latest" and folders:
+        return folders[0]
+    meant = [folder for folder in folders if folder.path.name.startswith(run)]
+    exact = [folder for folder in meant if folder.path.name == run]
+    if len(exact or meant) != 1:
+        raise RunNotFoundError(run, home.runs, [folder.path.name for folder in (meant or folders)[:5]])
+    return (exact or meant)[0]
+
+
+def read_runs(home: Home) -> Iterator[RunRecord]:
+    """Yield the records of all runs, newest first."""
+    for folder in run_folders(home):
+        yield folder.read()
+
+
+def run_from_json(document: Mapping[str, Any]) -> RunRecord:
+    """Return the record in a `run.json`; keys that this version does not know are left out."""
+    record = RunRecord(**_known(RunRecord, document))
+    record.nodes = [node_from_json(node) for node in document.get("nodes", ())]
+    return record
+
+
+def node_from_json(document: Mapping[str, Any]) -> NodeRecord:
+    """Return one node of a `run.json`."""
+    node = NodeRecord(**_known(NodeRecord, document))
+    node.inputs = artifacts_from_json(document.get("inputs", {}))
+    node.outputs = artifacts_from_json(document.get("outputs", {}))
+    return node
+
+
+def artifacts_from_json(document: Mapping[str, Any]) -> dict[str, list[ArtifactRecord]]:
+    """Return the artifacts of one side of a node."""
+    return {
+        key: [ArtifactRecord(**_known(ArtifactRecord, artifact)) for artifact in artifacts]
+        for key, artifacts in document.items()
+    }
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON file in one step: whoever reads it sees the old one or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(document, indent=1, default=str), "utf-8")
+    aside.replace(path)
+
+
+def now() -> str:
+    """Return the time as the records hold it: ISO 8601, UTC, seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _known(kind: type, document: Mapping[str, Any]) -> dict[str, Any]:
+    names = {entry.name for entry in fields(kind)}
+    return {key: value for key, value in document.items() if key in names}

@@ -1,0 +1,167 @@
+"""The local runner's face: run a pipeline object, a compiled pipeline, or a pipeline by name."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlplatform.home import Home
+from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
+from mlplatform.orchestration.local.display import Display, display_for
+from mlplatform.orchestration.local.processes import Processes
+from mlplatform.orchestration.local.records import RunRecord
+from mlplatform.orchestration.local.unchanged import Memory
+
+NODE_MEMORY_BYTES = 1_500_000_000  # what one more node at the same time may need
+
+
+class LocalRunner:
+    """Runs TFX pipelines on this machine, each node in a warm process of its own.
+
+    What all nodes import is imported once for all runs of pipeline objects by the same runner, so that in a
+    notebook the second run starts at once; nodes see the user's code as it is when they start.
+
+    Args:
+        root: Root folder of the runner's own records; a pipeline keeps its own `pipeline_root` and metadata.
+        parallelism: Nodes at the same time, 1 or more; None: as many as cores and memory allow.
+        force: Nodes whose earlier results are not taken.
+        display: Who shows the run; None: a live table on a terminal, else lines, on stderr.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        parallelism: int | None = None,
+        force: Sequence[str] = (),
+        display: Display | None = None,
+    ) -> None:
+        self._home = Home.at(root)
+        self._parallelism = parallelism if parallelism is not None else default_parallelism()
+        self._force = tuple(force)
+        self._display = display
+        self._processes: Processes | None = None
+
+    def run(
+        self,
+        pipeline: Any,
+        run_options: Any = None,
+        *,
+        from_nodes: Sequence[str] = (),
+        to_nodes: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+    ) -> RunRecord:
+        """Run a pipeline object.
+
+        Args:
+            pipeline: A `tfx.orchestration.pipeline.Pipeline`.
+            run_options: TFX's own `RunOptions` for a partial run.
+            from_nodes: Run these nodes and those after them; the rest is taken from the latest run.
+            to_nodes: Run these nodes and those before them.
+            parameters: Values of the pipeline's runtime parameters.
+
+        Returns:
+            The run's record: state, time, reason and artifacts of every node.
+
+        Raises:
+            Exception: What the first failed node raised, chained to a `NodeFailedError` with its log; the
+                latter itself where the node's own error cannot be brought here.
+        """
+        options: dict[str, Any] = {"from_nodes": tuple(from_nodes), "to_nodes": tuple(to_nodes)}
+        options |= {"force": self._force, "parameters": dict(parameters or {})}
+        with self._run(pipeline.pipeline_info.pipeline_name, self._warm()) as active:
+            from mlplatform.orchestration.local.compiling import compile_pipeline, partial_run_of
+
+            if run_options is not None:
+                options["partial_run"] = partial_run_of(run_options)
+            return active.execute(lambda: compile_pipeline(pipeline, **active.identity, **options))
+
+    def run_with_ir(self, pipeline: Any, run_options: Any = None) -> RunRecord:
+        """Run a compiled pipeline, a `pipeline_pb2.Pipeline`, with TFX's own `pipeline_pb2.RunOptions`."""
+        partial = run_options.partial_run if run_options is not None else None
+        with self._run(pipeline.pipeline_info.id, self._warm()) as active:
+            from mlplatform.orchestration.local.compiling import plan_of
+
+            return active.execute(
+                lambda: plan_of(pipeline, **active.identity, force=self._force, partial_run=partial)
+            )
+
+    def run_reference(
+        self,
+        reference: str,
+        *,
+        data: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        from_nodes: Sequence[str] = (),
+        to_nodes: Sequence[str] = (),
+    ) -> RunRecord:
+        """Run a pipeline by name.
+
+        It is made in the nodes' own warm process, and TFX is imported only there; not at all where nothing
+        changed since the last run.
+
+        Args:
+            reference: A packaged name, `path/to/file.py[:function]` or `package.module:function`.
+            data: What the function takes as `data`.
+            overrides: Further keyword arguments of the function.
+            from_nodes: As for `run`.
+            to_nodes: As for `run`.
+
+        Raises:
+            PipelineNotFoundError: There is no such pipeline.
+            Exception: As for `run`.
+        """
+        from mlplatform.orchestration.local.reference import check_reference, split_reference
+
+        check_reference(reference)
+        arguments = {"data": data, "overrides": dict(overrides or {})}
+        memory = Memory(self._home, reference, arguments)
+        is_plain = not (from_nodes or to_nodes or self._force)
+        with self._run(Path(split_reference(reference)[0]).stem.rpartition(".")[2]) as active:
+            active.record.reference, active.record.arguments = reference, arguments
+            active.record.options |= {"from": list(from_nodes), "to": list(to_nodes)}
+            if is_plain and (record := active.repeat(memory)) is not None:
+                return record
+            active.preload_reference(reference)
+            record = active.execute(
+                lambda: active.call(
+                    "mlplatform.orchestration.local.compiling:compile_reference",
+                    reference=reference,
+                    root=str(self._home.root),
+                    from_nodes=tuple(from_nodes),
+                    to_nodes=tuple(to_nodes),
+                    force=self._force,
+                    **arguments,
+                    **active.identity,
+                )
+            )
+            if is_plain:
+                active.remember(memory)
+            return record
+
+    def close(self) -> None:
+        """End the warm processes that are kept for further runs; otherwise they end with this process."""
+        if self._processes is not None:
+            self._processes.stop()
+
+    def _warm(self) -> Processes:
+        if self._processes is None or not self._processes.is_alive():
+            self._home.runs.mkdir(parents=True, exist_ok=True)
+            self._processes = warm_processes(self._home.runs / "_processes.log")
+        return self._processes
+
+    @contextmanager
+    def _run(self, name: str, processes: Processes | None = None) -> Iterator[ActiveRun]:
+        display = self._display or display_for()
+        active = ActiveRun(self._home, name, self._parallelism, display, processes)
+        active.record.options["force"] = list(self._force)
+        with active:
+            yield active
+
+
+def default_parallelism() -> int:
+    """Return how many nodes at the same time this machine's cores and free memory allow, at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return max(1, min(cores, free_bytes // NODE_MEMORY_BYTES))

@@ -1,0 +1,3 @@
+"""Read by `by_name`; edited by the tests, in a copy."""
+
+SUFFIX = "!"

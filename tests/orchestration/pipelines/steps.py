@@ -1,0 +1,104 @@
+"""Small components for the tests of the local runner; each call is a line in the file `trace`/calls."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Integer, String
+
+from mlplatform.errors import GateError
+from mlplatform.progress import track
+
+
+class TooFewError(GateError):
+    """A gate for tests."""
+
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(found, needed)
+        self.found, self.needed = found, needed
+
+    def __str__(self) -> str:
+        return f"found {self.found}, needed {self.needed}"
+
+
+def note(trace: str, text: str) -> None:
+    with (Path(trace) / "calls").open("a") as file:
+        file.write(f"{text}\n")
+
+
+@component
+def Make(trace: Parameter[str], text: Parameter[str], out: OutputArtifact[String]):
+    note(trace, f"make {text}")
+    out.write(text)
+
+
+@component
+def Upper(trace: Parameter[str], source: InputArtifact[String], out: OutputArtifact[String]):
+    note(trace, f"upper {source.read()}")
+    out.write(source.read().upper())
+
+
+@component
+def Join(
+    trace: Parameter[str],
+    left: InputArtifact[String],
+    right: InputArtifact[String],
+    out: OutputArtifact[String],
+):
+    note(trace, f"join {left.read()} {right.read()}")
+    out.write(f"{left.read()}+{right.read()}")
+
+
+@component
+def Length(trace: Parameter[str], source: InputArtifact[String], out: OutputArtifact[Integer]):
+    note(trace, f"length {source.read()}")
+    out.write(len(source.read()))
+
+
+@component
+def Repeat(trace: Parameter[str], times: Parameter[int], out: OutputArtifact[String]):
+    note(trace, f"repeat {times}")
+    out.write("x" * times)
+
+
+@component
+def Show(trace: Parameter[str], source: InputArtifact[String]):
+    note(trace, f"show {source.read()}")
+
+
+@component
+def Sleep(trace: Parameter[str], seconds: Parameter[float], out: OutputArtifact[String]):
+    note(trace, f"start {time.time()}")
+    with track("sleep", total=10, unit="naps") as bar:
+        for _ in range(10):
+            time.sleep(seconds / 10)
+            bar.advance()
+    note(trace, f"end {time.time()}")
+    out.write("slept")
+
+
+@component
+def Fail(
+    trace: Parameter[str], how: Parameter[str], source: InputArtifact[String], out: OutputArtifact[String]
+):
+    note(trace, f"fail {how}")
+    (Path(out.uri).parent / "half").write_text("half-written")
+    if how == "value":
+        raise ValueError("a value is wrong")
+    if how == "gate":
+        raise TooFewError(1, 2)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(7)
+    if how == "unpicklable":
+        with open(os.devnull) as file:
+            raise UnpicklableError(file)
+    out.write(source.read())
+
+
+class UnpicklableError(Exception):
+    """Holds an open file, which cannot cross processes."""

@@ -1,0 +1,167 @@
+"""Whatever is killed, whenever: all processes end, ML Metadata is consistent, the next run goes on."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+COMPLETE, CACHED = 3, 5
+NEW, RUNNING = 1, 2
+REPOSITORY = Path(__file__).parents[2]
+TAXI = REPOSITORY.parent / "shared/data/taxi"
+WAYS = (
+    ("runner", signal.SIGKILL),
+    ("runner", signal.SIGTERM),
+    ("runner", signal.SIGINT),
+    ("node", signal.SIGKILL),
+    ("fork server", signal.SIGKILL),
+    ("runner", signal.SIGHUP),
+)
+
+
+class Started:
+    """A run in processes of its own, told apart by a mark in their environment."""
+
+    def __init__(self, arguments: list[str], folder: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.screen = folder / "screen"
+        with self.screen.open("wb") as screen:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlplatform.cli.main", "run", *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=screen,
+                env={**os.environ, "TERM_OF_THE_TEST": self.mark},
+                start_new_session=True,
+            )
+
+    def members(self) -> list[psutil.Process]:
+        """Return all living processes of the run."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.status() != psutil.STATUS_ZOMBIE
+                    and process.environ().get("TERM_OF_THE_TEST") == self.mark
+                ):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                continue
+        return found
+
+    def wait_for_nodes(self, count: int, timeout_s: float = 120) -> None:
+        """Return when so many nodes have started, or the run is over."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if len(re.findall(r": started", self.screen.read_text())) >= count:
+                return
+            time.sleep(0.02)
+
+    def kill(self, target: str, number: int) -> None:
+        """Send a signal to one of the run's processes."""
+        members = {process.pid: process for process in self.members()}
+        servers = [
+            p
+            for p in members.values()
+            if "fork_server" in " ".join(p.cmdline()) and p.ppid() == self.process.pid
+        ]
+        nodes = [p for p in members.values() if any(p.ppid() == server.pid for server in servers)]
+        chosen = {"runner": [self.process], "fork server": servers, "node": nodes}[target]
+        if chosen:
+            os.kill(random.choice(chosen).pid, number)
+
+    def wait_until_gone(self, timeout_s: float = 30) -> None:
+        """Return when no process is left; fail otherwise."""
+        self.process.wait(timeout=timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while left := self.members():
+            assert time.monotonic() < deadline, f"left behind: {[process.cmdline() for process in left]}"
+            time.sleep(0.05)
+
+
+def executions(database: Path) -> list:
+    import ml_metadata
+    from ml_metadata.proto import metadata_store_pb2
+
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(database)
+    return ml_metadata.MetadataStore(config).get_executions()
+
+
+def newest_run(root: Path) -> dict:
+    return json.loads((max((root / "runs").iterdir()) / "run.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path, pipelines):
+    shutil.copytree(pipelines, tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/text.txt").write_text("start")
+    return tmp_path
+
+
+@pytest.mark.timeout(900)
+def test_killed_in_every_way_the_next_run_goes_on(place):
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    random.seed(seed)
+    root = place / "root"
+    name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
+    for number, (target, sent) in enumerate(WAYS):
+        (place / "data/text.txt").write_text(f"text {number}")
+        started = Started([*name, "--set", f"seconds={1 + number / 100}"], place)
+        started.wait_for_nodes(random.randint(1, 4))
+        time.sleep(random.uniform(0, 0.3))
+        started.kill(target, sent)
+        started.wait_until_gone()
+        assert started.process.returncode != 0 or newest_run(root)["state"] == "done"
+    last = Started([*name, "--set", f"seconds={1 + number / 100}"], place)
+    last.wait_until_gone(timeout_s=180)
+    assert last.process.returncode == 0, last.screen.read_text()
+    record = newest_run(root)
+    assert {node["state"] for node in record["nodes"]} <= {"done", "cached"}
+    assert not [e for e in executions(root / "metadata.sqlite") if e.last_known_state in (NEW, RUNNING)]
+    make = next(node for node in record["nodes"] if node["id"] == "Make")
+    times_made = (root / "calls").read_text().splitlines().count(f"make text {number}!")
+    assert times_made == 1 or make["state"] == "done"  # what was finished before the kill was not done again
+
+
+@pytest.mark.soak
+@pytest.mark.shared_data
+@pytest.mark.timeout(3 * 3600)
+def test_fifty_random_kills_of_a_real_pipeline(tmp_path):
+    if not TAXI.is_dir():
+        pytest.skip(f"the development data is not there: {TAXI}")
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    random.seed(seed)
+    root, code = tmp_path / "root", tmp_path / "taxi"
+    shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
+    name = [str(code / "pipeline.py"), "--data", str(TAXI), "--root", str(root), "--set", "eval_steps=2"]
+    finished = 0
+    for number in range(50):
+        steps = number - number % 10 + 5  # what was finished is taken again, until the steps change
+        started = Started([*name, "--set", f"train_steps={steps}"], tmp_path)
+        started.wait_for_nodes(random.choice([0, 1, 2, 3, 5, 6, 7, 8, 9]))
+        time.sleep(random.uniform(0, 6))
+        started.kill(*random.choice(WAYS))
+        started.wait_until_gone(timeout_s=60)
+        finished += newest_run(root)["state"] == "done"
+    print(f"{finished} of 50 finished before they were killed")
+    last = Started([*name, "--set", f"train_steps={steps}"], tmp_path)
+    last.wait_until_gone(timeout_s=600)
+    assert last.process.returncode == 0, last.screen.read_text()
+    assert {node["state"] for node in newest_run(root)["nodes"]} <= {"done", "cached"}
+    found = executions(root / "metadata/metadata.sqlite")
+    assert not [e for e in found if e.last_known_state in (NEW, RUNNING)]

@@ -1,0 +1,216 @@
+"""`mlplatform run` and `mlplatform runs`, as a user calls them."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, pipelines):
+    """A folder with copies of the pipelines, a data folder and a root."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(pipelines, folder / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data").mkdir()
+    (folder / "data/text.txt").write_text("hello")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mlplatform(place):
+    def call(*arguments, python=()):
+        return subprocess.run(
+            [sys.executable, *python, "-m", "mlplatform.cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=place,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(place, mlplatform):
+    def call(*arguments, **options):
+        name = [
+            "run",
+            str(place / "code/by_name.py"),
+            "--data",
+            str(place / "data"),
+            "--root",
+            str(place / "root"),
+        ]
+        done = mlplatform(*name, "--json", *arguments, **options)
+        return done, json.loads(done.stdout) if done.stdout else None
+
+    return call
+
+
+def states(document):
+    return {node["id"]: node["state"] for node in document["nodes"]}
+
+
+class TestOneStory:
+    """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
+
+    def test_1_the_first_run_does_everything(self, run):
+        done, document = run()
+        assert done.returncode == 0, done.stderr
+        assert set(states(document).values()) == {"done"}
+        assert "Make: done" in done.stderr
+
+    def test_2_nothing_changed_so_nothing_is_imported(self, run, place):
+        done, document = run(python=["-X", "importtime"])
+        assert set(states(document).values()) == {"cached"}
+        assert document["wall_s"] < 3
+        imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+        assert "ml_metadata" in imported
+        assert not imported & {"tfx", "tensorflow", "apache_beam"}
+
+    def test_3_ml_metadata_has_a_cached_execution_per_node(self, place):
+        import ml_metadata
+        from ml_metadata.proto import metadata_store_pb2
+
+        config = metadata_store_pb2.ConnectionConfig()
+        config.sqlite.filename_uri = str(place / "root/metadata.sqlite")
+        store = ml_metadata.MetadataStore(config)
+        newest = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
+        executions = store.get_executions_by_context(newest.id)
+        assert [execution.last_known_state for execution in executions] == [5] * 5  # CACHED
+        assert all(store.get_events_by_execution_ids([execution.id]) for execution in executions)
+
+    def test_4_what_the_pipeline_read_is_a_miss_when_edited(self, run, place):
+        (place / "data/text.txt").write_text("other")
+        (place / "code/settings_of_by_name.py").write_text('SUFFIX = "?"')
+        done, document = run()
+        ran = {node["id"]: node["why"] for node in document["nodes"] if node["state"] == "done"}
+        assert ran["Make"] == "parameter text: hello! -> other?", done.stderr
+        assert set(ran) == {"Make", "Fail", "Show"}
+
+    def test_5_an_option_reaches_into_an_argument(self, run):
+        _, document = run("--set", "model.times=3")
+        assert [node["why"] for node in document["nodes"] if node["state"] == "done"] == [
+            "parameter times: 1 -> 3"
+        ]
+
+    def test_6_a_failure_tells_the_cause_first_and_exits_with_1(self, run, place):
+        done, _ = run("--set", "how=value", "--force", "Repeat")
+        assert done.returncode == 1
+        told = done.stderr[done.stderr.index("mlplatform: ") :].splitlines()
+        assert told[0] == "mlplatform: Fail failed: ValueError: a value is wrong"
+        assert "code/steps.py:" in told[1]
+        assert told[2].strip() == f"log: {max((place / 'root/runs').iterdir())}/logs/Fail.log"
+        assert "Traceback" not in done.stderr
+
+    def test_7_a_gate_exits_with_3(self, run):
+        done, _ = run("--set", "how=gate")
+        assert done.returncode == 3
+        assert "Fail failed: found 1, needed 2" in done.stderr
+
+    def test_8_one_node_alone(self, run):
+        done, document = run("--only", "Repeat", "--force", "Repeat")
+        assert done.returncode == 0, done.stderr
+        assert {node for node, state in states(document).items() if state != "skipped"} == {"Repeat"}
+
+    def test_9_the_records_tell_the_story(self, mlplatform, place):
+        root = ["--root", str(place / "root")]
+        listed = json.loads(mlplatform("runs", "list", *root, "--json").stdout)
+        assert [row["state"] for row in listed] == ["done", "failed", "failed", *["done"] * 4]
+        assert listed[1]["failed"] == ["Fail"]
+        shown = json.loads(mlplatform("runs", "show", listed[2]["run_id"], *root, "--json").stdout)
+        assert "a value is wrong" in next(node["error"] for node in shown["nodes"] if node["id"] == "Fail")
+        why = json.loads(mlplatform("runs", "why", listed[3]["run_id"], "Repeat", *root, "--json").stdout)
+        assert (why["decision"], why["changes"]) == (
+            "changed",
+            [{"part": "parameter times", "before": "1", "now": "3"}],
+        )
+        assert (
+            "parameter times: 1 -> 3"
+            in mlplatform("runs", "why", listed[3]["run_id"], "Repeat", *root).stdout
+        )
+        assert "raise ValueError" in mlplatform("runs", "logs", listed[2]["run_id"], "Fail", *root).stdout
+        compared = mlplatform("runs", "compare", listed[4]["run_id"], listed[3]["run_id"], *root).stdout
+        assert "overrides.model.times: - -> 3" in compared
+        assert mlplatform("runs", "show", "nonsense", *root).returncode == 2
+
+
+def test_a_module_that_starts_threads_still_runs(mlplatform, place, tmp_path):
+    done = mlplatform("run", "code/with_threads.py", "--data", "data", "--root", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "starts threads" in done.stderr
+    assert set(states(json.loads(done.stdout)).values()) == {"done"}
+
+
+SCRIPT = """
+import sys
+from steps import String, Parameter, OutputArtifact, component
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from mlplatform.orchestration.local import LocalRunner
+
+
+@component
+def Say(text: Parameter[str], out: OutputArtifact[String]):
+    out.write(text)
+
+
+if __name__ == "__main__":
+    root = sys.argv[1]
+    database = metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite")
+    say = Say(text="hi")
+    pipeline = Pipeline("script", f"{root}/artifacts", components=[say], metadata_connection_config=database)
+    print(LocalRunner(root).run(pipeline).state)
+"""
+
+
+def test_a_script_may_define_its_components_itself(place, tmp_path):
+    (place / "code/script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, place / "code/script.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "done", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["item_categroy"], "did you mean 'item_category'"),
+        (["code/by_nam.py"], "did you mean 'code/by_name.py'"),
+        (["code/by_name.py", "--set", "oops"], "give KEY=VALUE"),
+        (["code/by_name.py", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_once(mlplatform, place, tmp_path, arguments, said):
+    began = time.monotonic()
+    done = mlplatform("run", *arguments, "--root", str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_for_a_pipeline_without_data_is_wrong_usage(mlplatform, place, tmp_path):
+    done = mlplatform("run", "code/by_name.py:without_data", "--data", "data", "--root", str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert "takes no --data" in done.stderr
+
+
+def test_200_runs_are_listed_in_half_a_second(mlplatform, place, tmp_path):
+    [newest, *_] = sorted((place / "root/runs").iterdir(), reverse=True)
+    for number in range(200):
+        shutil.copytree(newest, tmp_path / f"runs/20260101T000000.{number:03d}-0000")
+    for arguments in (["list", "--limit", "0"], ["show"]):
+        took = []
+        for _ in range(3):  # processor time: other work on the machine does not count
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = mlplatform("runs", *arguments, "--root", str(tmp_path))
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            took.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+            assert done.returncode == 0, done.stderr
+        assert min(took) < 0.5, took
