@@ -1,0 +1,60 @@
+"""The server as a process: log, ready line, signals."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+
+def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> None:
+    """Serve until SIGTERM or SIGINT; one line on stderr names the addresses when ready.
+
+    Args:
+        settings: The fields of `ServerSettings`.
+        log_level: `debug`, `info`, `warning` or `error`.
+
+    Raises:
+        MlplatformError: A setting is wrong, a model cannot be loaded, a port is taken.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("mlplatform").setLevel(log_level.upper())
+    asked_to_stop, is_ready = threading.Event(), threading.Event()
+
+    def stop(*_: object) -> None:
+        asked_to_stop.set()
+        if not is_ready.is_set():  # still waiting for models: nobody is served yet
+            raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+    from mlplatform.serving.server import ModelServer
+    from mlplatform.serving.threads import spare_collector
+
+    server = ModelServer(**settings)
+    spare_collector()
+    server.start()
+    is_ready.set()
+    addresses = [f"gRPC {server.settings.host}:{server.grpc_port}"]
+    if server.settings.grpc_socket_path:
+        addresses.append(f"unix:{server.settings.grpc_socket_path}")
+    if server.rest_port >= 0:
+        addresses.append(f"REST {server.settings.host}:{server.rest_port}")
+    serving = ", ".join(
+        f"{name} ({', '.join(map(str, versions))})" for name, versions in server.manager.serving().items()
+    )
+    print(  # noqa: T201 - the ready line is a contract
+        f"mlplatform serve: ready: {', '.join(addresses)}; serving: {serving or 'no model yet'}",
+        file=sys.stderr,
+        flush=True,
+    )
+    asked_to_stop.wait()
+    server.stop()
+    print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,258 @@
+"""The REST side, in its own thread: one event loop that reads and writes, and a pool that computes."""
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from aiohttp import web
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    regression_pb2,
+)
+
+from mlplatform.serving import rest_json
+from mlplatform.serving.api import Api, Predicted
+from mlplatform.serving.inference import SIGNATURE_FIELD
+from mlplatform.serving.json_values import parse_object
+from mlplatform.serving.settings import ServerSettings
+from mlplatform.serving.status import HTTP_STATUS, Code, StatusError, invalid_argument
+
+log = logging.getLogger(__name__)
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_INFER = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
+_ABOUT = re.compile(
+    _MODEL.replace(r"/(?P<name>[^/:]+)", r"(?:/(?P<name>[^/:]+))?") + r"(?:/(?P<what>metadata))?",
+    re.IGNORECASE,
+)
+_MAX_VERSION = (1 << 63) - 1
+
+_JSON = {"Content-Type": "application/json"}
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+class RestHandler:
+    """Answers one request: method, path and body in, JSON out."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def answer(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
+        """Answer a request.
+
+        Raises:
+            StatusError: It is malformed or cannot be answered.
+        """
+        pattern = {"POST": _INFER, "GET": _ABOUT}.get(method)
+        found = pattern.fullmatch(path) if pattern else None
+        if found is None:
+            raise invalid_argument(f"Malformed request: {method} {path}")
+        asked = _Asked.of(found)
+        if method == "GET":
+            return self._about(asked, (found["what"] or "").lower())
+        answers: dict[str, Callable[[_Asked, bytes, float], bytes]] = {
+            "predict": self._predict,
+            "classify": self._classify,
+            "regress": self._regress,
+        }
+        return answers[found["method"].lower()](asked, body, timeout_s)
+
+    def _predict(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+        def answer() -> tuple[Predicted, bytes]:
+            document = parse_object(body)
+            name = rest_json.signature_name(document)
+            may_hold_bools = b"true" in body or b"false" in body
+            with self._api.inference.manager.servable(asked.name, asked.version, asked.label) as servable:
+                signature = servable.signature(name, rest_json.signature_missing)
+                inputs, is_row = rest_json.predict_inputs(document, signature, may_hold_bools=may_hold_bools)
+                signature.check_inputs(inputs)
+                outputs = self._api.inference.scheduler.run(signature, inputs, timeout_s)
+                predicted = Predicted(servable, signature, inputs, outputs)
+                return predicted, rest_json.predict_answer(outputs, is_row=is_row)
+
+        return self._api.predict_arrays(asked.name, answer)
+
+    def _classify(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+        document = parse_object(body)
+        request = classification_pb2.ClassificationRequest(model_spec=asked.spec())
+        request.model_spec.signature_name = rest_json.signature_name(document)
+        request.input.CopyFrom(rest_json.examples_input(document))
+        return rest_json.classify_answer(self._api.classify(request, "REST", timeout_s).result)
+
+    def _regress(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+        document = parse_object(body)
+        request = regression_pb2.RegressionRequest(model_spec=asked.spec())
+        request.model_spec.signature_name = rest_json.signature_name(document)
+        request.input.CopyFrom(rest_json.examples_input(document))
+        return rest_json.regress_answer(self._api.regress(request, "REST", timeout_s).result)
+
+    def _about(self, asked: "_Asked", what: str) -> bytes:
+        if not asked.name:
+            raise invalid_argument("Missing model name in request.")
+        if what == "metadata":
+            request = get_model_metadata_pb2.GetModelMetadataRequest(
+                model_spec=asked.spec(), metadata_field=[SIGNATURE_FIELD]
+            )
+            return rest_json.metadata_answer(self._api.inference.metadata(request))
+        status = get_model_status_pb2.GetModelStatusRequest(model_spec=asked.spec())
+        return rest_json.status_answer(self._api.inference.status(status))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The model that a path names."""
+
+    name: str
+    version: int | None
+    label: str | None
+
+    @classmethod
+    def of(cls, found: "re.Match[str]") -> "_Asked":
+        version = found["version"]
+        if version is not None and int(version) > _MAX_VERSION:
+            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
+        label = found["label"]
+        return cls(
+            unquote(found["name"] or ""),
+            int(version) if version is not None else None,
+            unquote(label) if label is not None else None,
+        )
+
+    def spec(self) -> model_pb2.ModelSpec:
+        spec = model_pb2.ModelSpec(name=self.name)
+        if self.version is not None:
+            spec.version.value = self.version
+        if self.label is not None:
+            spec.version_label = self.label
+        return spec
+
+
+class RestServer:
+    """Listens for REST requests."""
+
+    def __init__(self, api: Api, settings: ServerSettings, metrics_path: str | None) -> None:
+        self.port = -1
+        self._api = api
+        self._settings = settings
+        self._metrics_path = metrics_path
+        self._handler = RestHandler(api)
+        self._headers = {**_JSON, **(_CORS if settings.rest_api_enable_cors_support else {})}
+        self._timeout_s = settings.rest_api_timeout_in_ms / 1000
+        self._in_flight = 0
+        self._pool = ThreadPoolExecutor(settings.rest_api_num_threads, thread_name_prefix="rest")
+        self._loop = asyncio.new_event_loop()
+        self._runner: web.ServerRunner | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StatusError: UNAVAILABLE: the port is taken.
+        """
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        except OSError as error:
+            raise StatusError(Code.UNAVAILABLE, f"cannot listen for REST: {error.strerror}") from error
+
+    def stop(self, drain_s: float) -> None:
+        """Take no new requests; return when those in flight are done, at most `drain_s` seconds later."""
+        asyncio.run_coroutine_threadsafe(self._close(drain_s), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._pool.shutdown(wait=False)
+
+    async def _listen(self) -> None:
+        server = web.Server(self._serve, access_log=None, keepalive_timeout=75.0)
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, self._settings.host, self._settings.rest_api_port, backlog=512, reuse_address=True
+        )
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _close(self, drain_s: float) -> None:
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        deadline = time.monotonic() + drain_s
+        while self._in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        if request.method == "GET" and path == self._metrics_path:
+            return web.Response(
+                text=self._api.metrics.page(), headers={"Content-Type": "text/plain; version=0.0.4"}
+            )
+        if request.method == "OPTIONS" and self._settings.rest_api_enable_cors_support:
+            return web.Response(headers=self._headers)
+        if not path.lower().startswith("/v1/"):
+            return self._error(
+                StatusError(Code.NOT_FOUND, f"Not found: {path}; the API lies under /v1/models")
+            )
+        if self._in_flight >= self._settings.max_concurrent_requests:
+            return self._error(
+                StatusError(Code.RESOURCE_EXHAUSTED, f"{self._in_flight} requests are in flight already")
+            )
+        self._in_flight += 1
+        try:
+            body = await asyncio.wait_for(self._body(request), self._timeout_s)
+            answer = self._loop.run_in_executor(
+                self._pool, self._handler.answer, request.method, path, body, self._timeout_s
+            )
+            done = await asyncio.wait_for(asyncio.shield(answer), self._timeout_s)
+            return web.Response(body=done, headers=self._headers)
+        except StatusError as error:
+            return self._error(error)
+        except asyncio.TimeoutError:
+            return self._error(StatusError(Code.DEADLINE_EXCEEDED, f"not done in {self._timeout_s:g} s"))
+        except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("a request failed for a reason of the server")
+            return self._error(StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+        finally:
+            self._in_flight -= 1
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        limit = self._settings.max_request_bytes
+        length = request.content_length
+        if length is not None and length > limit:
+            raise _TooLargeError(limit)
+        parts, size = [], 0
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise _TooLargeError(limit)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _error(self, error: StatusError) -> web.Response:
+        status = 413 if isinstance(error, _TooLargeError) else HTTP_STATUS.get(error.code, 500)
+        response = web.Response(status=status, body=rest_json.error_answer(error), headers=self._headers)
+        if status == 413:
+            response.force_close()
+        return response
+
+
+class _TooLargeError(StatusError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(Code.RESOURCE_EXHAUSTED, f"the request is larger than {limit} bytes")

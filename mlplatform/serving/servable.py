@@ -1,0 +1,169 @@
+"""One loaded version of one model: its signatures, ready to be called from any thread."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from mlplatform.serving.status import Code, StatusError, invalid_argument
+from mlplatform.serving.tensors import NUMPY_OF, Array, dtype_name
+
+DEFAULT_SIGNATURE = "serving_default"
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a signature says of one tensor.
+
+    Attributes:
+        dtype: TensorFlow's DataType.
+        shape: Sizes, None where any size will do; None as a whole where the rank is unknown.
+    """
+
+    dtype: int
+    shape: tuple[int | None, ...] | None
+
+    @classmethod
+    def of(cls, info: meta_graph_pb2.TensorInfo) -> "TensorSpec":
+        """Read it from a SignatureDef's TensorInfo."""
+        if info.tensor_shape.unknown_rank:
+            return cls(info.dtype, None)
+        sizes = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
+        return cls(info.dtype, sizes)
+
+    @property
+    def is_batched(self) -> bool:
+        """The first dimension is a batch of any size."""
+        return self.shape is not None and len(self.shape) > 0 and self.shape[0] is None
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """An array of this shape fits."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            wanted is None or wanted == size for wanted, size in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named function of a model.
+
+    Attributes:
+        name: Its name in requests.
+        definition: The SignatureDef that the model carries.
+        inputs: By alias.
+        outputs: By alias.
+        run: Calls it: arrays by alias in and out.
+        is_stateless: Calls do not change the model, so that several may share one.
+        engine: What computes it: `tensorflow` or `tflite`.
+    """
+
+    name: str
+    definition: meta_graph_pb2.SignatureDef
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    run: Run
+    is_stateless: bool = True
+    engine: str = "tensorflow"
+
+    @property
+    def is_batchable(self) -> bool:
+        """Rows of several requests may be run as one batch and be told apart again."""
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        return self.is_stateless and bool(self.inputs) and all(tensor.is_batched for tensor in tensors)
+
+    def check_inputs(self, inputs: Mapping[str, Array]) -> None:
+        """Check the dtypes of a call; shapes are left to the kernels, as in TensorFlow Serving.
+
+        TensorFlow Lite resizes its tensors to what it is given, so there the shape must be the signature's.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT.
+        """
+        for place, (alias, spec) in enumerate(self.inputs.items()):
+            array = inputs[alias]
+            wanted = np.dtype(NUMPY_OF[spec.dtype])
+            if array.dtype != wanted:
+                raise invalid_argument(
+                    f"Expects arg[{place}] to be {dtype_name(spec.dtype)} but {_name_of(array)} is provided"
+                )
+            if self.engine == "tflite" and not spec.accepts(array.shape):
+                raise invalid_argument(
+                    f"input tensor {alias} has shape {_shape_text(array.shape)}, "
+                    f"expected {_shape_text(spec.shape)}"
+                )
+
+
+def _name_of(array: Array) -> str:
+    return "string" if array.dtype == np.object_ else _names().get(array.dtype, str(array.dtype))
+
+
+def _names() -> dict[np.dtype, str]:  # type: ignore[type-arg]
+    return {np.dtype(numpy_type): dtype_name(enum) for enum, numpy_type in NUMPY_OF.items()}
+
+
+def _shape_text(shape: tuple[int | None, ...] | None) -> str:
+    if shape is None:
+        return "[?]"
+    return "[" + ",".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+@dataclass(eq=False)
+class Servable:
+    """A loaded version; what holds it is counted, so that it is unloaded only when no request needs it.
+
+    Attributes:
+        model: The model's name.
+        version: The version's number.
+        path: The version's folder.
+        signature_defs: Every SignatureDef of the model, for its metadata.
+        signatures: Those that can be called.
+    """
+
+    model: str
+    version: int
+    path: Path
+    signature_defs: Mapping[str, meta_graph_pb2.SignatureDef]
+    signatures: Mapping[str, Signature]
+    _in_use: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def signature(self, name: str, missing: Callable[[str], StatusError]) -> Signature:
+        """Return a signature, `serving_default` where `name` is empty.
+
+        Raises:
+            StatusError: What `missing` makes of the name.
+        """
+        found = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if found is None:
+            raise missing(name or DEFAULT_SIGNATURE)
+        return found
+
+    @contextmanager
+    def held(self) -> Iterator["Servable"]:
+        """Keep it loaded while the block runs."""
+        with self._changed:
+            self._in_use += 1
+        try:
+            yield self
+        finally:
+            with self._changed:
+                self._in_use -= 1
+                self._changed.notify_all()
+
+    def wait_until_unused(self, timeout_s: float) -> bool:
+        """Wait until no request holds it; False where one still does after `timeout_s` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._in_use == 0, timeout=timeout_s)
+
+
+def signature_not_found(name: str) -> StatusError:
+    """Return Predict's error for a signature that is not there."""
+    return StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')

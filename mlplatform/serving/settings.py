@@ -1,0 +1,140 @@
+"""What a model server can be told: TensorFlow Serving's flags by their own names, and a few more."""
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mlplatform.errors import UsageError
+
+
+class SettingsError(UsageError):
+    """Settings that do not fit together."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Settings of a model server; each is a flag of `mlplatform serve`, its help says what it does."""
+
+    # Where it listens.
+    host: str = _flag("127.0.0.1", "Address to listen on; 0.0.0.0 for every network.")
+    port: int = _flag(8500, "gRPC port; 0 takes any free one, negative listens on none.")
+    grpc_socket_path: str = _flag("", "Unix socket to listen on for gRPC as well.")
+    rest_api_port: int = _flag(8501, "REST port; 0 takes any free one, negative turns REST off.")
+    rest_api_num_threads: int = _flag(64, "Threads that answer REST requests.")
+    rest_api_timeout_in_ms: int = _flag(30_000, "Milliseconds until a REST request is answered with 504.")
+    rest_api_enable_cors_support: bool = _flag(False, "Let pages of other origins call the REST API.")
+    ssl_config_file: str = _flag("", "SSLConfig in text form: TLS for gRPC, with client_verify both ways.")
+
+    # What it serves.
+    root: str = _flag("", "Root folder: without models named, everything pushed under it is served.")
+    model_name: str = _flag("default", "Name of the model at --model_base_path.")
+    model_base_path: str = _flag("", "Folder of the model's version folders.")
+    model_config_file: str = _flag("", "ModelServerConfig in text form; then name and base path are ignored.")
+    model_config_file_poll_wait_seconds: float = _flag(0.0, "Seconds between looks at that file; 0: once.")
+    file_system_poll_wait_seconds: float = _flag(
+        1.0, "Seconds between looks for new versions; 0: once, negative: never."
+    )
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "A label may name a version that is not loaded."
+    )
+    saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
+    enable_model_warmup: bool = _flag(True, "Run the recorded requests of a version before it serves.")
+    num_request_iterations_for_warmup: int = _flag(1, "How many times each recorded request is run.")
+    prefer_tflite_model: bool = _flag(False, "Compute with TensorFlow Lite what a version carries so.")
+
+    # How it computes.
+    enable_batching: bool | None = _flag(
+        None, "Requests that pile up share a run [default: on for a root folder, else off]."
+    )
+    batching_parameters_file: str = _flag("", "BatchingParameters in text form; turns batching on.")
+    tensorflow_session_parallelism: int = _flag(0, "Both of the next two at once.")
+    tensorflow_intra_op_parallelism: int = _flag(0, "Threads within an op; 0: 1 on up to 4 cores.")
+    tensorflow_inter_op_parallelism: int = _flag(0, "Threads between ops; 0: one per core.")
+
+    # Its limits.
+    grpc_max_threads: int = _flag(64, "Threads that answer gRPC requests.")
+    grpc_channel_arguments: str = _flag("", "Comma-separated key=value pairs for the gRPC server.")
+    max_request_bytes: int = _flag(256 << 20, "Bytes of a request; larger ones are refused.")
+    max_concurrent_requests: int = _flag(1000, "Requests at the same time; more are refused at once.")
+    lame_duck_s: float = _flag(0.5, "Seconds between saying NOT_SERVING and closing the ports.")
+    drain_s: float = _flag(15.0, "Seconds that requests in flight have to finish at a stop.")
+
+    # What it tells.
+    monitoring_config_file: str = _flag("", "MonitoringConfig in text form: turns the metrics page on.")
+    request_log_dir: str = _flag("", "Folder for sampled requests and answers (TFRecord of PredictionLog).")
+    request_log_sampling_rate: float = _flag(0.01, "Fraction of requests that are logged, 0 to 1.")
+    request_log_max_bytes: int = _flag(1 << 30, "Bytes of all logs together; the oldest files go first.")
+    request_log_never: tuple[str, ...] = _flag((), "Inputs, outputs or features never logged (repeatable).")
+
+    def __post_init__(self) -> None:
+        if self.model_config_file_poll_wait_seconds and not self.model_config_file:
+            raise SettingsError("--model_config_file_poll_wait_seconds needs --model_config_file")
+        if self.port > 0 and self.port == self.rest_api_port:
+            raise SettingsError(
+                f"--rest_api_port cannot be same as --port ({self.port}). Use a different port for REST."
+            )
+        if not 0 <= self.request_log_sampling_rate <= 1:
+            raise SettingsError(
+                f"--request_log_sampling_rate {self.request_log_sampling_rate} is not within 0 and 1"
+            )
+        for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+            value = getattr(self, name)
+            if value and not Path(value).is_file():
+                raise SettingsError(f"--{name} {value}: there is no such file")
+
+    @property
+    def serves_root(self) -> bool:
+        """No models are named: everything pushed under the root folder is served."""
+        return not (self.model_base_path or self.model_config_file)
+
+    @property
+    def is_batching(self) -> bool:
+        """Requests may share a run."""
+        if self.enable_batching is not None:
+            return self.enable_batching
+        return self.serves_root or bool(self.batching_parameters_file)
+
+    @property
+    def intra_op_threads(self) -> int:
+        """Threads within an op; 0 leaves it to TensorFlow."""
+        asked = self.tensorflow_session_parallelism or self.tensorflow_intra_op_parallelism
+        return asked or (1 if cores() <= 4 else 0)
+
+    @property
+    def inter_op_threads(self) -> int:
+        """Threads between ops."""
+        return self.tensorflow_session_parallelism or self.tensorflow_inter_op_parallelism or cores()
+
+    def channel_arguments(self) -> list[tuple[str, int | str]]:
+        """Return options of the gRPC server: the limit on messages, then what the flag says."""
+        options: list[tuple[str, int | str]] = [
+            ("grpc.max_receive_message_length", self.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ]
+        for pair in filter(None, self.grpc_channel_arguments.split(",")):
+            key, _, value = pair.partition("=")
+            options.append((key, int(value) if value.lstrip("-").isdigit() else value))
+        return options
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def help_texts() -> dict[str, str]:
+    """Return what each setting does, by name."""
+    return {setting.name: setting.metadata["help"] for setting in fields(ServerSettings)}

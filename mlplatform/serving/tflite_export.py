@@ -1,0 +1,166 @@
+"""Export signatures of a SavedModel to TensorFlow Lite, beside it, and hold their answers against each other.
+
+The file lies at `assets.extra/tflite/<signature>.tflite` in the SavedModel's folder, where the model server
+finds it under `--prefer_tflite_model`; other servers leave that folder alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mlplatform.errors import MlplatformError
+from mlplatform.serving.saved_model import freeze, load
+from mlplatform.serving.servable import Signature, signature_not_found
+from mlplatform.serving.tensors import Array
+from mlplatform.serving.tflite_model import TFLITE_FOLDER, tflite_signature
+
+
+class TfliteExportError(MlplatformError):
+    """A signature cannot be converted."""
+
+    def __init__(self, model_dir: Path, signature: str, reason: str) -> None:
+        super().__init__(model_dir, signature, reason)
+        self.model_dir, self.signature, self.reason = model_dir, signature, reason
+
+    def __str__(self) -> str:
+        return (
+            f"signature {self.signature!r} of {self.model_dir} does not convert to TensorFlow Lite: "
+            f"{self.reason}. Signatures that decode images or parse Examples never do; export one that takes "
+            "numbers."
+        )
+
+
+@dataclass(frozen=True)
+class TfliteDifference:
+    """How far the answers of the two forms lie apart.
+
+    Attributes:
+        rows: How many rows were compared.
+        largest: The largest absolute difference of each output of numbers.
+        disagreeing: For each output of texts, the fraction of rows whose first (best) text differs.
+    """
+
+    rows: int
+    largest: Mapping[str, float]
+    disagreeing: Mapping[str, float]
+
+    def is_within(self, tolerance: float, max_disagreeing: float = 0.0) -> bool:
+        """The numbers differ by at most `tolerance`, and at most this fraction of rows says another text."""
+        return all(d <= tolerance for d in self.largest.values()) and all(
+            fraction <= max_disagreeing for fraction in self.disagreeing.values()
+        )
+
+
+def export_tflite(
+    model_dir: Path,
+    signature: str,
+    *,
+    calibration: Iterable[Mapping[str, Array]] | None = None,
+) -> Path:
+    """Convert one signature; the file appears in one step.
+
+    Args:
+        model_dir: Folder of the SavedModel.
+        signature: Name of a signature that takes numbers, such as `pixels`.
+        calibration: Inputs by alias, as the signature takes them, a few hundred rows of training data: then
+            weights and activations become int8 (inputs and outputs stay as they are). None keeps float32.
+
+    Returns:
+        The file, `assets.extra/tflite/<signature>.tflite` in `model_dir`.
+
+    Raises:
+        TfliteExportError: It does not convert.
+    """
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(*_frozen(model_dir, signature))
+    if calibration is not None:
+        samples = [dict(inputs) for inputs in calibration]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: iter(samples)
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,  # what has no int8 form, such as texts
+        ]
+    try:
+        content = converter.convert()
+    except Exception as error:
+        raise TfliteExportError(model_dir, signature, str(error).splitlines()[0]) from error
+    file = model_dir / TFLITE_FOLDER / f"{signature}.tflite"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.rename(file)
+    return file
+
+
+def _frozen(model_dir: Path, signature: str) -> tuple[list[Any], Any]:
+    """Return the signature, without variables and with its names, as the converter takes it.
+
+    The converter's own reading of a SavedModel ends the process at some models that Keras 3 saved.
+    """
+    loaded = tf.saved_model.load(str(model_dir))
+    if signature not in loaded.signatures:
+        reason = f"it has the signatures {', '.join(loaded.signatures)}"
+        raise TfliteExportError(model_dir, signature, reason)
+    function = loaded.signatures[signature]
+    frozen = freeze(function)
+    if frozen is None:
+        raise TfliteExportError(model_dir, signature, "it holds state or tables")
+    names = sorted(function.structured_outputs)
+    specs = function.structured_input_signature[1]
+
+    def call(**inputs: Any) -> dict[str, Any]:
+        outputs = frozen(*(inputs[alias] for alias in sorted(inputs)))
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return dict(zip(names, outputs, strict=True))
+
+    module = tf.Module()
+    module.call = tf.function(call, autograph=False)
+    concrete = module.call.get_concrete_function(
+        **{alias: tf.TensorSpec(spec.shape, spec.dtype, name=alias) for alias, spec in specs.items()}
+    )
+    return [concrete], module
+
+
+def compare_tflite(
+    model_dir: Path, signature: str, batches: Sequence[Mapping[str, Array]]
+) -> TfliteDifference:
+    """Ask both forms of a signature the same; say how far their answers lie apart.
+
+    Args:
+        model_dir: Folder of the SavedModel with its TensorFlow Lite form.
+        signature: The signature's name.
+        batches: Inputs by alias, at least one batch; data that the calibration has not seen says most.
+
+    Raises:
+        StatusError: The model or its TensorFlow Lite form is not there or cannot be loaded.
+    """
+    reference = load(model_dir, "reference", 1).signature(signature, signature_not_found)
+    lite = tflite_signature(model_dir / TFLITE_FOLDER / f"{signature}.tflite", reference)
+    pairs = [(_run(reference, batch), _run(lite, batch)) for batch in batches]
+    rows = sum(len(next(iter(wanted.values()))) for wanted, _ in pairs)
+    largest, disagreeing = {}, {}
+    for name in reference.outputs:
+        both = [(wanted[name], found[name]) for wanted, found in pairs]
+        if both[0][0].dtype == np.object_:
+            differing = sum(int((_first(w) != _first(f)).sum()) for w, f in both)
+            disagreeing[name] = differing / rows
+        else:
+            largest[name] = max(float(np.max(np.abs(_wide(w) - _wide(f)), initial=0.0)) for w, f in both)
+    return TfliteDifference(rows, largest, disagreeing)
+
+
+def _run(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    signature.check_inputs(inputs)
+    return signature.run(inputs)
+
+
+def _first(texts: Array) -> Any:
+    return texts.reshape(len(texts), -1)[:, 0]
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(np.float64)

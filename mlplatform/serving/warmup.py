@@ -1,0 +1,95 @@
+"""Run a version before it serves: with its recorded requests, else with empty ones."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from mlplatform.serving.inference import classify, multi_inference, predict, regress
+from mlplatform.serving.scheduling import BatchingParameters, Scheduler
+from mlplatform.serving.servable import Servable, Signature
+from mlplatform.serving.status import Code, StatusError
+from mlplatform.serving.tensors import NUMPY_OF, Array
+
+log = logging.getLogger(__name__)
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MAX_RECORDS = 1000  # as in TensorFlow Serving
+EMPTY_BATCHES = (1, 8, 32)
+MAX_EMPTY_BYTES = 64 << 20
+
+
+def warm_up(servable: Servable, *, iterations: int = 1) -> None:
+    """Run the recorded requests of a version, or zeros where it has none.
+
+    Args:
+        servable: The loaded version.
+        iterations: How many times each recorded request is run.
+
+    Raises:
+        StatusError: A recorded request failed; such a version must not serve.
+    """
+    scheduler = Scheduler(BatchingParameters(max_batch_size=1, num_batch_threads=1))
+    file = servable.path / WARMUP_FILE
+    if not file.is_file():
+        for signature in servable.signatures.values():
+            _run_on_zeros(signature)
+        return
+    try:
+        records = list(tf.data.TFRecordDataset(str(file)).take(MAX_RECORDS + 1).as_numpy_iterator())
+        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    except Exception as error:
+        raise StatusError(
+            Code.DATA_LOSS, f"Failed to read a record from warmup file {file}: {error}"
+        ) from error
+    if len(logs) > MAX_RECORDS:
+        raise StatusError(
+            Code.INVALID_ARGUMENT,
+            f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}",
+        )
+    for entry in logs:
+        for _ in range(iterations):
+            _run_recorded(servable, scheduler, entry)
+
+
+def _run_recorded(servable: Servable, scheduler: Scheduler, entry: prediction_log_pb2.PredictionLog) -> None:
+    kind = entry.WhichOneof("log_type")
+    answers = {
+        "predict_log": predict,
+        "classify_log": classify,
+        "regress_log": regress,
+        "multi_inference_log": multi_inference,
+    }
+    if kind not in answers:
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    answers[kind](servable, scheduler, getattr(entry, kind).request)
+
+
+def _run_on_zeros(signature: Signature) -> None:
+    """Trace a signature's batch sizes with zeros, where it takes numbers and keeps no state."""
+    if not signature.is_stateless or not signature.is_batchable:
+        return
+    for rows in EMPTY_BATCHES:
+        inputs = {}
+        for alias, spec in signature.inputs.items():
+            array = _zeros(spec.dtype, spec.shape or (), rows)
+            if array is None:
+                return
+            inputs[alias] = array
+        try:
+            signature.run(inputs)
+        except StatusError as error:
+            log.debug("signature %s does not take zeros: %s", signature.name, error)
+            return
+
+
+def _zeros(dtype: int, shape: tuple[int | None, ...], rows: int) -> Array | None:
+    numpy_type = np.dtype(NUMPY_OF[dtype])
+    if numpy_type == np.object_ or any(size is None for size in shape[1:]):
+        return None
+    sizes = (rows, *(size or 0 for size in shape[1:]))
+    if np.prod(sizes) * numpy_type.itemsize > MAX_EMPTY_BYTES:
+        return None
+    return np.zeros(sizes, dtype=numpy_type)

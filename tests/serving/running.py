@@ -1,0 +1,73 @@
+"""Test models, made once per version of this code and of TensorFlow, and servers as processes."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+MODELS_PROGRAM = Path(__file__).with_name("models.py")
+
+
+def model_folder() -> Path:
+    """Return the folder of the test models; the first call takes some ten seconds."""
+    key = hashlib.sha256(MODELS_PROGRAM.read_bytes() + version("tensorflow").encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"mlplatform-test-models-{os.getuid()}-{key}"
+    if not folder.exists():
+        partial = Path(tempfile.mkdtemp(dir=folder.parent))
+        subprocess.run(
+            [sys.executable, str(MODELS_PROGRAM), str(partial)],
+            check=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+    return folder
+
+
+class ServerProcess:
+    """`mlplatform serve` as a process; ready when its ready line is there."""
+
+    def __init__(self, *flags: str, log: Path) -> None:
+        self.log = log
+        command = [
+            sys.executable,
+            "-m",
+            "mlplatform.cli.main",
+            "serve",
+            "--port",
+            "0",
+            "--rest_api_port",
+            "0",
+        ]
+        with log.open("w") as file:
+            self.process = subprocess.Popen([*command, *flags], stdout=file, stderr=file)
+        deadline = time.monotonic() + 120
+        while True:
+            text = log.read_text("utf-8", "replace")
+            ready = re.search(r"ready: gRPC ([\d.]+):(\d+), REST ([\d.]+):(\d+)", text)
+            if ready:
+                break
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(f"the server did not start:\n{text}")
+            time.sleep(0.1)
+        self.grpc = f"{ready[1]}:{ready[2]}"
+        self.rest = f"http://{ready[3]}:{ready[4]}"
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
