@@ -1,0 +1,1 @@
+"""Embedded photos, and the whole trip on them."""

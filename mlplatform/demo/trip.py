@@ -1,0 +1,211 @@
+"""The whole trip on embedded photos: draw, run the pipeline, serve, ask about unseen photos, write a page."""
+
+import base64
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlplatform.demo.photos import make_photos
+from mlplatform.errors import MlplatformError
+from mlplatform.home import Home
+from mlplatform.orchestration.local import LocalRunner
+from mlplatform.orchestration.local.records import RunRecord
+from mlplatform.registry import ModelStore
+from mlplatform.reports.page import picture
+from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page
+
+MODEL = "item_category"
+# The photos are small, so a small image size loses little and is several times as fast as the default.
+SETTINGS = {"model": {"image_size": 128}}
+SERVER_START_S = 90.0
+
+Say = Callable[[str], object]
+
+
+class ServerDidNotStartError(MlplatformError):
+    """The model server ended, or was not ready in time."""
+
+    def __init__(self, log: Path, last_lines: str) -> None:
+        super().__init__(log, last_lines)
+        self.log, self.last_lines = log, last_lines
+
+    def __str__(self) -> str:
+        return (
+            f"the model server was not ready within {SERVER_START_S:g} s; its last lines ({self.log}):\n"
+            f"{self.last_lines}"
+        )
+
+
+@dataclass(frozen=True)
+class UnseenPhoto:
+    """A photo that no training saw, and its category."""
+
+    path: Path
+    truth: str
+
+
+def run_trip(out: Path, say: Say, *, categories: int = 24, per_category: int = 60) -> Path:
+    """Make the trip in the folder `out`; return the page that it writes.
+
+    A second trip in the same folder keeps the photos and what is cached.
+
+    Args:
+        out: Folder of everything that the trip makes.
+        say: Called with each line of the report.
+        categories: How many categories of photos, where none were drawn there yet.
+        per_category: How many photos of each.
+
+    Raises:
+        ServerDidNotStartError: The model server was not ready in time.
+    """
+    started = time.monotonic()
+    photos, home, page = out / "photos", Home.at(out / "home"), out / "page.html"
+    if photos.exists():
+        say(f"1. Taking the item photos in {photos}")
+    else:
+        say("1. Drawing item photos")
+        make_photos(photos, categories=categories, per_category=per_category)
+
+    say("2. Running the item-category pipeline: ingest, version, validate, train, validate, push")
+    record = LocalRunner(home.root).run_reference(MODEL, data=str(photos), overrides=SETTINGS)
+
+    say("3. Starting the model server and asking it about photos it has never seen")
+    unseen = list(read_unseen(photos))
+    with serving(home.root, out / "server.log") as rest_port:
+        answers = [ask(rest_port, MODEL, photo.path.read_bytes()) for photo in unseen]
+
+    right = 0
+    for photo, (classes, scores) in zip(unseen, answers, strict=True):
+        is_right = classes[0] == photo.truth
+        right += is_right
+        truth = "" if is_right else f"it is: {photo.truth}"
+        say(f"   {photo.path.name:<18} {classes[0]:<14} {scores[0]:5.1%}   {truth}")
+    say(f"   {right} of {len(unseen)} right")
+
+    write_run_page(page, _page(record, unseen, answers, out, home))
+    say(
+        _FAREWELL.format(
+            seconds=time.monotonic() - started, page=page, photos=photos, home=home.root, photo=unseen[0].path
+        )
+    )
+    return page
+
+
+_FAREWELL = """
+Done in {seconds:.0f} s.
+  page with the pictures   {page}
+  photos and listing       {photos}
+  runs, datasets, models   {home}
+
+Try next, with .venv/bin on your PATH:
+  export MLPLATFORM_HOME={home}
+  mlplatform runs show latest                 what ran, how long, and why
+  mlplatform datasets log items               the dataset's versions
+  mlplatform models show item_category        what was pushed, from which run and data
+  mlplatform serve --rest_api_port 8501       serve it, and ask it about a photo:
+    curl localhost:8501/v1/models/item_category:predict -d \\
+      '{{"signature_name": "image_bytes", "instances": [{{"b64": "'$(base64 -w0 {photo})'"}}]}}'
+  mlplatform run item_category --data PHOTOS  your own photos, one folder per category"""
+
+
+def read_unseen(photos: Path) -> Iterator[UnseenPhoto]:
+    """Yield the unseen photos that `make_photos` drew, with their truth."""
+    with (photos / "unseen.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield UnseenPhoto(photos / row["path"], row["label"])
+
+
+@contextmanager
+def serving(root: Path, log: Path) -> Iterator[int]:
+    """Run `mlplatform serve` on free ports while the block runs; yields its REST port.
+
+    Raises:
+        ServerDidNotStartError: It ended or was not ready in time.
+    """
+    command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--root", str(root)]
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [*command, "--port", "0", "--rest_api_port", "0"],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield _wait_until_ready(server, log)
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def ask(rest_port: int, model: str, image: bytes) -> tuple[list[str], list[float]]:
+    """Ask a model server on this machine what an encoded photo shows.
+
+    Returns:
+        Category names, best first, and their scores, 0 to 1.
+    """
+    instance = {"b64": base64.b64encode(image).decode()}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{rest_port}/v1/models/{model}:predict",
+        data=json.dumps({"signature_name": "image_bytes", "instances": [instance]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer = json.load(response)["predictions"][0]
+    return answer["classes"], answer["scores"]
+
+
+def _wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> int:
+    deadline = time.monotonic() + SERVER_START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        ready = re.search(r"REST\D+[\d.]+:(\d+)", log.read_text("utf-8"))
+        if ready:
+            return int(ready[1])
+        time.sleep(0.1)
+    raise ServerDidNotStartError(log, "\n".join(log.read_text("utf-8").splitlines()[-10:]))
+
+
+def _page(
+    record: RunRecord,
+    unseen: Sequence[UnseenPhoto],
+    answers: Sequence[tuple[list[str], list[float]]],
+    out: Path,
+    home: Home,
+) -> RunPage:
+    predictions = [
+        Prediction(picture(photo.path.read_bytes()), photo.truth, classes, scores)
+        for photo, (classes, scores) in zip(unseen, answers, strict=True)
+    ]
+    pushed = ModelStore(home.models).version(MODEL, "latest")
+    right = sum(p.is_right for p in predictions)
+    return RunPage(
+        pipeline=MODEL,
+        run_id=record.run_id,
+        started_at=record.started_at,
+        wall_s=record.wall_s,
+        nodes=[NodeRow(node.id, node.state, node.seconds, node.why) for node in record.nodes],
+        figures=[
+            Fact("unseen photos right", f"{right} / {len(predictions)}"),
+            Fact("dataset", pushed.push.dataset if pushed.push else "?"),
+            Fact("model version", str(pushed.version)),
+        ],
+        predictions=predictions,
+        places=[
+            Fact("photos and listing", str(out / "photos")),
+            Fact("dataset store", str(home.datasets)),
+            Fact("pushed model", str(pushed.path)),
+            Fact("reports of the gates", str(home.reports)),
+            Fact("logs of the run", str(home.runs / record.run_id)),
+        ],
+    )

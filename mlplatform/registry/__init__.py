@@ -1,0 +1,5 @@
+"""What happened: pushed models, their labels and where they came from. Plain files, no server."""
+
+from mlplatform.registry.models import ModelStore as ModelStore
+from mlplatform.registry.models import ModelVersion as ModelVersion
+from mlplatform.registry.models import Push as Push

@@ -1,0 +1,316 @@
+"""Pushed models: `<models_dir>/<name>/<version>/` as TensorFlow Serving reads it, with a ledger beside.
+
+    <name>/<version>/            a SavedModel, plus push.json: who pushed it, when, why, from what data
+    <name>/withdrawn/<version>/  versions taken back by a rollback; a server does not look there
+    <name>/ledger.jsonl          every push, promotion and rollback, one JSON object a line
+
+A version is copied aside, checked by digest and then renamed into place: a server sees all of it or nothing.
+Labels are what the ledger says last; they are not stored a second time.
+"""
+
+import getpass
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mlplatform.registry.errors import (
+    CorruptCopyError,
+    InvalidModelNameError,
+    ModelNotFoundError,
+    ModelVersionNotFoundError,
+    NotASavedModelError,
+    NothingToRollBackToError,
+)
+
+PUSH_FILE = "push.json"
+LEDGER_FILE = "ledger.jsonl"
+WITHDRAWN = "withdrawn"
+STABLE = "stable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """What is known of one push.
+
+    Attributes:
+        digest: sha256 over the SavedModel's files: their relative paths and contents.
+        pushed_at: Time of the push, ISO 8601, UTC.
+        pushed_by: Account that pushed.
+        why: The reason, in words.
+        run: Id of the pipeline run, where one pushed.
+        dataset: The dataset version that the model was trained on (`items@v3`), where known.
+        source: The folder that was pushed.
+    """
+
+    digest: str
+    pushed_at: str
+    pushed_by: str
+    why: str = ""
+    run: str = ""
+    dataset: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """A version as it lies in the store.
+
+    Attributes:
+        version: Its number.
+        path: Its folder.
+        is_withdrawn: A rollback took it back; servers do not see it.
+        labels: `stable`, `canary`, ... as promoted last.
+        push: What is known of its push; None for a version that something else put there.
+    """
+
+    version: int
+    path: Path
+    is_withdrawn: bool = False
+    labels: tuple[str, ...] = ()
+    push: Push | None = None
+
+
+@dataclass(frozen=True)
+class PushOutcome:
+    """The version that holds the model, and whether this push made it."""
+
+    version: ModelVersion
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """The models below one folder.
+
+    Attributes:
+        models_dir: The folder; each model's own folder below it is a TensorFlow Serving `base_path`.
+    """
+
+    models_dir: Path
+
+    def names(self) -> list[str]:
+        """Return the names of the models pushed here, sorted."""
+        if not self.models_dir.is_dir():
+            return []
+        return sorted(p.name for p in self.models_dir.iterdir() if p.is_dir() and _is_name(p.name))
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Return the versions of a model, oldest first, withdrawn ones included.
+
+        Raises:
+            ModelNotFoundError: No model of that name was pushed here.
+        """
+        base = self._base(name)
+        if not base.is_dir():
+            raise ModelNotFoundError(name, self.models_dir, self.names())
+        labels = self._labels(name)
+        found = [
+            _read_version(path, is_withdrawn, labels)
+            for folder, is_withdrawn in ((base, False), (base / WITHDRAWN, True))
+            if folder.is_dir()
+            for path in folder.iterdir()
+            if path.name.isdigit() and path.is_dir()
+        ]
+        return sorted(found, key=lambda version: version.version)
+
+    def ledger(self, name: str) -> list[dict[str, object]]:
+        """Return every push, promotion and rollback of a model, oldest first."""
+        path = self._base(name) / LEDGER_FILE
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+
+    def push(
+        self, source: Path, name: str, *, why: str = "", run: str = "", dataset: str = "", keep: int = 0
+    ) -> PushOutcome:
+        """Make the SavedModel in `source` the newest version of `name`.
+
+        Pushing what the newest version already holds changes nothing.
+
+        Args:
+            source: Folder of a SavedModel; not modified.
+            name: The model's name.
+            why: The reason, for the ledger.
+            run: Id of the pipeline run that pushes.
+            dataset: The dataset version the model was trained on.
+            keep: How many of the newest versions stay; labelled ones always do; 0 keeps all.
+
+        Raises:
+            NotASavedModelError: `source` holds no SavedModel.
+            CorruptCopyError: The copy differs from the source. Nothing was pushed.
+        """
+        if not (source / "saved_model.pb").is_file():
+            raise NotASavedModelError(source)
+        base = self._base(name)
+        base.mkdir(parents=True, exist_ok=True)
+        digest = tree_digest(source)
+        present = self.versions(name)
+        serving = [v for v in present if not v.is_withdrawn]
+        if serving and serving[-1].push is not None and serving[-1].push.digest == digest:
+            return PushOutcome(serving[-1], is_new=False)
+
+        push = Push(
+            digest=digest,
+            pushed_at=_timestamp(),
+            pushed_by=getpass.getuser(),
+            why=why,
+            run=run,
+            dataset=dataset,
+            source=str(source),
+        )
+        with _copied_aside(source, base) as copy:
+            if (found := tree_digest(copy)) != digest:
+                raise CorruptCopyError(source, digest, found)
+            (copy / PUSH_FILE).write_text(json.dumps(asdict(push), indent=2), "utf-8")
+            _sync_tree(copy)
+            number = max((v.version for v in present), default=0) + 1
+            while True:  # another pusher may take the number first; a rename onto a full folder fails
+                try:
+                    copy.rename(base / str(number))
+                    break
+                except OSError:
+                    if not (base / str(number)).exists():
+                        raise
+                    number += 1
+        self._record(name, "push", version=number, **asdict(push))
+        if keep:
+            self._drop_old(name, keep)
+        return PushOutcome(self.version(name, str(number)), is_new=True)
+
+    def version(self, name: str, version: str) -> ModelVersion:
+        """Return one version: a number, a label, or `latest`.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            ModelVersionNotFoundError: It has no such version.
+        """
+        versions = self.versions(name)
+        serving = [v for v in versions if not v.is_withdrawn]
+        if version == "latest" and serving:
+            return serving[-1]
+        for candidate in versions:
+            if str(candidate.version) == version or version in candidate.labels:
+                return candidate
+        raise ModelVersionNotFoundError(name, version, [v.version for v in versions])
+
+    def promote(self, name: str, version: str, label: str = STABLE, *, why: str = "") -> ModelVersion:
+        """Give a version a label; a withdrawn version becomes visible to servers again."""
+        found = self.version(name, version)
+        if found.is_withdrawn:
+            found.path.rename(self._base(name) / str(found.version))
+        self._record(name, "promote", version=found.version, label=label, why=why)
+        return self.version(name, str(found.version))
+
+    def rollback(self, name: str, to: str | None = None, *, why: str = "") -> ModelVersion:
+        """Withdraw every version above `to` (default: the one before the newest), newest first.
+
+        A withdrawn version is kept, and `promote` brings it back. Returns the version that now is the newest.
+
+        Raises:
+            NothingToRollBackToError: There is no older version.
+        """
+        serving = [v for v in self.versions(name) if not v.is_withdrawn]
+        if not serving:
+            raise ModelVersionNotFoundError(name, to or "latest", [])
+        if to is None and len(serving) < 2:
+            raise NothingToRollBackToError(name, serving[-1].version)
+        target = serving[-2] if to is None else self.version(name, to)
+        if target.is_withdrawn:
+            raise ModelVersionNotFoundError(name, str(target.version), [v.version for v in serving])
+        for version in reversed(serving):
+            if version.version > target.version:
+                self.withdraw(name, version.version, why=why)
+        return self.version(name, str(target.version))
+
+    def withdraw(self, name: str, version: int, *, why: str = "") -> None:
+        """Take one version out of the servers' sight, in one step."""
+        aside = self._base(name) / WITHDRAWN
+        aside.mkdir(exist_ok=True)
+        (self._base(name) / str(version)).rename(aside / str(version))
+        self._record(name, "rollback", version=version, why=why)
+
+    def _base(self, name: str) -> Path:
+        if not _is_name(name):
+            raise InvalidModelNameError(name)
+        return self.models_dir / name
+
+    def _labels(self, name: str) -> dict[str, int]:
+        labels: dict[str, int] = {}
+        for event in self.ledger(name):
+            if event["event"] == "promote":
+                labels[str(event["label"])] = int(str(event["version"]))
+        return labels
+
+    def _drop_old(self, name: str, keep: int) -> None:
+        serving = [v for v in self.versions(name) if not v.is_withdrawn]
+        for version in serving[:-keep]:
+            if not version.labels:
+                self._record(name, "remove", version=version.version, why=f"only the newest {keep} are kept")
+                doomed = version.path.rename(version.path.with_name(f".removed-{uuid.uuid4().hex}"))
+                shutil.rmtree(doomed)
+
+    def _record(self, name: str, event: str, **facts: object) -> None:
+        line = json.dumps({"event": event, "at": _timestamp(), "by": getpass.getuser(), **facts})
+        # One write in append mode: writers in several processes never mix their lines.
+        descriptor = os.open(self._base(name) / LEDGER_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _timestamp() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def tree_digest(folder: Path) -> str:
+    """Return the sha256 over all files below `folder` (paths and contents), `push.json` left out."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / PUSH_FILE):
+        name = path.relative_to(folder).as_posix().encode()
+        digest.update(len(name).to_bytes(8, "little") + name + path.stat().st_size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
+def _read_version(path: Path, is_withdrawn: bool, labels: dict[str, int]) -> ModelVersion:
+    file = path / PUSH_FILE
+    push = Push(**json.loads(file.read_text("utf-8"))) if file.exists() else None
+    number = int(path.name)
+    mine = tuple(sorted(label for label, version in labels.items() if version == number))
+    return ModelVersion(version=number, path=path, is_withdrawn=is_withdrawn, labels=mine, push=push)
+
+
+@contextmanager
+def _copied_aside(source: Path, base: Path) -> Iterator[Path]:
+    """A copy of `source` under a name that no server reads; removed if it is still there at the end."""
+    copy = base / f".incoming-{uuid.uuid4().hex}"
+    try:
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(PUSH_FILE))
+        yield copy
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

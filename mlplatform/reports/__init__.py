@@ -1,0 +1,1 @@
+"""Self-contained HTML pages; none of them needs a network or a server."""

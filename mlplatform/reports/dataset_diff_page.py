@@ -1,0 +1,144 @@
+"""The page of a dataset diff: counts per split and class, pictures of items that came, went and changed."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlplatform.reports.page import picture, write_page
+
+if TYPE_CHECKING:
+    from mlplatform.datasets import DatasetStore
+    from mlplatform.datasets.diff import ItemChange, Place, VersionDiff
+
+MOST_ITEMS = 24  # shown per kind
+MOST_LABELS = 60
+_PICTURE_SIDE = 240  # pixels; larger images are made smaller, so that the page stays small
+_LARGEST_PIXELS = 40_000_000
+_IMAGE_FEATURES = ("image/encoded", "image_raw", "image")
+_HIDDEN = ("image/height", "image/width", "image/format")
+_TONES = {"added": "good", "removed": "bad", "changed": "warn", "moved": "warn", "ambiguous": "warn"}
+_TITLES = {
+    "changed": ("Changed items", "The same key with other content: before, then after."),
+    "added": ("Added items", "New in this version."),
+    "removed": ("Removed items", "No longer in this version."),
+    "moved": ("Moved items", "The same record in another split."),
+    "ambiguous": (
+        "Ambiguous items",
+        "Several records with one key came or went: they are not paired by guess.",
+    ),
+}
+
+
+def write_dataset_diff(path: Path, store: "DatasetStore", found: "VersionDiff") -> Path:
+    """Write a self-contained page.
+
+    Args:
+        path: The HTML file.
+        store: The store that the versions are in.
+        found: What changed.
+    """
+    rows = [(text, _with_net(row)) for text, row in found.by_label.items()]
+    rows.sort(key=lambda item: (-item[1]["total"], item[0]))
+    largest = max((row["total"] for _, row in rows), default=1) or 1
+    for _, row in rows:
+        row["share"] = round(100 * row["total"] / largest)
+    counts = {kind: found.count(kind) for kind in ("added", "removed", "changed", "moved", "ambiguous")}
+    return write_page(
+        path,
+        "dataset_diff.html",
+        dataset=found.new.dataset,
+        old=found.old,
+        new=found.new,
+        key=found.key,
+        label=found.label,
+        counts={**counts, "unchanged": found.unchanged},
+        tones=_TONES,
+        by_split=found.by_split,
+        split_columns=("added", "removed", "changed", "ambiguous", "moved_in", "moved_out", "unchanged"),
+        by_label=rows[:MOST_LABELS],
+        label_columns=("added", "removed", "changed", "relabelled_in", "relabelled_out"),
+        labels_left_out=max(0, len(rows) - MOST_LABELS),
+        sections=[_section(kind, store, found) for kind in _TITLES if counts[kind]],
+    )
+
+
+def _with_net(row: dict[str, int]) -> dict[str, int]:
+    net = row["added"] - row["removed"] + row["relabelled_in"] - row["relabelled_out"]
+    return {**row, "net": net, "total": row["added"] + row["removed"] + row["changed"]}
+
+
+def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str, Any]:
+    title, lead = _TITLES[kind]
+    chosen = _spread(list(found.of_kind(kind)))
+    places = [place for item in chosen for place in (item.before, item.after) if place is not None]
+    payloads = iter(store.payloads(found, places))
+    total = found.count(kind)
+    shown = f" {len(chosen)} of {total:,} are shown, spread over the classes." if len(chosen) < total else ""
+    return {
+        "title": title,
+        "lead": lead + shown,
+        "cards": [
+            {
+                "key": ", ".join(item.key),
+                "sides": [
+                    _side(place, label, next(payloads), found)
+                    for place, label in ((item.before, item.label_before), (item.after, item.label_after))
+                    if place is not None
+                ],
+            }
+            for item in chosen
+        ],
+    }
+
+
+def _spread(items: "list[ItemChange]") -> "list[ItemChange]":
+    """Choose items, one of each class in turn."""
+    by_label: dict[str, list[ItemChange]] = {}
+    for item in items:
+        by_label.setdefault(item.label_after or item.label_before, []).append(item)
+    chosen: list[ItemChange] = []
+    turn = 0
+    while len(chosen) < min(MOST_ITEMS, len(items)):
+        for mine in by_label.values():
+            if turn < len(mine) and len(chosen) < MOST_ITEMS:
+                chosen.append(mine[turn])
+        turn += 1
+    return chosen
+
+
+def _side(place: "Place", label: str, payload: bytes, found: "VersionDiff") -> dict[str, Any]:
+    from mlplatform.datasets.features import record_features, show
+
+    features = record_features(payload)
+    image = next((features[name] for name in _IMAGE_FEATURES if name in features), None)
+    drawn = _drawn(image) if image is not None else None
+    hidden = {*_HIDDEN, *found.key, found.label, *(_IMAGE_FEATURES if drawn else ())}
+    texts = [(name, show(value)) for name, value in sorted(features.items()) if name not in hidden]
+    return {
+        "picture": drawn,
+        "caption": f"{label or '(no class)'} · {place.split}",
+        "features": [(name, text if len(text) < 60 else text[:57] + "...") for name, text in texts[:12]],
+    }
+
+
+def _drawn(feature: bytes) -> str | None:
+    """Return an image feature as a small JPEG; None where it is no image."""
+    from PIL import Image, UnidentifiedImageError
+
+    from mlplatform.datasets.features import decode
+
+    values = decode(feature)
+    if not values or not isinstance(values[0], bytes):
+        return None
+    try:
+        with Image.open(io.BytesIO(values[0])) as image:
+            if image.width * image.height > _LARGEST_PIXELS:
+                return None
+            image.draft("RGB", (2 * _PICTURE_SIDE, 2 * _PICTURE_SIDE))
+            small = image.convert("RGB")
+            small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+            out = io.BytesIO()
+            small.save(out, "JPEG", quality=80)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return picture(out.getvalue())

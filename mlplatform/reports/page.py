@@ -1,0 +1,42 @@
+"""Renders the HTML pages: one look for all of them, everything inside one file."""
+
+import base64
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: Path, template: str, **context: Any) -> Path:
+    """Render a template of this folder to `path`, in one step: a reader sees the old page or the new one.
+
+    Args:
+        path: The HTML file; its folder is made.
+        template: File name of a template that extends `base.html`.
+        context: What the template shows; a name that it uses and is not given is an error.
+    """
+    text = _TEMPLATES.get_template(template).render(**context)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+    return path
+
+
+def picture(encoded: bytes, kind: str = "jpeg") -> str:
+    """Return an encoded image as a data URI, for the `src` of an `img`.
+
+    Args:
+        encoded: The image file's bytes.
+        kind: `jpeg`, `png` or `webp`.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"

@@ -1,0 +1,1 @@
+"""Image models: backbones and their pretrained weights, decoding, cached features, export signatures."""

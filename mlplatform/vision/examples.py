@@ -1,0 +1,142 @@
+"""Reads image Examples (`image/encoded`, `label`, `item_id`) from TFRecord files as a stream."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+from PIL import Image
+
+from mlplatform.errors import MlplatformError
+from mlplatform.vision.decoding import READS_WEBP, decode_image
+
+IMAGE, LABEL, ITEM_ID = "image/encoded", "label", "item_id"
+_FEATURES = {
+    IMAGE: tf.io.FixedLenFeature([], tf.string),
+    LABEL: tf.io.FixedLenFeature([], tf.string),
+    ITEM_ID: tf.io.FixedLenFeature([], tf.string, default_value=""),
+}
+
+
+class UnreadablePhotoError(MlplatformError):
+    """Photos that the ingest accepted cannot be decoded by TensorFlow."""
+
+    def __init__(self, item_ids: Sequence[str]) -> None:
+        super().__init__(item_ids)
+        self.item_ids = item_ids
+
+    def __str__(self) -> str:
+        shown = ", ".join(repr(item) for item in self.item_ids[:5])
+        more = f" and {len(self.item_ids) - 5} more" if len(self.item_ids) > 5 else ""
+        return (
+            f"TensorFlow cannot decode the photo of item {shown}{more}. Remove or replace "
+            f"{'it' if len(self.item_ids) == 1 else 'them'} in the source and ingest again."
+        )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a set of files holds.
+
+    Attributes:
+        records: Number of Examples.
+        per_label: Number of Examples of each class name, in the order of the names.
+    """
+
+    records: int
+    per_label: dict[str, int]
+
+
+def read_records(files: Sequence[str]) -> tf.data.Dataset:
+    """Stream serialized Examples in a fixed order: file by file, in the order given.
+
+    Args:
+        files: TFRecord files; names that end in `.gz` are GZIP.
+
+    Returns:
+        A dataset of string scalars.
+    """
+    packed = [name for name in files if name.endswith(".gz")]
+    plain = [name for name in files if not name.endswith(".gz")]
+    datasets = [
+        tf.data.TFRecordDataset(names, compression_type=compression)
+        for names, compression in ((packed, "GZIP"), (plain, ""))
+        if names
+    ]
+    return datasets[0] if len(datasets) == 1 else datasets[0].concatenate(datasets[1])
+
+
+def count_labels(files: Sequence[str]) -> Contents:
+    """Read all files once and count their Examples by label; no image is decoded."""
+    counts: Counter[bytes] = Counter()
+    labels = {LABEL: _FEATURES[LABEL]}
+    for batch in read_records(files).batch(1024).map(lambda records: tf.io.parse_example(records, labels)):
+        counts.update(batch[LABEL].numpy().tolist())
+    return Contents(sum(counts.values()), {name.decode(): counts[name] for name in sorted(counts)})
+
+
+def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Parse one serialized Example.
+
+    Returns:
+        String scalars `image/encoded` (WebP turned into PNG where TensorFlow reads no WebP), `label` and
+        `item_id`.
+    """
+    example = tf.io.parse_single_example(record, _FEATURES)
+    if not READS_WEBP:
+        example[IMAGE] = _without_webp(example[IMAGE])
+    return dict(example)
+
+
+def sample_records(files: Sequence[str], count: int) -> list[bytes]:
+    """Return the first serialized Examples, at most `count`, whose photos a served model can read."""
+    found: list[bytes] = []
+    for record in read_records(files).as_numpy_iterator():
+        encoded = tf.train.Example.FromString(record).features.feature[IMAGE].bytes_list.value[0]
+        if READS_WEBP or not is_webp(encoded):
+            found.append(record)
+            if len(found) == count:
+                break
+    return found
+
+
+def find_unreadable(files: Sequence[str], at_most: int = 20) -> list[str]:
+    """Return the item ids of photos that TensorFlow cannot decode, in the files' order."""
+    found: list[str] = []
+    for example in read_records(files).map(parse_example):
+        try:
+            decode_image(example[IMAGE], 8)
+        except tf.errors.InvalidArgumentError:
+            found.append(example[ITEM_ID].numpy().decode())
+            if len(found) == at_most:
+                break
+    return found
+
+
+def _without_webp(encoded: tf.Tensor) -> tf.Tensor:
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 12), b"\0" * 12])  # substr fails beyond the end
+    has_webp_marks = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
+
+    def transcode() -> tf.Tensor:
+        png = tf.numpy_function(webp_to_png, [encoded], tf.string)
+        png.set_shape([])
+        return png
+
+    return tf.cond(has_webp_marks, transcode, lambda: encoded)
+
+
+def is_webp(encoded: bytes) -> bool:
+    """The bytes begin as a WebP file does."""
+    return encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
+
+
+def webp_to_png(encoded: bytes) -> bytes:
+    """Return a WebP image as PNG; bytes that are no image are returned as they are."""
+    png = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.convert("RGB").save(png, "PNG", compress_level=1)
+    except OSError:
+        return encoded
+    return png.getvalue()

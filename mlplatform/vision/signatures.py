@@ -1,0 +1,171 @@
+"""Exports an image classifier as a SavedModel that every TensorFlow server understands.
+
+The signatures are a contract: `docs/reference/model-signatures.md`.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+from mlplatform.errors import UsageError
+from mlplatform.vision.decoding import decode_batch
+from mlplatform.vision.examples import IMAGE
+from mlplatform.vision.exported import LABELS_FILE, TOP, WARMUP_FILE
+
+MODEL_NAME = "default"
+
+
+class LabelError(UsageError):
+    """A class name cannot be written as one line of the labels file, or stands there twice."""
+
+    def __init__(self, label: str, reason: str) -> None:
+        super().__init__(label, reason)
+        self.label, self.reason = label, reason
+
+    def __str__(self) -> str:
+        return f"class name {self.label!r} {self.reason}; labels.txt holds one name per line."
+
+
+class ImageClassifier(tf.Module):
+    """A classifier with the three signatures of every exported image model.
+
+    Attributes:
+        weights: The network's weights in its order, for a later training that starts from this model.
+    """
+
+    def __init__(
+        self, network: keras.Model, labels: Sequence[str], image_size: int, labels_file: Path
+    ) -> None:
+        super().__init__()
+        # The network is kept out of TensorFlow's sight: with it, the state of its optimizer would be saved.
+        self._logits: Callable[[tf.Tensor], tf.Tensor] = lambda images: network(images, training=False)
+        self.weights = [weight.value for weight in network.weights]
+        self.labels_file = tf.saved_model.Asset(str(labels_file))
+        self._names = tf.constant(list(labels), tf.string)
+        self._image_size = image_size
+        self._top = min(TOP, len(labels))
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Return the traced functions, by signature name."""
+        size = self._image_size
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            parsed = tf.io.parse_example(examples, {IMAGE: tf.io.FixedLenFeature([], tf.string)})
+            probabilities = self._probabilities(decode_batch(parsed[IMAGE], size))
+            return {**self._best(probabilities), "probabilities": probabilities}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def image_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._best(self._probabilities(decode_batch(image_bytes, size)))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
+        def pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._best(self._probabilities(_finite(images)))
+
+        functions = {"serving_default": serving_default, "image_bytes": image_bytes, "pixels": pixels}
+        return {name: function.get_concrete_function() for name, function in functions.items()}
+
+    def _probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(self._logits(images), tf.float32))
+
+    def _best(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores, indices = tf.math.top_k(probabilities, self._top)
+        return {"scores": scores, "classes": tf.gather(self._names, indices)}
+
+
+def export_image_classifier(
+    network: keras.Model,
+    labels: Sequence[str],
+    image_size: int,
+    folder: Path,
+    *,
+    samples: Sequence[bytes],
+) -> None:
+    """Write `network` as a SavedModel with signatures `serving_default`, `image_bytes` and `pixels`.
+
+    The samples become warm-up requests together with the answers that `network` gives here and now, so that
+    a later check can see whether the exported model still answers the same.
+
+    Args:
+        network: float32 pixels (batch, image_size, image_size, 3), 0 to 255 -> logits (batch, classes).
+        labels: Class names, in the order of the logits.
+        image_size: Height and width of the network's images.
+        folder: The SavedModel; appears in one step and must not exist.
+        samples: Serialized Examples with real photos, at least one.
+
+    Raises:
+        LabelError: A class name holds a line break, is empty, or stands there twice.
+    """
+    _check_labels(labels)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        labels_file = Path(scratch) / LABELS_FILE
+        labels_file.write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        module = ImageClassifier(network, labels, image_size, labels_file)
+        partial = Path(scratch) / "model"
+        signatures = module.signatures()
+        tf.saved_model.save(module, str(partial), signatures=signatures)
+        _write_warmup(signatures, samples, image_size, partial / WARMUP_FILE)
+        partial.rename(folder)
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for label in labels:
+        if not label or label.splitlines() != [label]:
+            raise LabelError(label, "is empty or holds a line break")
+        if label in seen:
+            raise LabelError(label, "stands there twice")
+        seen.add(label)
+
+
+def _finite(images: tf.Tensor) -> tf.Tensor:
+    wrong = tf.where(~tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3]))[:, 0]
+    text = tf.strings.join(
+        [
+            "pixels that are no finite numbers at place ",
+            tf.strings.reduce_join(tf.strings.as_string(wrong), separator=", "),
+            " of the batch (counted from 0)",
+        ]
+    )
+    checks = [
+        tf.debugging.Assert(tf.shape(images)[0] > 0, ["the batch is empty"]),
+        tf.debugging.Assert(tf.equal(tf.size(wrong), 0), [text]),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.clip_by_value(images, 0.0, 255.0)
+
+
+def _write_warmup(
+    signatures: dict[str, tf.types.experimental.ConcreteFunction],
+    samples: Sequence[bytes],
+    image_size: int,
+    file: Path,
+) -> None:
+    """Ask each signature about the samples; keep questions and answers as TensorFlow Serving reads them."""
+    encoded = tf.io.parse_example(list(samples), {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
+    inputs = {
+        "serving_default": ("examples", tf.constant(list(samples))),
+        "image_bytes": ("image_bytes", encoded),
+        "pixels": ("images", decode_batch(encoded[:1], image_size)),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for name, (key, value) in inputs.items():
+            spec = model_pb2.ModelSpec(name=MODEL_NAME, signature_name=name)
+            request = predict_pb2.PredictRequest(
+                model_spec=spec, inputs={key: tf.make_tensor_proto(value.numpy())}
+            )
+            answer = signatures[name](**{key: value})
+            response = predict_pb2.PredictResponse(
+                model_spec=spec, outputs={k: tf.make_tensor_proto(v.numpy()) for k, v in answer.items()}
+            )
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request, response=response)
+            )
+            writer.write(log.SerializeToString(deterministic=True))

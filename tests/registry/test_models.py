@@ -1,0 +1,138 @@
+"""The store of pushed models: atomic pushes, labels, rollback and its undo, the ledger."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from mlplatform.registry import ModelStore
+from mlplatform.registry.errors import (
+    InvalidModelNameError,
+    ModelNotFoundError,
+    ModelVersionNotFoundError,
+    NotASavedModelError,
+    NothingToRollBackToError,
+)
+from mlplatform.registry.models import tree_digest
+
+
+def saved_model(folder: Path, content: str) -> Path:
+    """A folder that looks like a SavedModel; the store never reads inside."""
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text(content)
+    (folder / "variables" / "variables.index").write_text(content)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def test_pushes_are_numbered_from_one_and_carry_where_they_came_from(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items", run="run-1", dataset="items@v1", why="first")
+    second = store.push(saved_model(tmp_path / "b", "b"), "items")
+    assert [v.version for v in store.versions("items")] == [1, 2]
+    assert second.is_new
+    first = store.version("items", "1")
+    assert first.push is not None
+    assert (first.push.run, first.push.dataset, first.push.why) == ("run-1", "items@v1", "first")
+    assert (first.path / "variables" / "variables.index").read_text() == "a"
+
+
+def test_the_same_model_again_makes_no_version(store: ModelStore, tmp_path: Path) -> None:
+    model = saved_model(tmp_path / "a", "a")
+    store.push(model, "items")
+    again = store.push(model, "items")
+    assert not again.is_new
+    assert [v.version for v in store.versions("items")] == [1]
+
+
+def test_a_copy_equals_its_source_and_push_json_is_no_part_of_the_digest(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    model = saved_model(tmp_path / "a", "a")
+    assert tree_digest(store.push(model, "items").version.path) == tree_digest(model)
+
+
+def test_a_failed_copy_leaves_nothing(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved_model(tmp_path / "a", "a")
+    (model / "unreadable").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Exception, match=r"nowhere|unreadable"):
+        store.push(model, "items")
+    assert store.versions("items") == []
+    assert [p.name for p in (store.models_dir / "items").iterdir()] == []
+
+
+def test_rollback_hides_the_newest_and_promote_undoes_it(store: ModelStore, tmp_path: Path) -> None:
+    for name in "abc":
+        store.push(saved_model(tmp_path / name, name), "items")
+    assert store.rollback("items", why="bad on shoes").version == 2
+    assert [v.version for v in store.versions("items") if not v.is_withdrawn] == [1, 2]
+    assert store.rollback("items", "1").version == 1
+    restored = store.promote("items", "3")
+    assert (restored.is_withdrawn, restored.labels) == (False, ("stable",))
+    assert store.version("items", "latest").version == 3
+    events = [(e["event"], e["version"]) for e in store.ledger("items")]
+    assert events == [("push", 1), ("push", 2), ("push", 3), ("rollback", 3), ("rollback", 2), ("promote", 3)]
+
+
+def test_a_number_is_never_used_twice(store: ModelStore, tmp_path: Path) -> None:
+    for name in "ab":
+        store.push(saved_model(tmp_path / name, name), "items")
+    store.rollback("items")
+    assert store.push(saved_model(tmp_path / "c", "c"), "items").version.version == 3
+
+
+def test_labels_move_and_are_found_by_name(store: ModelStore, tmp_path: Path) -> None:
+    for name in "ab":
+        store.push(saved_model(tmp_path / name, name), "items")
+    store.promote("items", "1", "canary")
+    store.promote("items", "2", "canary")
+    assert store.version("items", "canary").version == 2
+    assert store.version("items", "1").labels == ()
+
+
+def test_only_the_newest_stay_when_asked_and_labelled_ones_always(store: ModelStore, tmp_path: Path) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    store.promote("items", "1")
+    for name in "bcd":
+        store.push(saved_model(tmp_path / name, name), "items", keep=2)
+    assert [v.version for v in store.versions("items")] == [1, 3, 4]
+
+
+def _push(models_dir: Path, source: Path) -> int:
+    return ModelStore(models_dir).push(source, "items").version.version
+
+
+def test_pushers_at_the_same_time_all_land(store: ModelStore, tmp_path: Path) -> None:
+    sources = [saved_model(tmp_path / str(i), str(i)) for i in range(8)]
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        numbers = pool.starmap(_push, [(store.models_dir, source) for source in sources])
+    assert sorted(numbers) == list(range(1, 9))
+    found = {(v.path / "saved_model.pb").read_text() for v in store.versions("items")}
+    assert found == {str(i) for i in range(8)}
+    assert len(store.ledger("items")) == 8
+
+
+def test_errors_say_what_was_found(store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(NotASavedModelError, match=r"holds notes.txt, and no saved_model.pb"):
+        store.push(tmp_path, "items")
+    with pytest.raises(NotASavedModelError, match="does not exist"):
+        store.push(tmp_path / "missing", "items")
+    with pytest.raises(ModelNotFoundError, match="none was pushed yet"):
+        store.versions("items")
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    with pytest.raises(ModelNotFoundError, match="there are items"):
+        store.versions("itms")
+    with pytest.raises(ModelVersionNotFoundError, match="it has: 1"):
+        store.version("items", "7")
+    with pytest.raises(NothingToRollBackToError):
+        store.rollback("items")
+    with pytest.raises(InvalidModelNameError):
+        store.push(tmp_path / "a", "../items")
