@@ -1,0 +1,37 @@
+"""Reusable TFX components; `from mlplatform.components import ImageExampleGen` loads that one alone."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlplatform.components.data_validator.component import DataValidator as DataValidator
+    from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
+    from mlplatform.components.image_example_gen.component import ImageExampleGen as ImageExampleGen
+    from mlplatform.components.model_trainer.component import ModelTrainer as ModelTrainer
+    from mlplatform.components.model_validator.component import ModelValidator as ModelValidator
+    from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
+
+_HOME_OF = {
+    "DataValidator": "mlplatform.components.data_validator.component",
+    "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
+    "ImageExampleGen": "mlplatform.components.image_example_gen.component",
+    "ModelTrainer": "mlplatform.components.model_trainer.component",
+    "ModelValidator": "mlplatform.components.model_validator.component",
+    "ServingPusher": "mlplatform.components.serving_pusher.component",
+}
+
+__all__ = [
+    "DataValidator",
+    "DatasetVersioner",
+    "ImageExampleGen",
+    "ModelTrainer",
+    "ModelValidator",
+    "ServingPusher",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mlplatform.components' has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    return value

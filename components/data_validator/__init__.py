@@ -1,0 +1,1 @@
+"""The data gate: statistics, schema, anomalies, and a verdict that stops the run."""

@@ -1,0 +1,106 @@
+"""`DataValidator`: what it takes and gives."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import channel, component_spec, standard_artifacts
+
+from mlplatform.artifacts import DataVerdict
+from mlplatform.components.data_validator import executor
+from mlplatform.components.data_validator.policy import Policy
+from mlplatform.config import parse_config
+
+
+class DataValidatorSpec(component_spec.ComponentSpec):
+    """Interface of `DataValidator`."""
+
+    PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
+        "schema_path": component_spec.ExecutionParameter(type=str),
+        "policy": component_spec.ExecutionParameter(type=str),
+        "train_split": component_spec.ExecutionParameter(type=str),
+        "drift_threshold": component_spec.ExecutionParameter(type=float),
+        "image_feature": component_spec.ExecutionParameter(type=str),
+        "label_feature": component_spec.ExecutionParameter(type=str),
+        "id_feature": component_spec.ExecutionParameter(type=str),
+        "reports_dir": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {  # noqa: RUF012
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        # Not "schema": TFX wants the names of inputs and outputs to differ.
+        "curated_schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
+        "baseline": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics, optional=True),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
+        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "verdict": component_spec.ChannelParameter(type=DataVerdict),
+    }
+
+
+class DataValidator(base_beam_component.BaseBeamComponent):
+    """Lets data pass that fits its schema, and stops the run for data that does not.
+
+    Stands for StatisticsGen, SchemaGen and ExampleValidator, with their artifacts as outputs; but what the
+    policy blocks fails the run with `DataRejectedError`, which names the offending values and records.
+    """
+
+    SPEC_CLASS = DataValidatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+
+    def __init__(
+        self,
+        examples: channel.BaseChannel,
+        schema: channel.BaseChannel | None = None,
+        schema_path: str | None = None,
+        baseline: channel.BaseChannel | None = None,
+        policy: Mapping[str, Any] | None = None,
+        train_split: str = "train",
+        drift_threshold: float = 0.1,
+        image_feature: str = "image/encoded",
+        label_feature: str = "label",
+        id_feature: str = "item_id",
+        reports_dir: str | None = None,
+    ) -> None:
+        """Declare the gate.
+
+        Args:
+            examples: Examples of any kind: photos, or rows of a table.
+            schema: Curated Schema. Without it and `schema_path`, one is inferred from the training split, and
+                the other splits must fit it.
+            schema_path: File of a curated schema (a text proto, such as `schema.pbtxt`).
+            baseline: ExampleStatistics of data that was good, to find drift of the training split.
+            policy: `block`, `warn` or `ignore` by kind of problem, and below `features` by feature and kind;
+                see `docs/how-to/validate-data.md`.
+            train_split: The split that is trained on.
+            drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, where the
+                schema has no comparator of its own.
+            image_feature: The feature that holds an encoded photo, if there is one.
+            label_feature: The feature that holds the class, if there is one.
+            id_feature: The feature that names a record, if there is one.
+            reports_dir: Folder that keeps verdict and report, also of a run that is stopped.
+
+        Raises:
+            ConfigError: The policy has an unknown kind or action.
+        """
+        parsed = parse_config(Policy, policy or {}, source="DataValidator.policy")
+        super().__init__(
+            spec=DataValidatorSpec(
+                examples=examples,
+                curated_schema=schema,
+                baseline=baseline,
+                schema_path=schema_path or "",
+                policy=parsed.model_dump_json(),
+                train_split=train_split,
+                drift_threshold=float(drift_threshold),
+                image_feature=image_feature,
+                label_feature=label_feature,
+                id_feature=id_feature,
+                reports_dir=reports_dir or "",
+                statistics=channel.Channel(type=standard_artifacts.ExampleStatistics),
+                schema=channel.Channel(type=standard_artifacts.Schema),
+                anomalies=channel.Channel(type=standard_artifacts.ExampleAnomalies),
+                verdict=channel.Channel(type=DataVerdict),
+            )
+        )

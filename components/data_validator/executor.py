@@ -1,0 +1,130 @@
+"""Connects the data gate to TFX: reads Examples and schema, writes what was learned, stops the run."""
+
+import json
+import posixpath
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.components.example_validator import executor as example_validator
+from tfx.components.statistics_gen import executor as statistics_gen
+from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, writer_utils
+
+from mlplatform.components.data_validator.errors import DataRejectedError
+from mlplatform.components.data_validator.policy import Policy
+from mlplatform.components.data_validator.report import write_report
+from mlplatform.components.data_validator.schema import read_schema
+from mlplatform.components.data_validator.validate import Data, Statistics, Validated, validate
+from mlplatform.config import parse_config
+
+SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Runs the gate."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        verdict_dir = artifact_utils.get_single_uri(output_dict["verdict"])
+        work_dir = posixpath.join(verdict_dir, "work")
+        fileio.makedirs(work_dir)
+        schema, source = _given_schema(input_dict, exec_properties)
+        train_split = exec_properties["train_split"]
+        data = Data(
+            {
+                split: _files(examples, split)
+                for split in artifact_utils.decode_split_names(examples.split_names)
+            },
+            exec_properties["image_feature"],
+            exec_properties["label_feature"],
+            exec_properties["id_feature"],
+        )
+        found = validate(
+            data,
+            self._make_beam_pipeline,
+            work_dir,
+            schema=schema,
+            schema_source=source,
+            baseline=_baseline(input_dict, train_split),
+            policy=parse_config(Policy, json.loads(exec_properties["policy"]), source="DataValidator.policy"),
+            train_split=train_split,
+            drift_threshold=exec_properties["drift_threshold"],
+        )
+        fileio.rmtree(work_dir)
+        _write_standard_artifacts(found, examples, output_dict)
+        _write_verdict(found, verdict_dir)
+        artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(found.verdict.accepted)
+        report = _keep_report(found, exec_properties["reports_dir"]) if exec_properties["reports_dir"] else ""
+        if not found.verdict.accepted:
+            raise DataRejectedError([str(problem) for problem in found.verdict.blocking], report)
+
+
+def _files(examples: types.Artifact, split: str) -> Sequence[str]:
+    patterns: list[str] = examples_utils.get_split_file_patterns([examples], split)
+    return patterns
+
+
+def _given_schema(input_dict: Artifacts, exec_properties: dict[str, Any]) -> tuple[Any, str]:
+    if input_dict.get("curated_schema"):
+        path = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["curated_schema"]))
+        return read_schema(path), f"the pipeline's schema ({path})"
+    if exec_properties["schema_path"]:
+        return read_schema(exec_properties["schema_path"]), exec_properties["schema_path"]
+    return None, "inferred from the training split"
+
+
+def _baseline(input_dict: Artifacts, train_split: str) -> Statistics | None:
+    if not input_dict.get("baseline"):
+        return None
+    artifact = artifact_utils.get_single_instance(input_dict["baseline"])
+    return stats_artifact_utils.load_statistics(artifact, train_split).proto()
+
+
+def _write_standard_artifacts(found: Validated, examples: types.Artifact, output_dict: Artifacts) -> None:
+    """Write statistics, schema and anomalies as stock StatisticsGen, SchemaGen and ExampleValidator do."""
+    statistics = artifact_utils.get_single_instance(output_dict["statistics"])
+    anomalies = artifact_utils.get_single_instance(output_dict["anomalies"])
+    for artifact in (statistics, anomalies):
+        artifact.split_names = examples.split_names
+        artifact.span = examples.span
+    for split in found.statistics:
+        folder = artifact_utils.get_split_uri([statistics], split)
+        fileio.makedirs(folder)
+        with fileio.open(posixpath.join(folder, statistics_gen.DEFAULT_FILE_NAME), "wb") as file:
+            file.write(found.statistics[split].SerializeToString(deterministic=True))
+        path = posixpath.join(
+            artifact_utils.get_split_uri([anomalies], split), example_validator.DEFAULT_FILE_NAME
+        )
+        writer_utils.write_anomalies(path, found.anomalies[split])
+    blessed = {
+        split: int(not (some.anomaly_info or some.HasField("dataset_anomaly_info")))
+        for split, some in found.anomalies.items()
+    }
+    anomalies.set_json_value_custom_property(example_validator.ARTIFACT_PROPERTY_BLESSED_KEY, blessed)
+    schema_dir = artifact_utils.get_single_uri(output_dict["schema"])
+    io_utils.write_pbtxt_file(posixpath.join(schema_dir, SCHEMA_FILE), found.schema)
+
+
+def _write_verdict(found: Validated, folder: str) -> None:
+    io_utils.write_string_file(posixpath.join(folder, VERDICT_FILE), found.verdict.as_json())
+    write_report(Path(folder) / REPORT_FILE, found)
+
+
+def _keep_report(found: Validated, reports_dir: str) -> str:
+    """Leave verdict and report where they outlive a failed run; return the report's path."""
+    name = f"DataValidator-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
+    partial = Path(reports_dir) / f".{name}"
+    partial.mkdir(parents=True)
+    _write_verdict(found, str(partial))
+    folder = partial.rename(partial.with_name(name))
+    return str(folder / REPORT_FILE)

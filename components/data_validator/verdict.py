@@ -1,0 +1,119 @@
+"""What the gate found and decided."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlplatform.components.data_validator.policy import Action, Kind
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A record that has a problem.
+
+    Attributes:
+        split: Where it is.
+        item_id: Which it is; its place where it has no id.
+        label: Its class, where it has one.
+        value: What is wrong in it, as text.
+        thumbnail: A small JPEG of its photo; empty where it has none.
+    """
+
+    split: str
+    item_id: str
+    label: str
+    value: str
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: What kind of thing.
+        feature: The feature; empty where it is the whole split.
+        split: The split; several are joined by a comma.
+        action: What the policy says.
+        description: What was found.
+        records: How many records have it; None where it is no matter of single records.
+        offenders: Some of them.
+    """
+
+    kind: Kind
+    feature: str
+    split: str
+    action: Action
+    description: str
+    records: int | None = None
+    offenders: tuple[Offender, ...] = ()
+
+    def with_offenders(self, records: int | None, offenders: Sequence[Offender]) -> "Problem":
+        """Return the problem with some of the records that have it, and how many if that is known."""
+        return replace(self, records=records, offenders=tuple(offenders))
+
+    def __str__(self) -> str:
+        about = f"{self.feature} " if self.feature else ""
+        text = f"{self.kind}: {about}in {self.split}: {self.description}"
+        if self.offenders:
+            shown = ", ".join(f"{o.item_id} ({o.value})" for o in self.offenders[:3])
+            more = ", ..." if len(self.offenders) > 3 else ""
+            text += f" [{f'{self.records} records: ' if self.records else ''}{shown}{more}]"
+        return text
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision and its grounds.
+
+    Attributes:
+        schema_source: Where the schema came from.
+        records: Per split, how many records.
+        problems: Everything found that the policy does not ignore, what blocks first.
+        duplicates: Photos that occur more than once: how many records are copies within a split (`within`),
+            how many photos are in several splits (`leaks`), how many have several labels (`conflicts`).
+    """
+
+    schema_source: str
+    records: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Nothing blocks."""
+        return not self.blocking
+
+    @property
+    def blocking(self) -> tuple[Problem, ...]:
+        """The problems that stop the run."""
+        return tuple(problem for problem in self.problems if problem.action == "block")
+
+    def as_json(self) -> str:
+        """Return the verdict as a JSON document; pictures are left to the report."""
+        return json.dumps(
+            {
+                "accepted": self.accepted,
+                "schema": self.schema_source,
+                "records": dict(self.records),
+                "duplicates": dict(self.duplicates),
+                "problems": [_problem(problem) for problem in self.problems],
+            },
+            indent=2,
+        )
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "kind": problem.kind,
+        "feature": problem.feature,
+        "split": problem.split,
+        "action": problem.action,
+        "description": problem.description,
+        "records": problem.records,
+        "offenders": [
+            {"split": o.split, "item_id": o.item_id, "label": o.label, "value": o.value}
+            for o in problem.offenders
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Commits the Examples of a pipeline as an immutable dataset version."""

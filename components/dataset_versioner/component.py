@@ -1,0 +1,80 @@
+"""`DatasetVersioner`: what it takes and gives."""
+
+import json
+from collections.abc import Sequence
+
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import channel, component_spec, standard_artifacts
+
+from mlplatform.artifacts import DatasetVersion
+from mlplatform.components.dataset_versioner import driver, executor
+
+
+class DatasetVersionerSpec(component_spec.ComponentSpec):
+    """Interface of `DatasetVersioner`."""
+
+    # A name stands for one thing only in a ComponentSpec: input and parameter have names of their own.
+    PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
+        "dataset_name": component_spec.ExecutionParameter(type=str),
+        "store": component_spec.ExecutionParameter(type=str),
+        "key": component_spec.ExecutionParameter(type=str),
+        "label": component_spec.ExecutionParameter(type=str, optional=True),
+        "message": component_spec.ExecutionParameter(type=str, optional=True),
+        "training_splits": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {  # noqa: RUF012
+        "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "dataset": component_spec.ChannelParameter(type=DatasetVersion),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+    }
+
+
+class DatasetVersioner(base_component.BaseComponent):
+    """Commits the Examples that it is given as a version of a dataset, and gives that version on.
+
+    The same records in the same splits are the same version, whatever their order, shards and encoding. Then
+    the outputs are the artifacts of the run that made the version, and nothing downstream runs again. A
+    record that was held out for evaluation in an earlier version and would be trained on now fails the run
+    with `SplitFirewallError`, which names it.
+    """
+
+    SPEC_CLASS = DatasetVersionerSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
+
+    def __init__(
+        self,
+        examples: channel.BaseChannel,
+        dataset: str,
+        store: str,
+        key: Sequence[str] = ("item_id",),
+        label: str | None = "label",
+        message: str | None = None,
+        training_splits: Sequence[str] = ("train",),
+    ) -> None:
+        """Declare the commit.
+
+        Args:
+            examples: Examples, as any ExampleGen gives them.
+            dataset: The dataset's name.
+            store: Folder or fsspec URL of the dataset store.
+            key: Features that identify an item; empty where none does.
+            label: Feature that holds the class, for counts per class.
+            message: Why this version is made, for the log.
+            training_splits: Splits that are trained on; the items of all others are held out.
+        """
+        super().__init__(
+            spec=DatasetVersionerSpec(
+                ingested_examples=examples,
+                dataset_name=dataset,
+                store=str(store),
+                key=json.dumps(list(key)),
+                label=label,
+                message=message,
+                training_splits=json.dumps(list(training_splits)),
+                dataset=channel.Channel(type=DatasetVersion),
+                examples=channel.Channel(type=standard_artifacts.Examples),
+            )
+        )

@@ -1,0 +1,44 @@
+"""Connects the commit to TFX: commits the input, lays the version out, says which version it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+
+from mlplatform.components.dataset_versioner.driver import commit_artifact
+from mlplatform.components.dataset_versioner.versioning import VERSION_FILE, check_out_into, write_version
+from mlplatform.datasets import DatasetStore
+
+
+class Executor(base_executor.BaseExecutor):
+    """Commits the Examples and gives them on as the version that they are."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        dataset = artifact_utils.get_single_instance(output_dict["dataset"])
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        if dataset.digest and (Path(dataset.uri) / VERSION_FILE).exists():
+            return  # the driver gave the outputs of an earlier run, which say already what they are
+
+        source = artifact_utils.get_single_instance(input_dict["ingested_examples"])
+        committed = commit_artifact(source, exec_properties)
+        store, manifest = DatasetStore(exec_properties["store"]), committed.manifest
+        check_out_into(examples.uri, store, manifest)
+        examples.split_names = artifact_utils.encode_split_names(sorted(manifest.splits))
+        examples_utils.set_payload_format(examples, examples_utils.get_payload_format(source))
+        examples.set_string_custom_property("dataset_version", f"{manifest.dataset}@{manifest.version}")
+        dataset.dataset, dataset.version, dataset.digest = manifest.dataset, manifest.version, manifest.digest
+        dataset.set_string_custom_property("records", json.dumps(_records(manifest.splits)))
+        write_version(dataset.uri, store, manifest)
+
+
+def _records(splits: dict[str, Any]) -> dict[str, int]:
+    return {name: split.records for name, split in splits.items()}

@@ -1,0 +1,172 @@
+"""`ImageExampleGen`: what it takes and gives."""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tfx.components.example_gen import component
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import channel, component_spec, standard_artifacts, standard_component_specs
+
+from mlplatform.artifacts import RejectedRecords
+from mlplatform.components.image_example_gen import driver, executor
+from mlplatform.components.image_example_gen.errors import NoEntriesError, SplitsError
+from mlplatform.components.image_example_gen.given_splits import given_splits
+from mlplatform.components.image_example_gen.settings import MIB, IngestSettings
+from mlplatform.config import parse_config
+
+ANY_PHOTO = "*/*"  # class folder / photo
+
+
+class ImageExampleGenSpec(component_spec.ComponentSpec):
+    """Interface of `ImageExampleGen`."""
+
+    PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
+        **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
+        executor.SETTINGS_KEY: component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
+    OUTPUTS = {  # noqa: RUF012
+        **standard_component_specs.FileBasedExampleGenSpec.OUTPUTS,
+        executor.REJECTS_KEY: component_spec.ChannelParameter(type=RejectedRecords),
+    }
+
+
+class ImageExampleGen(component.FileBasedExampleGen):
+    """Ingests photos: one folder per class, or a listing.
+
+    Each photo becomes an Example with `image/encoded` (the file as it came), `image/format`, `image/height`,
+    `image/width`, `label`, `item_id` and the further columns of a listing. What cannot be used is a reject
+    with file and reason; in = out + rejects, or the run fails.
+    """
+
+    SPEC_CLASS = ImageExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
+
+    def __init__(
+        self,
+        input_base: str,
+        listing: str | None = None,
+        splits: Mapping[str, int] | Sequence[str] | None = None,
+        split_by: str = "item_id",
+        labels: Sequence[str] | None = None,
+        pattern: str = ANY_PHOTO,
+        max_reject_fraction: float = 0.05,
+        max_image_bytes: int = 20 * MIB,
+        max_image_pixels: int = 50_000_000,
+        shards: int = 4,
+        reports_dir: str | None = None,
+        range_config: range_config_pb2.RangeConfig | None = None,
+    ) -> None:
+        """Declare the ingest.
+
+        Args:
+            input_base: Folder of the photos: local, or any URL that TensorFlow reads.
+            listing: A .csv, .jsonl or .parquet file below `input_base`, with the columns `path` (relative to
+                the listing's folder), `label`, and `item_id` if items have ids; further columns become
+                features. None takes one folder per class.
+            splits: Names and weights of splits that a hash fills, such as `{"train": 4, "eval": 1}`; or the
+                names of the splits that the data brings (folders `input_base/<split>/<class>/`, or the values
+                of the listing's column `split`). None looks below `input_base` for the folders.
+            split_by: The column whose hash decides the split; records that share its value stay together.
+            labels: Allowed class names; None allows all.
+            pattern: Which files are photos, below `input_base` or each split's folder. Spans and versions
+                work as in stock TFX: `span-{SPAN}/*/*`; with a listing they go into its name.
+            max_reject_fraction: The run fails when more than this share of the entries is rejected.
+            max_image_bytes: Larger files are rejects.
+            max_image_pixels: Photos of more pixels (width times height) are rejects.
+            shards: Files per split. A worker holds one of them in memory.
+            reports_dir: Folder that keeps the rejects of a run that fails for them.
+            range_config: Which spans to take, as in stock TFX.
+
+        Raises:
+            ConfigError: A value is out of its range.
+            NoEntriesError: `splits` is None and there is no folder to look for them.
+            SplitsError: The splits do not fit the source.
+        """
+        settings = parse_config(
+            IngestSettings,
+            {
+                "layout": "listing" if listing else "folders",
+                "split_by": split_by,
+                "labels": None if labels is None else list(labels),
+                "max_reject_fraction": max_reject_fraction,
+                "max_image_bytes": max_image_bytes,
+                "max_image_pixels": max_image_pixels,
+                "shards": shards,
+                "reports_dir": reports_dir,
+            },
+            source="ImageExampleGen",
+        )
+        source = listing or pattern
+        if isinstance(splits, Mapping):
+            _check_weights(splits)
+            if not listing and split_by not in ("item_id", "label"):
+                raise SplitsError(
+                    f"split_by is {split_by!r}, and folders know no such column",
+                    "Take item_id, or give a listing that has the column.",
+                )
+            inputs = {"single_split": source}
+            output = _hashed(splits, split_by)
+        else:
+            inputs = {
+                name: source if listing else posixpath.join(name, source)
+                for name in _names(splits, listing, input_base)
+            }
+            output = example_gen_pb2.Output()
+        spec = ImageExampleGenSpec(
+            input_base=str(input_base),
+            input_config=example_gen_pb2.Input(
+                splits=[example_gen_pb2.Input.Split(name=name, pattern=path) for name, path in inputs.items()]
+            ),
+            output_config=output,
+            output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
+            output_file_format=example_gen_pb2.FILE_FORMAT_UNSPECIFIED,
+            range_config=range_config,
+            settings=settings.model_dump_json(),
+            examples=channel.Channel(type=standard_artifacts.Examples),
+            rejects=channel.Channel(type=RejectedRecords),
+        )
+        base_beam_component.BaseBeamComponent.__init__(self, spec=spec)
+
+
+def _names(splits: Sequence[str] | None, listing: str | None, input_base: str) -> list[str]:
+    if splits:
+        return list(splits)
+    if listing:
+        raise SplitsError(
+            f"listing {listing!r} needs to be told its splits",
+            "Give weights (splits={'train': 4, 'eval': 1}), or the names in its column 'split'.",
+        )
+    if not Path(input_base).is_dir():
+        raise NoEntriesError(str(input_base), "folders of splits", "no such folder")
+    names = given_splits(input_base)
+    if not names:
+        raise SplitsError(
+            f"{input_base} brings no splits of its own (no train/ with class folders)",
+            "Give weights, such as splits={'train': 4, 'eval': 1}.",
+        )
+    return names
+
+
+def _check_weights(splits: Mapping[str, int]) -> None:
+    wrong = [name for name, weight in splits.items() if not isinstance(weight, int) or weight < 1]
+    if not splits or wrong:
+        raise SplitsError(
+            f"the weight of split {wrong[0]!r} is {splits[wrong[0]]!r}" if wrong else "there are no splits",
+            "Give each split a whole number above 0, such as {'train': 4, 'eval': 1}.",
+        )
+
+
+def _hashed(splits: Mapping[str, int], split_by: str) -> example_gen_pb2.Output:
+    return example_gen_pb2.Output(
+        split_config=example_gen_pb2.SplitConfig(
+            splits=[
+                example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=weight)
+                for name, weight in splits.items()
+            ],
+            partition_feature_name=split_by,
+        )
+    )

@@ -1,0 +1,124 @@
+"""Reads a listing of photos, row by row: CSV, JSON Lines or Parquet."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from apache_beam.io.filesystems import FileSystems
+
+from mlplatform.components.image_example_gen.errors import ListingError
+
+PATH, LABEL, ITEM_ID, SPLIT = "path", "label", "item_id", "split"
+REQUIRED = (PATH, LABEL)
+LONGEST_CELL = 1 << 20  # characters; csv's own limit is 131,072
+
+Row = dict[str, Any]
+
+
+def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
+    """Yield each row with its number, from 1; a row that cannot be read is the text that says why.
+
+    Args:
+        listing: Local path or URL (any file system that Beam reads) that ends in .csv, .jsonl or .parquet;
+            the values of a CSV are text.
+
+    Raises:
+        ListingError: The file as a whole cannot be read.
+    """
+    reader = _READERS.get(PurePosixPath(listing).suffix.lower())
+    if reader is None:
+        raise ListingError(listing, "its name says neither CSV nor JSON Lines nor Parquet")
+    try:
+        with FileSystems.open(listing) as file:
+            yield from reader(file, listing)
+    except FileNotFoundError:
+        raise ListingError(listing, "there is no such file") from None
+    except UnicodeDecodeError as error:
+        problem = f"it is not UTF-8 (byte 0x{error.object[error.start]:02x}, {error.reason})"
+        raise ListingError(listing, problem) from None
+    except (OSError, csv.Error) as error:
+        raise ListingError(listing, f"cannot read it: {error}") from error
+
+
+def check_listing(listing: str, needed: tuple[str, ...]) -> int:
+    """Read a whole listing once; return its number of rows.
+
+    Args:
+        listing: See `read_listing`.
+        needed: Columns that its first readable row must have.
+
+    Raises:
+        ListingError: It cannot be read, has no rows, or lacks a needed column.
+    """
+    count, columns = 0, None
+    for _, row in read_listing(listing):
+        count += 1
+        if columns is None and isinstance(row, dict):
+            columns = list(row)
+            missing = [name for name in needed if name not in columns]
+            reserved = [name for name in columns if name.startswith("image/")]
+            if missing:
+                found = ", ".join(map(repr, columns)) or "none"
+                raise ListingError(
+                    listing, f"it lacks the column {' and '.join(map(repr, missing))}; it has {found}"
+                )
+            if reserved:
+                raise ListingError(
+                    listing, f"its column {reserved[0]!r} has a name that photos need themselves"
+                )
+    if not count:
+        raise ListingError(listing, "it has no rows")
+    return count
+
+
+def _read_csv(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
+    csv.field_size_limit(LONGEST_CELL)
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        rows = csv.reader(text)
+        header = next(rows, None)
+        if not header:
+            raise ListingError(listing, "it is empty")
+        twice = {name for name in header if header.count(name) > 1}
+        if twice:
+            raise ListingError(listing, f"it has the column {min(twice)!r} twice")
+        for number, cells in enumerate((cells for cells in rows if cells), start=1):
+            if len(cells) == len(header):
+                yield number, dict(zip(header, cells, strict=True))
+            else:
+                yield number, f"line {rows.line_num} has {len(cells)} cells, the header has {len(header)}"
+
+
+def _read_jsonl(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:  # noqa: ARG001
+    with io.TextIOWrapper(file, "utf-8-sig") as text:
+        for number, line in enumerate((line for line in text if line.strip()), start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield number, f"row {number} is not JSON: {error.msg} at column {error.colno}"
+                continue
+            yield number, row if isinstance(row, dict) else f"row {number} is no JSON object"
+
+
+def _read_parquet(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        number = 0
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=4096):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except pyarrow.ArrowException as error:
+        raise ListingError(listing, f"it is no Parquet file: {error}") from error
+
+
+_READERS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[int, Row | str]]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".parquet": _read_parquet,
+}

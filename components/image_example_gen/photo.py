@@ -1,0 +1,105 @@
+"""Looks at an encoded photo: what it is, or why it cannot be used. Needs Pillow alone."""
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+_FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
+_EXTENSIONS = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What an encoded photo is.
+
+    Attributes:
+        format: `jpeg`, `png` or `webp`.
+        height: Pixels.
+        width: Pixels.
+    """
+
+    format: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why bytes are not taken as a photo.
+
+    Attributes:
+        reason: One of the reason codes that `docs/how-to/ingest-images.md` lists.
+        detail: What was found.
+    """
+
+    reason: str
+    detail: str
+
+
+def look_at(encoded: bytes, *, max_pixels: int) -> Photo | Refusal:
+    """Decode a photo to its last row and say what it is.
+
+    Args:
+        encoded: The whole file.
+        max_pixels: Largest width times height.
+    """
+    if not encoded:
+        return Refusal("empty_file", "0 bytes")
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+            if image.format not in _FORMATS:
+                return Refusal("unsupported_format", f"{image.format}, not JPEG, PNG or WebP")
+            if width * height > max_pixels:
+                return Refusal("too_many_pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
+            image.draft("RGB", (1, 1))  # a JPEG is still read to its end, at an eighth of the size
+            image.load()
+            return Photo(_FORMATS[image.format], height, width)
+    except Image.DecompressionBombError as error:
+        return Refusal("too_many_pixels", str(error))
+    except UnidentifiedImageError:
+        return _not_identified(encoded)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = "truncated" if _is_cut(encoded) or "truncated" in str(error).lower() else "damaged"
+        return Refusal(reason, str(error))
+
+
+def format_by_extension(path: str) -> str | None:
+    """Return the format that a file's name promises; None where it promises none that is read."""
+    return _EXTENSIONS.get(PurePosixPath(path).suffix.lower())
+
+
+def _not_identified(encoded: bytes) -> Refusal:
+    if _format_by_magic(encoded):
+        reason = "truncated" if _is_cut(encoded) else "damaged"
+        return Refusal(reason, f"{_format_by_magic(encoded)} without a readable header, {len(encoded)} bytes")
+    return Refusal("not_an_image", f"it begins with {encoded[:16]!r}")
+
+
+def _format_by_magic(encoded: bytes) -> str | None:
+    if encoded.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+        return "WebP"
+    return None
+
+
+def _is_cut(encoded: bytes) -> bool:
+    """Say whether the end that the format asks for is missing."""
+    kind = _format_by_magic(encoded)
+    if kind == "JPEG":
+        return b"\xff\xd9" not in encoded[-64:]
+    if kind == "PNG":
+        return b"IEND" not in encoded[-16:]
+    return kind == "WebP" and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)

@@ -1,0 +1,189 @@
+"""Fit a Keras model with checkpoints: killed at any moment, it goes on from the last one.
+
+A checkpoint is a folder that appears in one step. It holds every number of the training: weights, optimizer
+state, the best weights so far, history, and the place in the data (epoch and step), whose order is a function
+of the epoch, so a resumed training sees the same batches as one that was never stopped.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlplatform.progress import Task, track
+
+CHECKPOINT_EVERY_S = 120.0
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Batches of the next epoch that are done.
+        history: One entry per epoch: Keras's metric names to their values.
+        best_epoch: Epoch (from 0) of the best weights, -1 before there are any.
+        seconds: Time spent in fitting, over all processes.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+    def best(self, monitor: str) -> float:
+        """The monitored value of the best epoch; below any value before there is one."""
+        return self.history[self.best_epoch].get(monitor, -np.inf) if self.best_epoch >= 0 else -np.inf
+
+
+def fit(
+    model: keras.Model,
+    batches: Callable[[int], tf.data.Dataset],
+    validation: tf.data.Dataset | None,
+    *,
+    epochs: int,
+    steps: int,
+    folder: Path,
+    logs: Path,
+    description: str,
+    patience: int = 0,
+    class_weights: Mapping[int, float] | None = None,
+    monitor: str = "val_accuracy",
+) -> Progress:
+    """Fit `model`, starting from what `folder` holds of the same fit; leaves the best weights in the model.
+
+    Args:
+        model: A compiled Keras model; its weights are the start where `folder` holds nothing.
+        batches: Epoch number (from 0) to the batches of that epoch, always the same for the same number.
+        validation: Batches to judge each epoch by; without them the last weights are the best.
+        epochs: How many passes, at most.
+        steps: Batches per epoch, for the progress line.
+        folder: Where checkpoints are kept.
+        logs: Folder of TensorBoard logs.
+        description: What the progress line says.
+        patience: Epochs without a better `monitor` before the fit ends; 0 for never.
+        class_weights: Class number to the weight of its photos.
+        monitor: Name of the metric to judge epochs by; higher is better.
+    """
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = _Checkpoints(folder, model)
+    progress = checkpoints.restore()
+    writers = {name: tf.summary.create_file_writer(str(logs / name)) for name in ("train", "validation")}
+    with track(description, total=epochs * steps, unit="batches") as bar:
+        bar.advance(progress.epoch * steps + progress.step)
+        while progress.epoch < epochs and not _is_over(progress, patience):
+            epoch = progress.epoch
+            started, spent = time.monotonic(), progress.seconds
+            history = model.fit(
+                batches(epoch).skip(progress.step),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                validation_data=validation,
+                class_weight=dict(class_weights) if class_weights else None,
+                callbacks=[_Steps(bar, progress, checkpoints)],
+                verbose=0,
+            ).history
+            figures = {name: float(values[-1]) for name, values in history.items()}
+            progress.history.append(figures)
+            is_best = validation is None or figures[monitor] > progress.best(monitor)
+            if is_best:
+                progress.best_epoch = epoch
+            progress.epoch, progress.step = epoch + 1, 0
+            progress.seconds = spent + time.monotonic() - started
+            checkpoints.save(progress, is_best=is_best)
+            _log(writers, epoch, figures)
+            bar.note = f"{monitor} {figures.get(monitor, math.nan):.3f}"
+    checkpoints.load_best()
+    return progress
+
+
+class _Steps(keras.callbacks.Callback):
+    """Shows each batch, and keeps a checkpoint within long epochs."""
+
+    def __init__(self, bar: Task, progress: Progress, checkpoints: "_Checkpoints") -> None:
+        super().__init__()
+        self._bar, self._progress, self._checkpoints = bar, progress, checkpoints
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._progress.step += 1
+        self._bar.advance(1)
+        if time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S:
+            self._checkpoints.save(self._progress, is_best=False)
+            self._saved_at = time.monotonic()
+
+
+class _Checkpoints:
+    """The newest checkpoint of one fit, as the folder `checkpoint-<epoch>-<step>`."""
+
+    def __init__(self, folder: Path, model: keras.Model) -> None:
+        self._folder, self._model = folder, model
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def restore(self) -> Progress:
+        """Set the model to the newest checkpoint and return its progress; a new one where there is none."""
+        found = self._found()
+        if not found:
+            return Progress()
+        _set(self._variables(), found[-1] / "last.npz")
+        return Progress(**json.loads((found[-1] / "progress.json").read_text("utf-8")))
+
+    def save(self, progress: Progress, *, is_best: bool) -> None:
+        """Write a checkpoint and remove the one before."""
+        older = self._found()
+        partial = self._folder / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        np.savez(partial / "last.npz", *[np.asarray(value) for value in self._variables()])
+        if is_best:
+            np.savez(partial / "best.npz", *[np.asarray(value) for value in self._model.variables])
+        elif older and (older[-1] / "best.npz").exists():
+            os.link(older[-1] / "best.npz", partial / "best.npz")
+        (partial / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
+        target = self._folder / f"checkpoint-{progress.epoch:06d}-{progress.step:09d}"
+        partial.rename(target)
+        for checkpoint in older:
+            if checkpoint != target:
+                shutil.rmtree(checkpoint)
+
+    def load_best(self) -> None:
+        """Set the model to its best weights."""
+        found = self._found()
+        if found and (found[-1] / "best.npz").exists():
+            _set(self._model.variables, found[-1] / "best.npz")
+
+    def _found(self) -> list[Path]:
+        return sorted(self._folder.glob("checkpoint-*"))
+
+    def _variables(self) -> list[Any]:
+        return [*self._model.variables, *self._model.optimizer.variables]
+
+
+def _set(variables: Sequence[Any], file: Path) -> None:
+    with np.load(file) as arrays:
+        for variable, name in zip(variables, arrays.files, strict=True):
+            variable.assign(arrays[name])
+
+
+def _is_over(progress: Progress, patience: int) -> bool:
+    return patience > 0 and progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= patience
+
+
+def _log(writers: Mapping[str, Any], epoch: int, figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+        kind = "validation" if name.startswith("val_") else "train"
+        with writers[kind].as_default(step=epoch):
+            tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value)
+    for writer in writers.values():
+        writer.flush()

@@ -1,0 +1,118 @@
+"""Run a model's training code so that it can be killed at any time and goes on where it was."""
+
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import mlplatform
+from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError, TrainingInProgressError
+from mlplatform.components.model_trainer.task import TrainingTask
+
+RunFunction = Callable[[TrainingTask], object]
+
+
+def train(
+    run_fn: str,
+    *,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
+    hyperparameters: Mapping[str, Any],
+    work_root: Path,
+    model_dir: Path,
+    run_dir: Path,
+    schema_file: Path | None = None,
+    transform_dir: Path | None = None,
+    base_model_dir: Path | None = None,
+) -> None:
+    """Call the model's training code and see that it wrote a model.
+
+    Args:
+        run_fn: Import path of a function that takes a `TrainingTask`.
+        train_files: TFRecord files to train on.
+        eval_files: TFRecord files to watch the training with.
+        hyperparameters: The model's own settings; JSON values.
+        work_root: Unfinished trainings lie here, each in a folder named by its inputs and hyperparameters.
+        model_dir: Where the SavedModel goes.
+        run_dir: Where history and logs go.
+        schema_file: Schema of the Examples.
+        transform_dir: Transform's output.
+        base_model_dir: SavedModel to start from.
+
+    Raises:
+        RunFunctionError: `run_fn` leads to no function.
+        TrainingInProgressError: Another process is at the same training.
+        NoModelError: The training code wrote no model.
+    """
+    function = find_function(run_fn)
+    inputs = [*train_files, "", *eval_files, *map(str, (schema_file, transform_dir, base_model_dir))]
+    work_dir = work_root / training_key(run_fn, inputs, hyperparameters)
+    with _held(work_dir):
+        logs = work_dir / "run"
+        logs.mkdir(exist_ok=True)
+        task = TrainingTask(
+            train_files=tuple(train_files),
+            eval_files=tuple(eval_files),
+            hyperparameters=hyperparameters,
+            work_dir=work_dir,
+            model_dir=model_dir,
+            run_dir=logs,
+            schema_file=schema_file,
+            transform_dir=transform_dir,
+            base_model_dir=base_model_dir,
+        )
+        function(task)
+        if not (model_dir / "saved_model.pb").is_file():
+            raise NoModelError(run_fn, str(model_dir))
+        (logs / "hyperparameters.json").write_text(json.dumps(dict(hyperparameters), indent=2), "utf-8")
+        shutil.copytree(logs, run_dir, dirs_exist_ok=True)
+        shutil.rmtree(work_dir)
+
+
+def find_function(path: str) -> RunFunction:
+    """Return the function that `package.module:function` names.
+
+    Raises:
+        RunFunctionError: There is none.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise RunFunctionError(path, "it is not 'package.module:function'")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise RunFunctionError(path, f"there is no module {error.name!r}") from error
+        raise
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise RunFunctionError(path, f"module {module_name!r} has no function {name!r}")
+    return cast(RunFunction, function)
+
+
+def training_key(run_fn: str, inputs: Sequence[str], hyperparameters: Mapping[str, Any]) -> str:
+    """Return the name of a training: equal for equal code, files, hyperparameters and library version."""
+    sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in inputs]
+    facts = [mlplatform.__version__, run_fn, list(inputs), sizes, dict(hyperparameters)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _held(work_dir: Path) -> Iterator[None]:
+    """Hold the folder against other processes; a killed process lets go by itself."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work_dir / ".lock", os.O_CREAT | os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingInProgressError(str(work_dir)) from error
+        yield
+    finally:
+        os.close(descriptor)

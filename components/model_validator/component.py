@@ -1,0 +1,86 @@
+"""`ModelValidator`: what it takes and gives."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import channel, component_spec, standard_artifacts
+
+from mlplatform.components.model_validator import executor
+
+
+class ModelValidatorSpec(component_spec.ComponentSpec):
+    """Interface of `ModelValidator`."""
+
+    PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
+        "eval_splits": component_spec.ExecutionParameter(type=str),
+        "thresholds": component_spec.ExecutionParameter(type=str),
+        "budget": component_spec.ExecutionParameter(type=str),
+        "models_dir": component_spec.ExecutionParameter(type=str, optional=True),
+        "model_name": component_spec.ExecutionParameter(type=str, optional=True),
+        "reports_dir": component_spec.ExecutionParameter(type=str, optional=True),
+    }
+    INPUTS = {  # noqa: RUF012
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+    }
+
+
+class ModelValidator(base_component.BaseComponent):
+    """Blesses an image classifier that is good enough and safe to serve; else fails the run, saying why.
+
+    Safe to serve: loaded in a process of its own on CPU, it answers real and odd requests alike through all
+    signatures and as in its training, refuses broken ones, and stays within the budget. Good enough: its
+    accuracies on the evaluation splits reach the thresholds and do not fall behind the baseline's.
+    """
+
+    SPEC_CLASS = ModelValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self,
+        model: channel.BaseChannel,
+        examples: channel.BaseChannel,
+        eval_splits: Sequence[str] = ("eval",),
+        thresholds: Mapping[str, float] | None = None,
+        budget: Mapping[str, float] | None = None,
+        baseline_model: channel.BaseChannel | None = None,
+        models_dir: str | None = None,
+        model_name: str | None = None,
+        reports_dir: str | None = None,
+    ) -> None:
+        """Declare the validation.
+
+        Args:
+            model: Model, a SavedModel with the signatures of an image model.
+            examples: Examples to judge it on.
+            eval_splits: Their splits.
+            thresholds: What the model must reach: keys of `settings.Thresholds`.
+            budget: What it may cost: keys of `settings.Budget`.
+            baseline_model: Model to compare with; default: the newest pushed version.
+            models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
+            model_name: The model's name there.
+            reports_dir: Folder that keeps the report also when the model is rejected.
+        """
+        super().__init__(
+            spec=ModelValidatorSpec(
+                model=model,
+                examples=examples,
+                baseline_model=baseline_model,
+                eval_splits=json.dumps(list(eval_splits)),
+                thresholds=json.dumps(dict(thresholds or {}), sort_keys=True),
+                budget=json.dumps(dict(budget or {}), sort_keys=True),
+                models_dir=models_dir,
+                model_name=model_name,
+                reports_dir=reports_dir,
+                blessing=channel.Channel(type=standard_artifacts.ModelBlessing),
+                infra_blessing=channel.Channel(type=standard_artifacts.InfraBlessing),
+                evaluation=channel.Channel(type=standard_artifacts.ModelEvaluation),
+            )
+        )

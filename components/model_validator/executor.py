@@ -1,0 +1,78 @@
+"""Connects the judgement to TFX: artifacts to files, the verdict to blessings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from mlplatform.components.model_trainer.executor import split_files
+from mlplatform.components.model_validator.baseline import Baseline, pushed_model
+from mlplatform.components.model_validator.settings import Budget, Thresholds
+from mlplatform.config import parse_config
+
+# What TFX's Evaluator and InfraValidator write, and its Pusher reads
+# (tfx/components/evaluator/constants.py, whose import would load every component).
+_BLESSED, _INFRA_BLESSED = "BLESSED", "INFRA_BLESSED"
+_IS_BLESSED, _MODEL_URI, _MODEL_ID = "blessed", "current_model", "current_model_id"
+
+
+class Executor(base_executor.BaseExecutor):
+    """Judges a model, blesses it or fails the run."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        # Here, as TensorFlow Model Analysis is heavy and who composes a pipeline does not need it.
+        from mlplatform.components.model_validator.validate import validate_model
+
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        splits = json.loads(exec_properties["eval_splits"])
+        reports_dir = exec_properties.get("reports_dir")
+        verdict = validate_model(
+            _saved_model(model),
+            split_files(input_dict["examples"], splits),
+            splits=splits,
+            thresholds=parse_config(
+                Thresholds, json.loads(exec_properties["thresholds"]), source="ModelValidator's thresholds"
+            ),
+            budget=parse_config(
+                Budget, json.loads(exec_properties["budget"]), source="ModelValidator's budget"
+            ),
+            baseline=_baseline(input_dict, exec_properties),
+            output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
+            reports_dir=Path(reports_dir) if reports_dir else None,
+            title=exec_properties.get("model_name") or "model",
+        )
+        verdict.raise_if_rejected()
+        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
+        _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
+
+
+def _saved_model(model: types.Artifact) -> Path:
+    return Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
+
+
+def _baseline(
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
+) -> Baseline | None:
+    given = input_dict.get("baseline_model")
+    if given:
+        model = artifact_utils.get_single_instance(given)
+        return Baseline(_saved_model(model), f"the given baseline model ({model.uri})")
+    models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
+    folder = pushed_model(Path(models_dir), name) if models_dir and name else None
+    return Baseline(folder, f"version {folder.name} of {name}, pushed before") if folder else None
+
+
+def _bless(blessing: types.Artifact, file_name: str, model: types.Artifact) -> None:
+    io_utils.write_string_file(str(Path(blessing.uri) / file_name), "")
+    blessing.set_int_custom_property(_IS_BLESSED, 1)
+    blessing.set_string_custom_property(_MODEL_URI, model.uri)
+    blessing.set_int_custom_property(_MODEL_ID, model.id)

@@ -1,0 +1,158 @@
+"""Is a model safe to serve? Loads and asks it in a process of its own, under limits of time and memory."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tensorflow as tf
+
+from mlplatform.components.model_validator.settings import Budget
+from mlplatform.progress import track
+
+_PROBE = "mlplatform.components.model_validator.probe"
+LATENCY_RUNS = 200
+_POLL_S = 0.05
+_MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        passed: It is as it must be.
+        detail: What was found, where that says more.
+    """
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ServingCheck:
+    """What the process found.
+
+    Attributes:
+        findings: Every check, in the order they were made.
+        figures: `load_time_s`, `p50_latency_ms`, `p99_latency_ms`, `peak_memory_mb`, `model_size_mb`, as far
+            as they were measured.
+    """
+
+    findings: list[Finding]
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> list[str]:
+        """One sentence for each check that did not pass."""
+        return [
+            f"{finding.name}: {finding.detail or 'not passed'}"
+            for finding in self.findings
+            if not finding.passed
+        ]
+
+
+def check_serving(model_dir: Path, samples: Sequence[bytes], budget: Budget) -> ServingCheck:
+    """Ask the SavedModel real, odd and broken requests in a process that sees no GPU.
+
+    Args:
+        model_dir: The SavedModel.
+        samples: Serialized Examples with real photos, at least one.
+        budget: What the process may take; over time or memory it is killed.
+    """
+    size_mb = sum(f.stat().st_size for f in model_dir.rglob("*") if f.is_file()) / _MEGABYTE
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "samples.tfrecord"
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for sample in samples:
+                writer.write(sample)
+        with track("check that the model is safe to serve", unit="seconds"):
+            ended = _run(model_dir, file, Path(scratch), budget)
+    facts = ended.facts
+    findings = [_finding(fact, budget) for fact in facts if "check" in fact]
+    if ended.reason:
+        findings.append(Finding("the serving process", False, ended.reason))
+    figures: dict[str, float] = next((fact["figures"] for fact in facts if "figures" in fact), {})
+    figures["model_size_mb"] = size_mb
+    findings += _over_budget(figures, budget)
+    return ServingCheck(findings, figures)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    facts: list[dict[str, Any]]
+    reason: str  # why it did not come to its end; empty where it did
+
+
+def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget) -> _Ended:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    output, errors = scratch / "output", scratch / "errors"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = psutil.Popen(
+            [sys.executable, "-m", _PROBE, str(model_dir), str(samples), str(LATENCY_RUNS)],
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        killed = _watch(process, budget)
+    facts = [json.loads(line) for line in output.read_text("utf-8").splitlines() if line.startswith("{")]
+    if process.returncode == 0 and not killed:
+        return _Ended(facts, "")
+    doing = next((fact["doing"] for fact in reversed(facts) if "doing" in fact), "start")
+    last = errors.read_text("utf-8", "replace").strip().splitlines()
+    cause = killed or f"ended with code {process.returncode}: {last[-1][:300] if last else 'no message'}"
+    return _Ended(facts, f"{cause}, while it was to {doing}")
+
+
+def _watch(process: psutil.Popen, budget: Budget) -> str:
+    """Wait for the process; kill it when it takes more than the budget. Returns why it was killed."""
+    deadline = time.monotonic() + budget.time_limit_s
+    while process.poll() is None:
+        try:
+            memory_mb = process.memory_info().rss / _MEGABYTE
+        except psutil.NoSuchProcess:
+            break
+        reason = ""
+        if memory_mb > budget.peak_memory_mb:
+            reason = f"it took {memory_mb:.0f} MB of memory, more than {budget.peak_memory_mb:.0f} MB"
+        elif time.monotonic() > deadline:
+            reason = f"it took more than {budget.time_limit_s:g} s"
+        if reason:
+            process.kill()
+            process.wait()
+            return reason
+        time.sleep(_POLL_S)
+    process.wait()
+    return ""
+
+
+def _finding(fact: dict[str, Any], budget: Budget) -> Finding:
+    if "difference" not in fact:
+        return Finding(fact["check"], fact["passed"], fact["detail"])
+    difference = fact["difference"]
+    detail = f"scores differ by up to {difference:.2g}"
+    return Finding(fact["check"], difference <= budget.score_tolerance, detail)
+
+
+def _over_budget(figures: dict[str, float], budget: Budget) -> list[Finding]:
+    limits = {
+        "load_time_s": budget.load_time_s,
+        "p99_latency_ms": budget.p99_latency_ms,
+        "peak_memory_mb": budget.peak_memory_mb,
+        "model_size_mb": budget.model_size_mb,
+    }
+    return [
+        Finding(f"budget: {name}", figures[name] <= limit, f"{figures[name]:.4g}, allowed {limit:.4g}")
+        for name, limit in limits.items()
+        if name in figures
+    ]

@@ -1,0 +1,36 @@
+"""What a model must reach, and what it may cost."""
+
+from pydantic import Field
+
+from mlplatform.config import Config
+
+
+class Thresholds(Config):
+    """Quality on the evaluation splits; shares are 0 to 1."""
+
+    # Shares of photos whose class is the first, among the first three, among the first five answers.
+    top_1: float = Field(default=0.0, ge=0, le=1)
+    top_3: float = Field(default=0.0, ge=0, le=1)
+    top_5: float = Field(default=0.0, ge=0, le=1)
+    # Lowest share of a class's photos that are answered right, for classes with at least min_support photos.
+    per_class_recall: float = Field(default=0.0, ge=0, le=1)
+    min_support: int = Field(default=20, ge=1)
+    # How far top-1 may fall below the baseline model's on the same photos.
+    max_top_1_drop: float = Field(default=0.02, ge=0, le=1)
+
+
+class Budget(Config):
+    """Cost of the exported model in a process of its own, on CPU."""
+
+    # 99th percentile of single-photo requests with image bytes.
+    p99_latency_ms: float = Field(default=500.0, gt=0)
+    # Loading the SavedModel, without the start of Python and TensorFlow.
+    load_time_s: float = Field(default=60.0, gt=0)
+    # Largest resident memory of the whole process, TensorFlow included.
+    peak_memory_mb: float = Field(default=2000.0, gt=0)
+    # Files of the SavedModel.
+    model_size_mb: float = Field(default=500.0, gt=0)
+    # Largest difference of a score between the exported model and its training, and between signatures.
+    score_tolerance: float = Field(default=1e-3, gt=0)
+    # The whole check.
+    time_limit_s: float = Field(default=300.0, gt=0)

@@ -1,0 +1,1 @@
+"""Push a validated model to where servers read it, and see it serving."""

@@ -1,0 +1,86 @@
+"""`ServingPusher`: what it takes and gives."""
+
+import json
+from collections.abc import Sequence
+
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import channel, component_spec, standard_artifacts
+
+from mlplatform.artifacts import DatasetVersion
+from mlplatform.components.serving_pusher import executor
+
+
+class ServingPusherSpec(component_spec.ComponentSpec):
+    """Interface of `ServingPusher`."""
+
+    PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
+        "models_dir": component_spec.ExecutionParameter(type=str),
+        "model_name": component_spec.ExecutionParameter(type=str),
+        "servers": component_spec.ExecutionParameter(type=str),
+        "timeout_s": component_spec.ExecutionParameter(type=float),
+        "keep": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {  # noqa: RUF012
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
+        "infra_blessing": component_spec.ChannelParameter(
+            type=standard_artifacts.InfraBlessing, optional=True
+        ),
+        "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
+    }
+    OUTPUTS = {  # noqa: RUF012
+        "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
+    }
+
+
+class ServingPusher(base_component.BaseComponent):
+    """Pushes a blessed model to `<models_dir>/<model_name>/<version>/` and sees it serving.
+
+    The version becomes visible in one step, checked by digest. With `servers`, the push is done only when
+    each of them has the version AVAILABLE and answers the requests that the model carries for its own
+    warm-up; when one cannot, the push is rolled back and the run fails. A model that a blessing refuses fails
+    the run with `NotBlessedError`, and the servers keep what they have.
+    """
+
+    SPEC_CLASS = ServingPusherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self,
+        model: channel.BaseChannel,
+        models_dir: str,
+        model_name: str,
+        blessing: channel.BaseChannel | None = None,
+        infra_blessing: channel.BaseChannel | None = None,
+        dataset: channel.BaseChannel | None = None,
+        servers: Sequence[str] = (),
+        timeout_s: float = 60.0,
+        keep: int = 0,
+    ) -> None:
+        """Declare the push.
+
+        Args:
+            model: Model, a SavedModel as a trainer exports it.
+            models_dir: Folder of all pushed models; `<models_dir>/<model_name>` is a server's base path.
+            model_name: The model's name.
+            blessing: ModelBlessing; without it the quality of the model is not asked for.
+            infra_blessing: InfraBlessing; without it its safety is not asked for.
+            dataset: DatasetVersion that the model was trained on, for the ledger.
+            servers: gRPC addresses (HOST:PORT) of servers that must serve the version.
+            timeout_s: Seconds that a server has to load the version.
+            keep: How many of the newest versions stay (labelled ones always do); 0 keeps all.
+        """
+        super().__init__(
+            spec=ServingPusherSpec(
+                model=model,
+                blessing=blessing,
+                infra_blessing=infra_blessing,
+                dataset=dataset,
+                models_dir=str(models_dir),
+                model_name=model_name,
+                servers=json.dumps(list(servers)),
+                timeout_s=float(timeout_s),
+                keep=int(keep),
+                pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
+            )
+        )

@@ -1,0 +1,84 @@
+"""Connects the push to TFX: reads the blessings, pushes, says where the model went."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from mlplatform.components.dataset_versioner.versioning import VERSION_FILE
+from mlplatform.components.serving_pusher.errors import NotBlessedError
+from mlplatform.components.serving_pusher.push import push_and_confirm
+from mlplatform.datasets import DatasetStore
+from mlplatform.registry import ModelStore, ModelVersion
+
+
+class Executor(base_executor.BaseExecutor):
+    """Pushes the model if its blessings say yes."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        name = exec_properties["model_name"]
+        refused = [
+            gate
+            for gate in ("blessing", "infra_blessing")
+            if input_dict.get(gate) and not _is_blessed(artifact_utils.get_single_instance(input_dict[gate]))
+        ]
+        if refused:
+            raise NotBlessedError(name, refused)
+
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        model_dir = Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
+        pushed = push_and_confirm(
+            model_dir,
+            ModelStore(Path(exec_properties["models_dir"])),
+            name,
+            servers=json.loads(exec_properties["servers"]),
+            timeout_s=exec_properties["timeout_s"],
+            keep=exec_properties["keep"],
+            why=f"pipeline {self._context.pipeline_info.id}"
+            if self._context and self._context.pipeline_info
+            else "",
+            run=(self._context.pipeline_run_id or "") if self._context else "",
+            dataset=_dataset_version(input_dict),
+        )
+        if pushed.is_new and input_dict.get("dataset"):
+            _note_use(artifact_utils.get_single_instance(input_dict["dataset"]), name, pushed.version)
+        artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        artifact.set_int_custom_property("pushed", 1)
+        artifact.set_string_custom_property("pushed_destination", str(pushed.version.path))
+        artifact.set_string_custom_property("pushed_version", str(pushed.version.version))
+        facts = {
+            "model": name,
+            "version": pushed.version.version,
+            "path": str(pushed.version.path),
+            "is_new": pushed.is_new,
+            "confirmed_by": list(pushed.confirmed_by),
+        }
+        io_utils.write_string_file(str(Path(artifact.uri) / "pushed.json"), json.dumps(facts, indent=2))
+
+
+def _is_blessed(blessing: types.Artifact) -> bool:
+    # Both blessings say it so (tfx.components.util.model_utils, which loads every stock component).
+    return bool(blessing.get_int_custom_property("blessed") == 1)
+
+
+def _note_use(dataset: types.Artifact, name: str, pushed: ModelVersion) -> None:
+    """Let `mlplatform datasets blame` and `forget` name this push."""
+    facts = json.loads((Path(dataset.uri) / VERSION_FILE).read_text("utf-8"))
+    store = DatasetStore(facts["store"])
+    store.record_use(facts["dataset"], facts["version"], "push", f"{name}@{pushed.version}", str(pushed.path))
+
+
+def _dataset_version(input_dict: dict[str, list[types.Artifact]]) -> str:
+    if not input_dict.get("dataset"):
+        return ""
+    dataset = artifact_utils.get_single_instance(input_dict["dataset"])
+    return f"{dataset.dataset}@{dataset.version}"

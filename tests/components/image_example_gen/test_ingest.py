@@ -1,0 +1,365 @@
+"""Photos in, Examples and rejects out; in = out + rejects."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplatform.errors import GateError, UsageError
+
+Ingest = Any  # conftest.Ingest
+RunIngest = Callable[..., Ingest]
+Listed = Callable[..., Path]
+HASHED = {"train": 2, "eval": 1}
+
+
+def test_class_folders_become_examples(shop: Path, ingest: RunIngest) -> None:
+    done = ingest(input_base=str(shop), splits=HASHED)
+    examples = [example for split in done.examples.values() for example in split]
+    assert {example["item_id"].decode() for example in examples} == {
+        f"{label}/{number}.jpg" for label in ("hat", "shoe") for number in range(6)
+    }
+    for example in examples:
+        path = shop / example["item_id"].decode()
+        assert example["image/encoded"] == path.read_bytes()
+        assert example["image/format"] == b"jpeg"
+        assert (example["image/height"], example["image/width"]) == (16, 24)
+        assert example["label"].decode() == path.parent.name
+    assert done.summary == {
+        "entries": 12,
+        "accepted": {split: len(done.examples[split]) for split in HASHED},
+        "rejected": {},
+        "warnings": {},
+    }
+
+
+def test_the_same_photos_give_the_same_bytes(shop: Path, ingest: RunIngest) -> None:
+    first, second = (ingest(input_base=str(shop), splits=HASHED) for _ in range(2))
+    files = sorted(path.relative_to(first.folder) for path in (first.folder / "examples").rglob("*-of-*"))
+    assert len(files) == 8
+    assert all((first.folder / file).read_bytes() == (second.folder / file).read_bytes() for file in files)
+
+
+def test_names_may_hold_what_patterns_are_made_of(
+    tmp_path: Path, ingest: RunIngest, make_photo: Callable[..., bytes]
+) -> None:
+    label = "t-shirt [men] *new* ü"
+    folder = tmp_path / "shop [2026]?" / label
+    folder.mkdir(parents=True)
+    for number in range(6):
+        (folder / f"a [{number}].jpg").write_bytes(make_photo(seed=number))
+    done = ingest(input_base=str(folder.parent), splits={"train": 1, "eval": 1})
+    assert {e["label"].decode() for split in done.examples.values() for e in split} == {label}
+    assert done.summary["entries"] == 6
+
+
+def test_given_splits_are_respected(shop: Path, ingest: RunIngest, tmp_path: Path) -> None:
+    base = tmp_path / "divided"
+    for split in ("train", "validation", "test"):
+        shutil.copytree(shop, base / split)
+    done = ingest(input_base=str(base))
+    assert {split: len(examples) for split, examples in done.examples.items()} == {
+        "train": 12, "test": 12, "validation": 12,
+    }  # fmt: skip
+    assert all(item.startswith("validation/") for item in done.ids("validation"))
+    chosen = ingest(input_base=str(base), splits=["train", "validation"])
+    assert list(chosen.examples) == ["train", "validation"]
+
+
+def test_every_broken_photo_is_a_counted_reject(
+    shop: Path, ingest: RunIngest, make_photo: Callable[..., bytes]
+) -> None:
+    whole = make_photo(size=(80, 80))
+    (shop / "hat" / "cut.jpg").write_bytes(whole[:500])
+    (shop / "hat" / "text.jpg").write_text("not a photo")
+    (shop / "hat" / "empty.jpg").write_bytes(b"")
+    (shop / "hat" / "moving.gif").write_bytes(make_photo("GIF"))
+    (shop / "hat" / "huge.jpg").write_bytes(make_photo(size=(60, 60)))
+    (shop / "hat" / "heavy.png").write_bytes(make_photo("PNG", size=(50, 50)))
+    (shop / "hat" / "really-png.jpg").write_bytes(make_photo("PNG"))
+    (shop / "hat" / "folder.jpg").mkdir()
+    (shop / "hat" / ".DS_Store").write_bytes(b"left by a file manager")
+    (shop / "unsold").mkdir()
+    done = ingest(
+        input_base=str(shop),
+        splits=HASHED,
+        max_reject_fraction=0.5,
+        max_image_pixels=3000,
+        max_image_bytes=6000,
+    )
+    assert done.rejects == {
+        "hat/cut.jpg": "truncated",
+        "hat/text.jpg": "not_an_image",
+        "hat/empty.jpg": "empty_file",
+        "hat/moving.gif": "unsupported_format",
+        "hat/huge.jpg": "too_many_pixels",
+        "hat/heavy.png": "file_too_large",
+        "hat/folder.jpg": "not_a_file",
+        "unsold": "empty_class_folder",
+    }
+    assert done.warnings == {"hat/really-png.jpg": "wrong_extension"}
+    assert done.summary["entries"] == 12 + 8 + 1
+    assert sum(done.summary["accepted"].values()) == 13
+    kept = {e["item_id"]: e for split in done.examples.values() for e in split}
+    assert kept[b"hat/really-png.jpg"]["image/format"] == b"png"
+
+
+def test_a_listing_brings_labels_ids_and_columns(listed: Listed, ingest: RunIngest) -> None:
+    base = listed([(f"p/{n}.jpg", "hat" if n % 2 else "shoe", f"i{n}", f"s{n % 3}") for n in range(12)])
+    done = ingest(input_base=str(base), listing="listing.csv", splits=HASHED)
+    examples = {e["item_id"]: e for split in done.examples.values() for e in split}
+    assert len(examples) == 12
+    assert examples[b"i7"]["label"] == b"hat"
+    assert examples[b"i7"]["seller_id"] == b"s1"
+    assert examples[b"i7"]["image/encoded"] == (base / "p" / "7.jpg").read_bytes()
+    assert "path" not in examples[b"i7"]
+
+
+def test_a_column_can_keep_records_together(listed: Listed, ingest: RunIngest) -> None:
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", f"s{n % 8}") for n in range(40)])
+    done = ingest(input_base=str(base), listing="listing.csv", splits=HASHED, split_by="seller_id")
+    train, evaluation = ({e["seller_id"] for e in done.examples[split]} for split in ("train", "eval"))
+    assert train
+    assert evaluation
+    assert train.isdisjoint(evaluation)
+
+
+def test_every_broken_row_is_a_counted_reject(listed: Listed, ingest: RunIngest) -> None:
+    good = [(f"{n}.jpg", "hat", f"good{n}", "s") for n in range(10)]
+    base = listed(
+        [
+            *good,
+            ("gone.jpg", "hat", "a", "s"),
+            ("again.jpg", "hat", "good3", "s"),
+            ("strange.jpg", "submarine", "b", "s"),
+            ("nameless.jpg", "", "c", "s"),
+            ("", "hat", "d", "s"),
+            ("../listed/1.jpg", "hat", "e", "s"),
+            ("/etc/hostname", "hat", "f", "s"),
+            ("keyless.jpg", "hat", "g", ""),
+        ],
+        without=("gone.jpg",),
+    )
+    with (base / "listing.csv").open("a") as listing:
+        listing.write("too,few\n")
+    done = ingest(
+        input_base=str(base),
+        listing="listing.csv",
+        splits=HASHED,
+        labels=["hat", "shoe"],
+        max_reject_fraction=0.6,
+    )
+    rejects = [
+        json.loads(line) for line in (done.folder / "rejects" / "rejects.jsonl").read_text().splitlines()
+    ]
+    assert sorted((r["path"], r["reason"]) for r in rejects) == [
+        ("", "malformed_row"),
+        ("", "missing_path"),
+        ("../listed/1.jpg", "outside_of_source"),
+        ("/etc/hostname", "outside_of_source"),
+        ("again.jpg", "duplicate_item_id"),
+        ("gone.jpg", "missing_file"),
+        ("nameless.jpg", "missing_label"),
+        ("strange.jpg", "unknown_label"),
+    ]
+    assert {r["item_id"] for r in rejects if r["reason"] == "duplicate_item_id"} == {"good3"}
+    accepted = {item for split in done.examples for item in done.ids(split)}
+    assert accepted == {*(f"good{n}" for n in range(10)), "g"}
+
+
+def test_an_empty_split_column_is_a_reject(listed: Listed, ingest: RunIngest) -> None:
+    rows = [(f"{n}.jpg", "hat", f"i{n}", f"s{n}") for n in range(20)]
+    base = listed([*rows, ("x.jpg", "hat", "x", "")])
+    done = ingest(input_base=str(base), listing="listing.csv", splits=HASHED, split_by="seller_id")
+    assert done.rejects == {"x.jpg": "missing_split_key"}
+
+
+def test_a_listing_may_be_json_lines_or_parquet(listed: Listed, ingest: RunIngest, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(9)])
+    rows = [
+        {
+            "path": f"{n}.jpg",
+            "label": "hat",
+            "item_id": n,
+            "price": 1.5 * n,
+            "stock": n,
+            "new": n > 3,
+            "tags": ["a", "b"],
+        }
+        for n in range(9)
+    ]
+    (base / "listing.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n[1]\n{broken\n")
+    parquet.write_table(pa.Table.from_pylist(rows), base / "listing.parquet")
+    for listing in ("listing.jsonl", "listing.parquet"):
+        done = ingest(input_base=str(base), listing=listing, splits=HASHED, max_reject_fraction=0.3)
+        examples = {e["item_id"]: e for split in done.examples.values() for e in split}
+        assert len(examples) == 9
+        five = examples[b"5"]
+        assert (five["price"], five["stock"], five["new"], five["tags"]) == (7.5, 5, 1, [b"a", b"b"])
+        assert done.summary["rejected"] == ({"malformed_row": 2} if listing == "listing.jsonl" else {})
+
+
+def test_a_listing_may_bring_its_splits(
+    tmp_path: Path, ingest: RunIngest, make_photo: Callable[..., bytes]
+) -> None:
+    lines = ["path,label,split"]
+    for number, split in enumerate(["train"] * 4 + ["eval"] * 2 + ["holdout", ""]):
+        (tmp_path / f"{number}.jpg").write_bytes(make_photo(seed=number))
+        lines.append(f"{number}.jpg,hat,{split}")
+    (tmp_path / "items.csv").write_text("\n".join(lines))
+    done = ingest(
+        input_base=str(tmp_path), listing="items.csv", splits=["train", "eval"], max_reject_fraction=0.3
+    )
+    assert [len(done.examples[split]) for split in ("train", "eval")] == [4, 2]
+    assert done.rejects == {"6.jpg": "unknown_split", "7.jpg": "unknown_split"}
+
+
+def test_too_many_rejects_stop_the_run_with_reasons_and_files(
+    shop: Path, ingest: RunIngest, tmp_path: Path
+) -> None:
+    for number in range(3):
+        (shop / "hat" / f"{number}.jpg").write_text("gone")
+    (shop / "shoe" / "1.jpg").write_bytes(b"")
+    with pytest.raises(GateError) as caught:
+        ingest(
+            input_base=str(shop),
+            splits=HASHED,
+            max_reject_fraction=0.3,
+            reports_dir=str(tmp_path / "reports"),
+        )
+    text = str(caught.value)
+    assert "4 of 12 entries" in text
+    assert "not_an_image (3), empty_file (1)" in text
+    assert "hat/0.jpg" in text
+    assert "shoe/1.jpg" in text
+    report = Path(text.rpartition("All of them: ")[2])
+    assert "hat/0.jpg" in report.read_text()
+    assert len((report.parent / "rejects.jsonl").read_text().splitlines()) == 4
+    verdict = json.loads((report.parent / "verdict.json").read_text())
+    assert verdict["accepted"] is False
+    assert verdict["summary"]["rejected"] == {"empty_file": 1, "not_an_image": 3}
+
+
+def test_nothing_but_rejects_stops_the_run_whatever_is_allowed(tmp_path: Path, ingest: RunIngest) -> None:
+    (tmp_path / "hat").mkdir()
+    with pytest.raises(GateError, match="empty_class_folder"):
+        ingest(input_base=str(tmp_path), splits=HASHED, max_reject_fraction=1.0)
+
+
+BAD_LISTINGS = {
+    "lacks a column": (
+        "a.csv",
+        b"path,category\n1.jpg,hat\n",
+        "lacks the column 'label'; it has 'path', 'category'",
+    ),
+    "no header": ("a.csv", b"", "it is empty"),
+    "no rows": ("a.csv", b"path,label\n", "it has no rows"),
+    "column twice": ("a.csv", b"path,label,label\n1.jpg,a,b\n", "the column 'label' twice"),
+    "reserved column": ("a.csv", b"path,label,image/width\n1.jpg,a,3\n", "'image/width'"),
+    "not UTF-8": ("a.csv", b"path,label\n\xe4.jpg,h\xfct\n", "not UTF-8"),
+    "unknown kind": ("a.xlsx", b"PK", "neither CSV nor JSON Lines nor Parquet"),
+    "not Parquet": ("a.parquet", b"path,label\n", "no Parquet file"),
+    "not JSON at all": ("a.jsonl", b"path,label\n1.jpg,hat\n", None),
+    "split column lacks": ("a.csv", b"path,label\n1.jpg,hat\n", "lacks the column 'seller_id'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LISTINGS)
+def test_a_bad_listing_is_one_clear_error(name: str, tmp_path: Path, ingest: RunIngest) -> None:
+    file, content, says = BAD_LISTINGS[name]
+    (tmp_path / file).write_bytes(content)
+    split_by = "seller_id" if name == "split column lacks" else "item_id"
+    if says is None:  # every row is a reject, so the gate says no
+        with pytest.raises(GateError, match="malformed_row"):
+            ingest(input_base=str(tmp_path), listing=file, splits=HASHED)
+        return
+    with pytest.raises(UsageError, match=says):
+        ingest(input_base=str(tmp_path), listing=file, splits=HASHED, split_by=split_by)
+
+
+BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
+    "no such folder": ({"input_base": "{tmp}/none", "splits": HASHED}, "no such folder"),
+    "no such folder, given splits": ({"input_base": "{tmp}/none"}, "no such folder"),
+    "a file": ({"input_base": "{tmp}/file", "splits": HASHED}, "a file of this name"),
+    "empty folder": ({"input_base": "{tmp}/empty", "splits": HASHED}, "no class folders"),
+    "no splits in it": ({"input_base": "{shop}"}, "brings no splits of its own"),
+    "no such listing": (
+        {"input_base": "{shop}", "listing": "x.csv", "splits": HASHED},
+        "there is no such file",
+    ),
+    "listing without splits": ({"input_base": "{shop}", "listing": "x.csv"}, "needs to be told its splits"),
+    "weight 0": ({"input_base": "{shop}", "splits": {"train": 0, "eval": 1}}, "weight of split 'train' is 0"),
+    "no split": ({"input_base": "{shop}", "splits": {}}, "there are no splits"),
+    "unknown split_by": (
+        {"input_base": "{shop}", "splits": HASHED, "split_by": "seller_id"},
+        "folders know no such",
+    ),
+    "fraction above 1": (
+        {"input_base": "{shop}", "splits": HASHED, "max_reject_fraction": 2},
+        "max_reject_fraction",
+    ),
+    "no label allowed": ({"input_base": "{shop}", "splits": HASHED, "labels": []}, "labels"),
+    "split stays empty": (
+        {"input_base": "{shop}", "splits": {"train": 100000, "eval": 1}},
+        "split 'eval' gets none",
+    ),
+    "no shards": ({"input_base": "{shop}", "splits": HASHED, "shards": 0}, "shards"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_source_that_cannot_be_meant_is_one_clear_error(
+    name: str, shop: Path, tmp_path: Path, ingest: RunIngest
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    arguments, says = BAD_SOURCES[name]
+    arguments = {**arguments, "input_base": arguments["input_base"].format(tmp=tmp_path, shop=shop)}
+    with pytest.raises(UsageError, match=says):
+        ingest(**arguments)
+
+
+PIPELINE = """
+import sys
+from tfx.orchestration import metadata, pipeline
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from mlplatform.components import ImageExampleGen
+
+base, root = sys.argv[1:]
+def run():
+    gen = ImageExampleGen(input_base=base, splits={"train": 2, "eval": 1}, pattern="span-{SPAN}/*/*")
+    LocalDagRunner().run(pipeline.Pipeline("p", root, components=[gen], enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(root + "/m.db")))
+"""
+CHANGES = """
+from pathlib import Path
+run(); run()
+Path(base, "span-2/hat/0.jpg").rename(Path(base, "span-2/shoe/moved.jpg")); run()
+"""
+
+
+@pytest.mark.e2e
+def test_under_the_stock_runner_spans_work_and_a_moved_photo_is_seen(shop: Path, tmp_path: Path) -> None:
+    base, root = tmp_path / "base", tmp_path / "root"
+    shutil.copytree(shop / "hat", base / "span-1" / "hat")
+    shutil.copytree(shop, base / "span-2")
+    done = subprocess.run(
+        [sys.executable, "-c", PIPELINE + CHANGES, str(base), str(root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = sorted((root / "ImageExampleGen" / "rejects").iterdir(), key=lambda path: int(path.name))
+    assert len(runs) == 2, "the second run is cached, the third is not"
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["entries"], sum(summary["accepted"].values())) == (12, 12)

@@ -1,0 +1,161 @@
+"""The training loop: stopped anywhere, it ends where an undisturbed one ends."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlplatform.components.model_trainer import fit as fit_module
+from mlplatform.components.model_trainer.fit import Progress, fit
+
+RANDOM = np.random.default_rng(0)
+POINTS = RANDOM.normal(size=(96, 4)).astype(np.float32)
+CLASSES = (POINTS[:, 0] + POINTS[:, 1] > 0).astype(np.int32)
+
+
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.2), keras.layers.Dense(2)]
+    )
+    network.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return network
+
+
+def batches(epoch: int) -> tf.data.Dataset:
+    order = np.random.default_rng(epoch).permutation(64)
+    return tf.data.Dataset.from_tensor_slices((POINTS[order], CLASSES[order])).batch(8)
+
+
+VALIDATION = tf.data.Dataset.from_tensor_slices((POINTS[64:], CLASSES[64:])).batch(16)
+
+
+def run(network: keras.Model, folder: Path, **changes: Any) -> Progress:
+    settings = {"batches": batches, "validation": VALIDATION, "epochs": 4, "steps": 8, **changes}
+    return fit(
+        network,
+        settings.pop("batches"),
+        settings.pop("validation"),
+        folder=folder / "checkpoints",
+        logs=folder / "logs",
+        description="fit",
+        **settings,
+    )
+
+
+def killed_in(epoch: int, step: int) -> Any:
+    """Return batches that end the process at a step of an epoch."""
+
+    def dying(number: int) -> tf.data.Dataset:
+        if number != epoch:
+            return batches(number)
+
+        def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for place, (points, classes) in enumerate(batches(number).as_numpy_iterator()):
+                if place == step:
+                    raise RuntimeError("killed here")
+                yield points, classes
+
+        signature = (tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None], tf.int32))
+        return tf.data.Dataset.from_generator(rows, output_signature=signature)
+
+    return dying
+
+
+@pytest.mark.parametrize("every_s", [0.0, 1e9], ids=["checkpoints within epochs", "checkpoints at their end"])
+def test_a_resumed_fit_ends_where_an_undisturbed_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float
+) -> None:
+    monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY_S", every_s)
+    undisturbed, resumed = model(), model()
+    expected = run(undisturbed, tmp_path / "one")
+
+    for epoch, step in ((1, 5), (3, 2)):
+        with pytest.raises((tf.errors.OpError, RuntimeError)):
+            run(resumed, tmp_path / "two", batches=killed_in(epoch, step))
+        resumed = model()  # the new process has nothing but the files
+    progress = run(resumed, tmp_path / "two")
+
+    assert progress.epoch == expected.epoch
+    assert progress.best_epoch == expected.best_epoch
+    for one, other in zip(undisturbed.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    values = [[epoch["val_loss"] for epoch in p.history] for p in (expected, progress)]
+    np.testing.assert_allclose(values[0], values[1], atol=1e-5)
+
+
+def test_a_finished_fit_is_not_done_again(tmp_path: Path) -> None:
+    first = model()
+    run(first, tmp_path)
+    second = model()
+
+    progress = run(second, tmp_path, batches=killed_in(0, 0))
+
+    assert progress.epoch == 4
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_it_ends_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    network = model()
+
+    progress = run(network, tmp_path, epochs=60, patience=3)
+
+    accuracies = [epoch["val_accuracy"] for epoch in progress.history]
+    assert len(accuracies) < 60
+    assert progress.best_epoch == int(np.argmax(accuracies))
+    assert len(accuracies) == progress.best_epoch + 4
+    found = (network.predict(POINTS[64:], verbose=0).argmax(axis=1) == CLASSES[64:]).mean()
+    assert found == pytest.approx(max(accuracies), abs=1e-6)
+
+
+def test_without_validation_the_last_weights_stay(tmp_path: Path) -> None:
+    progress = run(model(), tmp_path, validation=None, patience=1)
+
+    assert progress.epoch == 4
+    assert progress.best_epoch == 3
+
+
+def test_class_weights_move_the_answer(tmp_path: Path) -> None:
+    plain, weighted = model(), model()
+    run(plain, tmp_path / "plain")
+    run(weighted, tmp_path / "weighted", class_weights={0: 1.0, 1: 50.0})
+
+    def ones(network: keras.Model) -> int:
+        return int(network.predict(POINTS, verbose=0).argmax(axis=1).sum())
+
+    assert ones(weighted) > ones(plain)
+
+
+def test_tensorboard_reads_the_logs(tmp_path: Path) -> None:
+    run(model(), tmp_path)
+
+    for name in ("train", "validation"):
+        (file,) = (tmp_path / "logs" / name).iterdir()
+        tags = {
+            value.tag
+            for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+            for value in tf.compat.v1.Event.FromString(record).summary.value
+        }
+        assert tags == {"epoch_loss", "epoch_accuracy"}
+
+
+def test_a_torn_checkpoint_is_not_taken(tmp_path: Path) -> None:
+    network = model()
+    run(network, tmp_path, epochs=2)
+    torn = tmp_path / "checkpoints" / ".partial"
+    torn.mkdir()
+    (torn / "last.npz").write_bytes(b"half")
+
+    progress = run(model(), tmp_path, epochs=3)
+
+    assert progress.epoch == 3
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000003-000000000"]

@@ -1,0 +1,119 @@
+"""Safe to serve: a good model passes every check; each fault is caught and named."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
+from mlplatform.components.model_validator.settings import Budget
+from mlplatform.vision.exported import WARMUP_FILE
+from mlplatform.vision.signatures import ImageClassifier, export_image_classifier
+
+LABELS = ["blue", "green", "red"]
+
+
+@pytest.fixture(scope="module")
+def good_model(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good") / "model"
+    network = colours.colour_network(16, LABELS)
+    export_image_classifier(network, LABELS, 16, folder, samples=colours.examples(1))
+    return folder
+
+
+def failed(check: ServingCheck) -> set[str]:
+    return {finding.name for finding in check.findings if not finding.passed}
+
+
+def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
+    colours: ModuleType, good_model: Path
+) -> None:
+    budget = Budget(p99_latency_ms=1e-3, load_time_s=1e-3, model_size_mb=1e-3)
+
+    check = check_serving(good_model, colours.examples(2), budget)
+
+    assert failed(check) == {"budget: p99_latency_ms", "budget: load_time_s", "budget: model_size_mb"}
+    assert any(reason.endswith("allowed 0.001") for reason in check.reasons)
+    names = [finding.name for finding in check.findings]
+    assert sum(name.startswith("odd image") for name in names) == 12
+    assert sum(name.startswith("broken image") for name in names) == 6
+    assert "same answers: pixels now and in training" in names
+    assert 0 < check.figures["p50_latency_ms"] <= check.figures["p99_latency_ms"]
+    assert 0 < check.figures["peak_memory_mb"] < budget.peak_memory_mb
+
+
+@pytest.mark.parametrize(
+    ("budget", "cause"),
+    [
+        (Budget(peak_memory_mb=100), "MB of memory, more than 100 MB"),
+        (Budget(time_limit_s=0.5), "it took more than 0.5 s"),
+    ],
+)
+def test_a_process_over_its_limits_is_killed(
+    colours: ModuleType, good_model: Path, budget: Budget, cause: str
+) -> None:
+    check = check_serving(good_model, colours.examples(1), budget)
+
+    assert any(cause in reason for reason in check.reasons)
+
+
+class Faulty(ImageClassifier):
+    """A model with several faults: NaN for dark images, and an answer for broken ones."""
+
+    def _probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        is_dark = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True) < 5
+        return super()._probabilities(tf.where(is_dark, np.float32(np.nan), images))
+
+    def signatures(self) -> Any:
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def image_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            def read(encoded: tf.Tensor) -> tf.Tensor:
+                looks_like_jpeg = tf.strings.length(encoded) > 300
+                size = [self._image_size, self._image_size]
+                return tf.cond(
+                    looks_like_jpeg,
+                    lambda: tf.image.resize(tf.io.decode_jpeg(encoded, 3, try_recover_truncated=True), size),
+                    lambda: tf.zeros([*size, 3]),
+                )
+
+            return self._best(
+                self._probabilities(tf.map_fn(read, image_bytes, fn_output_signature=tf.float32))
+            )
+
+        return {**super().signatures(), "image_bytes": image_bytes.get_concrete_function()}
+
+
+def test_each_fault_is_named(colours: ModuleType, good_model: Path, tmp_path: Path) -> None:
+    labels_file = tmp_path / "labels.txt"
+    labels_file.write_text("".join(f"{label}\n" for label in LABELS))
+    network = colours.colour_network(16, LABELS)
+    network.layers[-1].set_weights([weight * 0.5 for weight in network.layers[-1].get_weights()])
+    model = Faulty(network, LABELS, 16, labels_file)
+    folder = tmp_path / "faulty"
+    tf.saved_model.save(model, str(folder), signatures=model.signatures())
+    (folder / WARMUP_FILE).parent.mkdir()
+    (folder / WARMUP_FILE).write_bytes((good_model / WARMUP_FILE).read_bytes())
+
+    check = check_serving(folder, colours.examples(1), Budget())
+
+    reasons = dict(reason.rsplit(": ", 1) for reason in check.reasons)
+    assert reasons["odd image: black"] == "scores are not finite"
+    assert reasons["broken image: text"] == "it got an answer instead of an error"
+    assert "broken image: half a JPEG" in reasons
+    for name in ("serving_default", "image_bytes", "pixels"):
+        assert "scores differ by up to" in reasons[f"same answers: {name} now and in training"]
+    assert "real photos, serving_default" not in failed(check)
+
+
+def test_a_model_without_the_signatures_is_told(colours: ModuleType, tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    network.export(tmp_path / "plain")
+
+    check = check_serving(tmp_path / "plain", colours.examples(1), Budget())
+
+    assert failed(check) == {"signatures"}
+    assert "missing: image_bytes, pixels" in check.reasons[0]
