@@ -1,0 +1,31 @@
+"""Options and output that several commands share."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from mlplatform.home import DEFAULT_ROOT, ROOT_VARIABLE
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def root_option(command: Command) -> Command:
+    """Add `--root DIR`: the folder that holds everything this machine keeps."""
+    return click.option(
+        "--root",
+        metavar="DIR",
+        default=None,
+        help=f"Root folder of runs, datasets and models [default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`: one JSON document on stdout, everything else on stderr."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def echo_json(document: object) -> None:
+    """Print `document` as the one JSON document on stdout."""
+    click.echo(json.dumps(document, indent=2, sort_keys=False, default=str))

@@ -1,0 +1,131 @@
+"""`mlplatform run`: run a pipeline."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlplatform.cli.options import echo_json, json_option, root_option
+from mlplatform.config_file import merged, read_yaml
+from mlplatform.errors import UsageError
+
+INTERRUPTED = 130  # what shells give for Ctrl-C
+
+
+class OverrideError(UsageError):
+    """A `--set` is not KEY=VALUE."""
+
+    def __init__(self, text: str, problem: str) -> None:
+        super().__init__(text, problem)
+        self.text, self.problem = text, problem
+
+    def __str__(self) -> str:
+        return f"--set {self.text!r}: {self.problem}; give KEY=VALUE, such as --set model.epochs=5"
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--data", metavar="PATH", default=None, help="The data that the pipeline ingests.")
+@root_option
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An argument of the pipeline (repeatable); dots reach into it, the value is YAML.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="A YAML file of such arguments; --set goes on top.",
+)
+@click.option("--from", "from_nodes", metavar="NODE", multiple=True, help="Run this node and those after it.")
+@click.option("--to", "to_nodes", metavar="NODE", multiple=True, help="Run this node and those before it.")
+@click.option("--only", "only_nodes", metavar="NODE", multiple=True, help="Run this node alone.")
+@click.option(
+    "--force", metavar="NODE", multiple=True, help="Run this node even if an earlier result is there."
+)
+@click.option(
+    "--parallelism",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Nodes at the same time [default: from cores and memory].",
+)
+@click.option("--runner", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["direct"]), default="direct", show_default=True, help="Beam's engine."
+)
+@json_option
+def run(
+    pipeline: str,
+    data: str | None,
+    root: str | None,
+    settings: tuple[str, ...],
+    config_file: Path | None,
+    from_nodes: tuple[str, ...],
+    to_nodes: tuple[str, ...],
+    only_nodes: tuple[str, ...],
+    force: tuple[str, ...],
+    parallelism: int | None,
+    runner: str,  # noqa: ARG001 - one choice so far
+    engine: str,  # noqa: ARG001 - one choice so far
+    as_json: bool,
+) -> None:
+    """Run PIPELINE: a packaged name, path/to/file.py[:function] or package.module:function.
+
+    A run that failed or was stopped goes on where it was: run the same command again.
+    """
+    from mlplatform.orchestration.local.errors import NodeFailedError
+    from mlplatform.orchestration.local.runner import LocalRunner
+
+    overrides = read_yaml(config_file) if config_file else {}
+    for text in settings:
+        overrides = merged(overrides, parse_override(text))
+    local = LocalRunner(root, parallelism=parallelism, force=force)
+    try:
+        record = local.run_reference(
+            pipeline,
+            data=data,
+            overrides=overrides,
+            from_nodes=from_nodes + only_nodes,
+            to_nodes=to_nodes + only_nodes,
+        )
+    except KeyboardInterrupt:
+        click.echo(
+            "mlplatform: stopped; run the same again to go on: finished nodes are taken as they are", err=True
+        )
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        failed = error if isinstance(error, NodeFailedError) else error.__cause__
+        if not isinstance(failed, NodeFailedError):
+            raise
+        click.echo(f"mlplatform: {failed}", err=True)
+        raise SystemExit(failed.exit_code) from error
+    if as_json:
+        echo_json(asdict(record))
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Return `a.b=VALUE` as `{"a": {"b": value}}`.
+
+    Raises:
+        OverrideError: It is not of this form.
+    """
+    import yaml
+
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise OverrideError(text, "there is no key and value")
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise OverrideError(text, f"the value is not YAML ({' '.join(str(error).split())})") from error
+    for part in reversed(parts):
+        parsed = {part: parsed}
+    return dict(parsed)

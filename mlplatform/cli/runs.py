@@ -1,0 +1,180 @@
+"""`mlplatform runs`: what ran, why, and what it printed. Reads plain JSON; imports no TFX."""
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from mlplatform.cli.options import echo_json, json_option, root_option
+from mlplatform.home import Home
+from mlplatform.orchestration.local.comparing import compare_runs
+from mlplatform.orchestration.local.display import aligned, memory, seconds
+from mlplatform.orchestration.local.key_changes import describe_change
+from mlplatform.orchestration.local.records import RunRecord, find_run, read_runs
+
+
+@click.group()
+def runs() -> None:
+    """Runs: list, show, compare, explain, read their logs.
+
+    RUN is a run's id, the beginning of one, or `latest`.
+    """
+
+
+@runs.command("list")
+@click.option("--pipeline", default=None, help="Only runs of this pipeline.")
+@click.option("--limit", default=20, show_default=True, help="At most this many, newest first; 0: all.")
+@root_option
+@json_option
+def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool) -> None:
+    """List runs, newest first."""
+    home = Home.at(root)
+    rows = []
+    for record in read_runs(home):
+        if pipeline is None or record.pipeline == pipeline:
+            rows.append(_summary(record))
+            if len(rows) == limit:
+                break
+    if as_json:
+        echo_json(rows)
+        return
+    if not rows:
+        click.echo(f"No run is recorded under {home.runs} yet.")
+        return
+    header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "failed")
+    lines = [
+        (
+            row["run_id"],
+            row["pipeline"],
+            row["started_at"],
+            row["state"],
+            seconds(row["wall_s"]),
+            str(row["nodes"].get("done", 0)),
+            str(row["nodes"].get("cached", 0)),
+            ", ".join(row["failed"]),
+        )
+        for row in rows
+    ]
+    for line in aligned([header, *lines]):
+        click.echo(line)
+
+
+@runs.command()
+@click.argument("run", default="latest")
+@root_option
+@json_option
+def show(run: str, root: str | None, as_json: bool) -> None:
+    """Show one run: its nodes, their times, reasons and artifacts."""
+    folder = find_run(Home.at(root), run)
+    record = folder.read()
+    if as_json:
+        echo_json(asdict(record))
+        return
+    click.echo(f"run {record.run_id} of {record.pipeline}: {record.state}, {seconds(record.wall_s)}")
+    click.echo(f"  started {record.started_at}  records {folder.path}")
+    rows = [(n.id, n.state, seconds(n.seconds), memory(n), n.why) for n in record.nodes]
+    for line in aligned([("node", "state", "time", "memory", "why"), *rows]):
+        click.echo(line)
+    for node in record.nodes:
+        for key, artifacts in node.outputs.items():
+            for artifact in artifacts:
+                click.echo(f"  {node.id}.{key}: {artifact.type} {artifact.uri}")
+    for node in record.failed:
+        click.echo(f"{node.id} failed: {node.error}\n  log: {folder.log(node.id)}")
+
+
+@runs.command()
+@click.argument("before")
+@click.argument("now", default="latest")
+@root_option
+@json_option
+def compare(before: str, now: str, root: str | None, as_json: bool) -> None:
+    """Say what differs between the runs BEFORE and NOW."""
+    home = Home.at(root)
+    found = compare_runs(find_run(home, before), find_run(home, now))
+    if as_json:
+        echo_json(asdict(found))
+        return
+    click.echo(f"{found.before} -> {found.now}")
+    for change in [*found.arguments, *found.versions]:
+        click.echo(f"  {change['part']}: {change['before'] or '-'} -> {change['now'] or '-'}")
+    rows = [
+        (node.id, _side(node.before), _side(node.now), "other outputs" if node.has_other_outputs else "")
+        for node in found.nodes
+    ]
+    for line in aligned([("node", "before", "now", ""), *rows]):
+        click.echo(line)
+    for node in found.nodes:
+        for change in node.changes:
+            click.echo(f"  {node.id}: {describe_change(change)}")
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("node")
+@root_option
+@json_option
+def why(run: str, node: str, root: str | None, as_json: bool) -> None:
+    """Say why NODE ran in RUN, or why an earlier result was taken."""
+    folder = find_run(Home.at(root), run)
+    record = folder.read().node(node)
+    details = folder.read_details(node)
+    if as_json:
+        echo_json(
+            {"state": record.state, **(asdict(details) if details else {"node": node, "why": record.why})}
+        )
+        return
+    click.echo(
+        f"{node}: {record.state}; {record.why or (details.why if details else '') or 'no reason recorded'}"
+    )
+    if details is None or not details.key:
+        return
+    if details.compared_with:
+        click.echo(
+            f"  compared with run {details.compared_with}: {len(details.changes)} parts of the key differ"
+        )
+    for change in details.changes:
+        click.echo(f"    {describe_change(change)}")
+    click.echo(f"  key {details.key}, made of:")
+    for part, value in details.parts.items():
+        if not part.startswith("library "):
+            click.echo(f"    {part} = {value}")
+    libraries = [part for part in details.parts if part.startswith("library ")]
+    click.echo(f"    and the versions of {len(libraries)} libraries (--json lists them)")
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("node")
+@click.option("--tail", default=0, help="Only the last N lines; 0: all.")
+@root_option
+def logs(run: str, node: str, tail: int, root: str | None) -> None:
+    """Print the log of NODE in RUN."""
+    folder = find_run(Home.at(root), run)
+    folder.read().node(node)
+    log = folder.log(node)
+    if not log.exists():
+        click.echo(f"{node} started no process in run {folder.path.name}: it has no log", err=True)
+        return
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    for line in lines[-tail:] if tail else lines:
+        click.echo(line)
+
+
+def _summary(record: RunRecord) -> dict[str, Any]:
+    states: dict[str, int] = {}
+    for node in record.nodes:
+        states[node.state] = states.get(node.state, 0) + 1
+    return {
+        "run_id": record.run_id,
+        "pipeline": record.pipeline,
+        "started_at": record.started_at,
+        "state": record.state,
+        "wall_s": record.wall_s,
+        "nodes": states,
+        "failed": [node.id for node in record.failed],
+    }
+
+
+def _side(side: dict[str, Any] | None) -> str:
+    return f"{side['state']} {seconds(side['seconds'])}" if side else "-"

@@ -1,0 +1,1 @@
+"""Per-model pipelines, one folder each."""

@@ -1,0 +1,16 @@
+"""Item photos to a category: from a folder of photos to a validated model on a model server."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlplatform.pipelines.item_category.pipeline import create_pipeline as create_pipeline
+
+__all__ = ["create_pipeline"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "create_pipeline":
+        raise AttributeError(f"module 'mlplatform.pipelines.item_category' has no attribute {name!r}")
+    from mlplatform.pipelines.item_category.pipeline import create_pipeline
+
+    return create_pipeline

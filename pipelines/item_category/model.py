@@ -1,0 +1,211 @@
+"""The item-category model: a backbone, a new head, and how they are trained."""
+
+import json
+import math
+
+import keras
+import tensorflow as tf
+
+from mlplatform.components.model_trainer.errors import NoExamplesError
+from mlplatform.components.model_trainer.fit import Progress, fit
+from mlplatform.components.model_trainer.task import TrainingTask
+from mlplatform.config import parse_config
+from mlplatform.pipelines.item_category.config import HyperParameters
+from mlplatform.vision.augmentation import augmentation
+from mlplatform.vision.backbones import Backbone, build_backbone
+from mlplatform.vision.examples import Contents, count_labels, sample_records
+from mlplatform.vision.features import FeatureStore, compute_features
+from mlplatform.vision.photos import photo_batches
+from mlplatform.vision.signatures import export_image_classifier
+from mlplatform.vision.warm_start import start_from
+
+WARMUP_PHOTOS = 4
+
+
+def train(task: TrainingTask) -> None:
+    """Train the item-category model as the task says and export it.
+
+    Raises:
+        ConfigError: A hyperparameter is unknown or does not fit.
+        NoExamplesError: The training split is empty.
+    """
+    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
+    keras.utils.set_random_seed(settings.seed)
+    contents = count_labels(task.train_files)
+    if not contents.records:
+        raise NoExamplesError(["train"])
+    labels = list(contents.per_label)
+    backbone = build_backbone(settings.backbone, settings.image_size)
+    head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
+    network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="item_category")
+    if task.base_model_dir:
+        start_from(network, labels, task.base_model_dir)
+
+    history: dict[str, Progress] = {}
+    if backbone.is_pretrained:
+        history["head"] = _fit_head(task, settings, backbone, head, contents)
+        if settings.fine_tune_blocks:
+            _unfreeze(backbone.network, settings.fine_tune_blocks)
+            history["fine_tuning"] = _fit_network(
+                task, settings, network, contents, settings.fine_tune_epochs, settings.fine_tune_learning_rate
+            )
+    else:
+        history["network"] = _fit_network(
+            task, settings, network, contents, settings.epochs, settings.learning_rate
+        )
+    _write_history(task, settings, contents, history)
+    export_image_classifier(
+        network,
+        labels,
+        settings.image_size,
+        task.model_dir,
+        samples=sample_records(task.train_files, WARMUP_PHOTOS),
+    )
+
+
+def _head(width: int, classes: int, dropout: float) -> keras.Model:
+    features = keras.Input((width,), name="features")
+    logits = keras.layers.Dense(classes, name="logits", dtype="float32")
+    return keras.Model(features, logits(keras.layers.Dropout(dropout)(features)), name="head")
+
+
+def _fit_head(
+    task: TrainingTask, settings: HyperParameters, backbone: Backbone, head: keras.Model, contents: Contents
+) -> Progress:
+    """Fit the head on features that are computed once per photo."""
+    labels = list(contents.per_label)
+    train = compute_features(
+        backbone.network,
+        task.train_files,
+        labels,
+        task.work_dir / "train-features",
+        photos=contents.records,
+        mirrored=settings.augment,
+        description="compute features of training photos",
+    )
+    validation = None
+    if task.eval_files:
+        store = compute_features(
+            backbone.network,
+            task.eval_files,
+            labels,
+            task.work_dir / "eval-features",
+            photos=count_labels(task.eval_files).records,
+            mirrored=False,
+            description="compute features of evaluation photos",
+        )
+        validation = _feature_batches(store, settings.batch_size, seed=None)
+    steps = math.ceil(contents.records / settings.batch_size)
+    _compile(head, settings, settings.learning_rate, settings.epochs * steps, len(labels))
+    return fit(
+        head,
+        lambda epoch: _feature_batches(train, settings.batch_size, seed=settings.seed * 1_000_003 + epoch),
+        validation,
+        epochs=settings.epochs,
+        steps=steps,
+        folder=task.work_dir / "head",
+        logs=task.run_dir / "logs" / "head",
+        description="fit the head",
+        patience=settings.patience,
+        class_weights=_class_weights(settings, contents),
+    )
+
+
+def _fit_network(
+    task: TrainingTask,
+    settings: HyperParameters,
+    network: keras.Model,
+    contents: Contents,
+    epochs: int,
+    learning_rate: float,
+) -> Progress:
+    """Fit all trainable layers on the photos themselves."""
+    labels = list(contents.per_label)
+    augment = augmentation(settings.image_size) if settings.augment else None
+    steps = math.ceil(contents.records / settings.batch_size)
+    trained = keras.Model(network.inputs, network.outputs)
+    _compile(trained, settings, learning_rate, epochs * steps, len(labels))
+    return fit(
+        trained,
+        lambda epoch: photo_batches(
+            task.train_files,
+            labels,
+            settings.image_size,
+            settings.batch_size,
+            seed=settings.seed * 1_000_003 + epoch,
+            augment=augment,
+        ),
+        photo_batches(task.eval_files, labels, settings.image_size, settings.batch_size)
+        if task.eval_files
+        else None,
+        epochs=epochs,
+        steps=steps,
+        folder=task.work_dir / "network",
+        logs=task.run_dir / "logs" / "network",
+        description="fit the network",
+        patience=settings.patience,
+        class_weights=_class_weights(settings, contents),
+    )
+
+
+def _feature_batches(store: FeatureStore, batch_size: int, seed: int | None) -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(
+        lambda: store.batches(batch_size, seed=seed),
+        output_signature=(tf.TensorSpec([None, store.width], tf.float32), tf.TensorSpec([None], tf.int32)),
+    ).prefetch(2)
+
+
+def _compile(model: keras.Model, settings: HyperParameters, rate: float, steps: int, classes: int) -> None:
+    smoothed = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=settings.label_smoothing
+    )
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return smoothed(tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes), logits)
+
+    model.compile(
+        optimizer=keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(rate, steps), weight_decay=1e-4
+        ),
+        loss=loss,
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(3, classes), name="top_3_accuracy"),
+        ],
+    )
+
+
+def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, float] | None:
+    if settings.class_weights == "none":
+        return None
+    counts = list(contents.per_label.values())
+    return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
+
+
+def _unfreeze(network: keras.Model, blocks: int) -> None:
+    """Let the last blocks of a backbone learn; normalisation layers keep their statistics."""
+    names = [_block_of(layer.name) for layer in network.layers if layer.weights]
+    last = set(list(dict.fromkeys(names))[-blocks:])
+    for layer in network.layers:
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = _block_of(layer.name) in last and not is_norm
+
+
+def _block_of(layer: str) -> str:
+    """Return the part of a layer's name that its block shares: block11_expand_conv -> block11."""
+    return layer.split("_")[0]
+
+
+def _write_history(
+    task: TrainingTask, settings: HyperParameters, contents: Contents, fits: dict[str, Progress]
+) -> None:
+    facts = {
+        "photos": contents.records,
+        "classes": len(contents.per_label),
+        "settings": settings.model_dump(),
+        "fits": {
+            name: {"best_epoch": p.best_epoch, "seconds": round(p.seconds, 1), "epochs": p.history}
+            for name, p in fits.items()
+        },
+    }
+    (task.run_dir / "history.json").write_text(json.dumps(facts, indent=2), "utf-8")

@@ -1,0 +1,110 @@
+"""The item-category pipeline: photos in, a validated model on a model server out."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlplatform.home import Home
+from mlplatform.pipelines.item_category.config import ItemCategoryConfig, load_config
+from mlplatform.pipelines.item_category.photos import Photos, find_photos
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+NAME = "item_category"
+
+
+def create_pipeline(
+    data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, **config: Any
+) -> "Pipeline":
+    """Compose the pipeline.
+
+    Args:
+        data: Folder of photos: one folder per category, below `train/` and `validation/` where the data
+            brings its own splits; or a folder with a `listing.csv`.
+        root: Root folder of everything the pipeline keeps; default `$MLPLATFORM_HOME`, else `./.mlplatform`.
+        config: Changes to `config.yaml`, by its keys: `create_pipeline(..., model={"epochs": 5})`.
+
+    Returns:
+        A TFX pipeline that any TFX runner takes.
+
+    Raises:
+        ConfigError: A key is unknown or a value does not fit.
+        NoPhotosError: `data` holds neither folders of photos nor a listing.
+    """
+    settings = load_config(config)
+    photos = find_photos(Path(data), settings.listing, settings.splits)
+    return _compose(settings, photos, Home.at(root))
+
+
+def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipeline":
+    # Here and not above: a wrong configuration is told before TFX is loaded.
+    from tfx.orchestration import metadata
+    from tfx.orchestration.pipeline import Pipeline
+
+    from mlplatform.components import (
+        DatasetVersioner,
+        DataValidator,
+        ImageExampleGen,
+        ModelTrainer,
+        ModelValidator,
+        ServingPusher,
+    )
+
+    ingest = ImageExampleGen(
+        input_base=str(photos.folder),
+        listing=photos.listing,
+        splits=settings.splits if photos.are_hashed else None,
+        split_by=settings.split_by,
+        max_reject_fraction=settings.max_reject_fraction,
+        reports_dir=str(home.reports),
+    )
+    version = DatasetVersioner(
+        examples=ingest.outputs["examples"],
+        dataset=settings.dataset,
+        store=str(home.datasets),
+        key=settings.key,
+        training_splits=[photos.train_split],
+    )
+    data_gate = DataValidator(
+        examples=version.outputs["examples"],
+        schema_path=settings.schema_path,
+        policy=settings.policy,
+        reports_dir=str(home.reports),
+    )
+    trainer = ModelTrainer(
+        examples=version.outputs["examples"],
+        schema=data_gate.outputs["schema"],
+        run_fn="mlplatform.pipelines.item_category.model:train",
+        hyperparameters=settings.model.model_dump(),
+        train_splits=[photos.train_split],
+        eval_splits=[photos.selection_split],
+        work_dir=str(home.cache / "training"),
+    )
+    model_gate = ModelValidator(
+        model=trainer.outputs["model"],
+        examples=version.outputs["examples"],
+        eval_splits=[photos.exam_split],
+        thresholds=settings.thresholds.model_dump(),
+        budget=settings.budget.model_dump(),
+        models_dir=str(home.models),
+        model_name=settings.model_name,
+        reports_dir=str(home.reports),
+    )
+    pusher = ServingPusher(
+        model=trainer.outputs["model"],
+        blessing=model_gate.outputs["blessing"],
+        infra_blessing=model_gate.outputs["infra_blessing"],
+        dataset=version.outputs["dataset"],
+        models_dir=str(home.models),
+        model_name=settings.model_name,
+        servers=settings.servers,
+        keep=settings.keep,
+    )
+    return Pipeline(
+        pipeline_name=NAME,
+        pipeline_root=str(home.pipelines / NAME),
+        components=[ingest, version, data_gate, trainer, model_gate, pusher],
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
+        enable_cache=True,
+    )

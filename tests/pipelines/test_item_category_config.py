@@ -1,0 +1,87 @@
+"""The item-category configuration: every key is in config.yaml, and what a data folder brings is found."""
+
+from pathlib import Path
+
+import pytest
+
+from mlplatform.config_file import ConfigError, read_yaml
+from mlplatform.pipelines.item_category.config import DEFAULTS, HyperParameters, load_config
+from mlplatform.pipelines.item_category.photos import NoPhotosError, find_photos
+
+SPLITS = {"train": 4, "eval": 1}
+
+
+def test_config_yaml_holds_every_key_with_the_value_that_holds_without_it() -> None:
+    values = read_yaml(DEFAULTS)
+    assert load_config({}).model_dump(by_alias=True) == values
+    assert HyperParameters().model_dump() == values["model"]
+
+
+def test_every_key_of_config_yaml_is_explained_or_stands_with_one_that_is() -> None:
+    previous = ""
+    for line in DEFAULTS.read_text("utf-8").splitlines():
+        if line and not line[0].isspace() and not line.startswith("#"):
+            assert previous.startswith("#") or line.split(":")[0] in ("servers", "keep"), line
+        previous = line
+
+
+def test_changes_reach_inside_blocks() -> None:
+    settings = load_config({"model": {"epochs": 3}, "keep": 2})
+    assert (settings.model.epochs, settings.model.backbone, settings.keep) == (3, "efficientnet_lite0", 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"modle": {}}, "unknown key 'modle'; did you mean 'model'?"),
+        ({"model": {"epoch": 1}}, "unknown key 'model.epoch'; did you mean 'model.epochs'?"),
+        ({"splits": {"train": 1}}, "splits"),
+        ({"model": {"image_size": 7}}, "model.image_size is 7"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match="item_category") as caught:
+        load_config(changes)
+    assert says in str(caught.value)
+
+
+def test_folders_of_categories_are_divided_by_hash(tmp_path: Path) -> None:
+    (tmp_path / "boots").mkdir()
+    photos = find_photos(tmp_path, None, SPLITS)
+    assert (photos.are_hashed, photos.train_split, photos.exam_split, photos.listing) == (
+        True,
+        "train",
+        "eval",
+        None,
+    )
+
+
+def test_splits_that_the_data_brings_are_kept(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        (tmp_path / name / "boots").mkdir(parents=True)
+    photos = find_photos(tmp_path, None, SPLITS)
+    assert not photos.are_hashed
+    assert (photos.train_split, photos.selection_split, photos.exam_split) == ("train", "validation", "test")
+
+
+def test_a_listing_goes_before_folders(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "listing.csv").write_text("path,label\n")
+    assert find_photos(tmp_path, None, SPLITS).listing == "listing.csv"
+
+
+def test_training_photos_without_any_to_evaluate_on_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train" / "boots").mkdir(parents=True)
+    with pytest.raises(NoPhotosError, match="no split to evaluate on"):
+        find_photos(tmp_path, None, SPLITS)
+
+
+@pytest.mark.parametrize("what", ["missing", "file", "empty", "listing"])
+def test_nothing_to_read_is_one_clear_error(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "data"
+    if what == "file":
+        place.write_text("x")
+    elif what != "missing":
+        place.mkdir()
+    with pytest.raises(NoPhotosError, match=r"Give a folder with one folder of photos per category"):
+        find_photos(place, "none.csv" if what == "listing" else None, SPLITS)
