@@ -1,0 +1,68 @@
+"""One small shop's photos, one root folder and one finished run, shared by the tests that look at them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlplatform.demo.photos import make_photos
+
+# Small and quick: few photos at a small size. Quality is the benchmark's business, not these tests'.
+QUICK = {"model": {"image_size": 64, "epochs": 8}, "thresholds": {"top_1": 0.3, "top_5": 0.5}}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def mlplatform() -> Callable[..., Finished]:
+    """Run the command line in a process of its own."""
+
+    def run(*words: object, timeout_s: float = 420) -> Finished:
+        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of six categories with their listing."""
+    folder = tmp_path_factory.mktemp("shop") / "photos"
+    make_photos(folder, categories=6, per_category=20, unseen=12, size_px=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings() -> list[str]:
+    """`--set` words that make the pipeline quick."""
+    return [
+        word
+        for block, values in QUICK.items()
+        for key, value in values.items()
+        for word in ("--set", f"{block}.{key}={value}")
+    ]
+
+
+@pytest.fixture(scope="session")
+def home(
+    photos: Path,
+    settings: list[str],
+    mlplatform: Callable[..., Finished],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A root folder in which the item-category pipeline ran once. Tests that change it copy it first."""
+    root = tmp_path_factory.mktemp("root") / "home"
+    done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
+    assert done.code == 0, done.err
+    return root

@@ -1,0 +1,148 @@
+"""Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
+
+Those that need no ingestion run through the whole command line; what is wrong with photos and listings is
+held, kind by kind, in `tests/components/image_example_gen`, and here all at once in one real run.
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mlplatform.demo.photos import make_photos
+
+pytestmark = pytest.mark.e2e
+
+Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A command that cannot work, its exit code, and words that its error must hold.
+
+    `{data}`, `{root}` and `{tmp}` in the words become real folders; `files` are made in `{tmp}` first.
+    """
+
+    words: str
+    code: int
+    says: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+RUN = "run item_category --root {root} "
+BROKEN = {
+    "pipeline: misspelt": Broken("run item_categroy --data {data}", 2, ("item_categroy", "item_category")),
+    "pipeline: no such file": Broken("run {tmp}/none.py", 2, ("none.py",)),
+    "pipeline: no such function": Broken("run {tmp}/p.py:make", 2, ("make",), {"p.py": "x = 1\n"}),
+    "pipeline: syntax error": Broken("run {tmp}/p.py", 1, ("p.py", "line 1"), {"p.py": "def (:\n"}),
+    "pipeline: no such module": Broken("run no.such.module:create", 2, ("no.such.module",)),
+    "data: not given": Broken(RUN, 2, ("data",)),
+    "data: no such folder": Broken(RUN + "--data {tmp}/none", 2, ("none", "no such folder")),
+    "data: a file": Broken(RUN + "--data {tmp}/a.txt", 2, ("a.txt", "not a folder"), {"a.txt": "x"}),
+    "data: empty folder": Broken(RUN + "--data {tmp}/d", 2, ("it holds no folders",), {"d/.keep": ""}),
+    "data: no such listing": Broken(RUN + "--data {data} --set listing=none.csv", 2, ("none.csv",)),
+    "config: misspelt key": Broken(RUN + "--data {data} --set keeep=3", 2, ("keeep", "did you mean 'keep'")),
+    "config: misspelt nested key": Broken(
+        RUN + "--data {data} --set thresholds.top1=1",
+        2,
+        ("thresholds.top1", "did you mean 'thresholds.top_1'"),
+    ),
+    "config: misspelt model key": Broken(
+        RUN + "--data {data} --set model.epoch=1", 2, ("model.epoch", "did you mean 'model.epochs'")
+    ),
+    "config: out of range": Broken(
+        RUN + "--data {data} --set max_reject_fraction=2", 2, ("max_reject_fraction", "2")
+    ),
+    "config: wrong type": Broken(RUN + "--data {data} --set keep=many", 2, ("keep", "many")),
+    "config: no equals sign": Broken(RUN + "--data {data} --set keep", 2, ("keep", "=")),
+    "config: no such file": Broken(RUN + "--data {data} --config {tmp}/none.yaml", 2, ("none.yaml",)),
+    "config: not YAML": Broken(
+        RUN + "--data {data} --config {tmp}/c.yaml", 2, ("c.yaml",), {"c.yaml": "a: [1"}
+    ),
+    "config: one split": Broken(RUN + "--data {data} --set splits={{train: 1}}", 2, ("splits",)),
+    "root: below a file": Broken(
+        "run item_category --data {data} --root {tmp}/f/home", 1, ("/f",), {"f": "x"}
+    ),
+    "node: misspelt": Broken(RUN + "--data {data} --from ModelTrainr", 2, ("ModelTrainr", "ModelTrainer")),
+    "runs: no such run": Broken("runs show nothing --root {root}", 2, ("no run is recorded",)),
+    "datasets: no such dataset": Broken("datasets log nothing --store {root}/datasets", 2, ("nothing",)),
+    "datasets: no such folder": Broken(
+        "datasets commit items {tmp}/none --store {root}/datasets", 2, ("none",)
+    ),
+    "datasets: not TFRecord": Broken(
+        "datasets commit items {tmp}/d --store {root}/datasets",
+        1,
+        ("data_tfrecord-00000-of-00001",),
+        {"d/Split-train/data_tfrecord-00000-of-00001": "this is no TFRecord file at all, only text"},
+    ),
+    "models: no such model": Broken("models show nothing --root {root}", 2, ("nothing", "none was pushed")),
+    "models: no version": Broken("models promote item_category --root {root}", 2, ("NAME@VERSION",)),
+    "models: not a SavedModel": Broken("models push {data} x --root {root}", 2, ("no saved_model.pb",)),
+    "serve: no such config file": Broken(
+        "serve --model_config_file {tmp}/none.txt", 2, ("none.txt", "no such file")
+    ),
+    "demo: folder is taken": Broken("demo photos {data}", 2, ("photos",)),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    make_photos(folder, categories=2, per_category=2, unseen=1, size_px=48)
+    return folder
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_one_clear_error_and_nothing_left(name: str, mlplatform: Command, data: Path, tmp_path: Path) -> None:
+    broken = BROKEN[name]
+    for file, content in broken.files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
+    root = tmp_path / "root"
+    words = [word.format(data=data, root=root, tmp=tmp_path) for word in _words(broken.words)]
+    done = mlplatform(*words, timeout_s=120)
+    assert done.code == broken.code, done.err
+    for text in broken.says:
+        assert text in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) <= 4, done.err
+    assert not list(root.glob("models/*/*")), "a model was left"
+    assert not list(root.glob("datasets/**/manifest*")), "a dataset version was left"
+
+
+def _words(line: str) -> list[str]:
+    words = line.split(" ")
+    if "{{train:" in line:  # the one value with a space in it
+        at = next(i for i, word in enumerate(words) if "{{train:" in word)
+        words[at : at + 2] = [" ".join(words[at : at + 2])]
+    return [word for word in words if word]
+
+
+def test_serving_on_a_taken_port_is_one_clear_error(mlplatform: Command, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = mlplatform("serve", "--root", tmp_path, "--port", 0, "--rest_api_port", port, timeout_s=120)
+    assert done.code == 1, done.err
+    assert str(port) in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+def test_too_many_broken_photos_stop_the_run_and_leave_no_version(
+    mlplatform: Command, settings: list[str], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos, categories=3, per_category=8, unseen=1, size_px=48)
+    for file in sorted((photos / "photos").rglob("*.jpg"))[:6]:
+        file.write_bytes(file.read_bytes()[:300])
+    root = tmp_path / "root"
+    done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
+    assert done.code == 3, done.err
+    assert "6 of 24" in done.err
+    assert "Traceback" not in done.err
+    assert not list(root.glob("models/*/*"))
+    log = mlplatform("datasets", "log", "items", "--store", root / "datasets", "--json")
+    assert log.code == 2 or json.loads(log.out) == []

@@ -1,0 +1,40 @@
+"""The commands of the README and the start page, run as they stand there, one after another."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+# A server runs until it is stopped (other tests start it); the last one is the reader's own file.
+NOT_RUN = ("mlplatform serve", "mlplatform run my_pipeline.py")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def commands(page: str) -> list[str]:
+    text = (REPOSITORY / page).read_text("utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("mlplatform ")]
+    return [line for line in lines if not line.startswith(NOT_RUN)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+def test_every_command_of_the_page_works(page: str, home: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "demo-out" / "home")
+    shutil.copytree(photos, tmp_path / "photos")
+    environment = {**os.environ, "MLPLATFORM_HOME": "demo-out/home"}
+    found = commands(page)
+    assert len(found) >= 3
+    for line in found:
+        words = shlex.split(line, comments=True)[1:]
+        done = subprocess.run(
+            [sys.executable, "-m", "mlplatform.cli.main", *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"

@@ -1,0 +1,70 @@
+"""The wheel and the sdist: built from this checkout, installed into a clean environment, used from there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+CONSTRAINTS = REPOSITORY / "constraints" / ("tfx116.txt" if sys.version_info < (3, 11) else "tfx121.txt")
+# Files that are no Python and that the package cannot do without.
+DATA_FILES = ["mlplatform/pipelines/item_category/config.yaml", "mlplatform/py.typed"]
+
+pytestmark = pytest.mark.e2e
+
+
+def run(*command: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sdist and wheel, the wheel built from the sdist as an installer would."""
+    source = tmp_path_factory.mktemp("source") / "mlplatform"
+    ignored = shutil.ignore_patterns(
+        ".venv*", ".git", ".mlplatform", "demo-out", "__pycache__", "*.egg-info", ".*_cache"
+    )
+    shutil.copytree(REPOSITORY, source, symlinks=True, ignore=ignored)
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--installer", "uv", "--outdir", out, source)
+    return out
+
+
+def test_both_archives_hold_real_files_under_one_import_name(dist: Path) -> None:
+    wheel = zipfile.ZipFile(next(dist.glob("*.whl"))).namelist()
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        sdist = ["/".join(member.name.split("/")[1:]) for member in archive.getmembers() if member.isfile()]
+    for name in ["mlplatform/components/image_example_gen/component.py", *DATA_FILES]:
+        assert name in wheel
+        assert name in sdist
+    assert not [name for name in wheel if name.startswith(("components/", "pipelines/", "tests/"))]
+
+
+def test_the_wheel_works_from_a_clean_environment(dist: Path, tmp_path: Path) -> None:
+    wheel = next(dist.glob("*.whl"))
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    run(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv, "pip", "install", "--quiet", "--python", python, "--constraints", CONSTRAINTS, wheel)
+
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = tmp_path / "venv" / "bin" / "mlplatform"
+    doctor = subprocess.run(
+        [command, "doctor", "--json", "--root", "home"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert doctor.returncode == 0, doctor.stdout
+    photos = run(command, "demo", "photos", tmp_path / "photos", "--per-category", 2, cwd=tmp_path)
+    assert "photos" in photos
+    assert (tmp_path / "photos" / "listing.csv").exists()
+    where = run(python, "-c", "import mlplatform.components as c; print(c.__file__)", cwd=tmp_path)
+    assert str(tmp_path / "venv") in where
