@@ -6,6 +6,7 @@ TensorFlow is imported here and nowhere else in these tests' own process.
 import sys
 from pathlib import Path
 
+import keras  # Keras 3, whatever TensorFlow Transform made of `tf.keras` in the process that calls
 import numpy as np
 import tensorflow as tf
 
@@ -158,8 +159,8 @@ def everything(folder: Path) -> None:
 
 def keras_model(folder: Path) -> None:
     """Keras, exported as its users do."""
-    tf.keras.utils.set_random_seed(1)
-    model = tf.keras.Sequential([tf.keras.Input((3,), name="features"), tf.keras.layers.Dense(2)])
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((3,), name="features"), keras.layers.Dense(2)])
     model.export(str(folder), verbose=False)
 
 
