@@ -72,9 +72,10 @@ def main() -> None:
         click.echo(f"mlplatform: {error}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:  # disk full, permission denied, a read-only root
-        if "--verbose" in sys.argv or error.filename is None:
+        if "--verbose" in sys.argv:
             raise
-        click.echo(f"mlplatform: {error.filename}: {error.strerror}", err=True)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"mlplatform: {where}{error.strerror or error}", err=True)
         sys.exit(EXIT_FAILED)
 
 

@@ -34,15 +34,18 @@ Say = Callable[[str], object]
 class ServerDidNotStartError(MlplatformError):
     """The model server ended, or was not ready in time."""
 
-    def __init__(self, log: Path, last_lines: str) -> None:
-        super().__init__(log, last_lines)
-        self.log, self.last_lines = log, last_lines
+    def __init__(self, log: Path, exit_code: int | None) -> None:
+        super().__init__(log, exit_code)
+        self.log, self.exit_code = log, exit_code
 
     def __str__(self) -> str:
-        return (
-            f"the model server was not ready within {SERVER_START_S:g} s; its last lines ({self.log}):\n"
-            f"{self.last_lines}"
+        how = (
+            f"was not ready within {SERVER_START_S:g} s"
+            if self.exit_code is None
+            else f"ended with exit code {self.exit_code}"
         )
+        last_lines = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-10:])
+        return f"the model server {how}; its last lines ({self.log}):\n{last_lines}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def run_trip(out: Path, say: Say, *, categories: int = 24, per_category: int = 6
     for photo, (classes, scores) in zip(unseen, answers, strict=True):
         is_right = classes[0] == photo.truth
         right += is_right
-        truth = "" if is_right else f"it is: {photo.truth}"
-        say(f"   {photo.path.name:<18} {classes[0]:<14} {scores[0]:5.1%}   {truth}")
+        mark = "" if is_right else "   wrong"
+        say(f"   {photo.path.name:<18} {classes[0]:<14} {scores[0]:6.1%}   it is: {photo.truth}{mark}")
     say(f"   {right} of {len(unseen)} right")
 
     write_run_page(page, _page(record, unseen, answers, out, home))
@@ -169,11 +172,11 @@ def ask(rest_port: int, model: str, image: bytes) -> tuple[list[str], list[float
 def _wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> int:
     deadline = time.monotonic() + SERVER_START_S
     while time.monotonic() < deadline and server.poll() is None:
-        ready = re.search(r"REST\D+[\d.]+:(\d+)", log.read_text("utf-8"))
+        ready = re.search(r"REST\D+[\d.]+:(\d+)", log.read_text("utf-8", "replace"))
         if ready:
             return int(ready[1])
         time.sleep(0.1)
-    raise ServerDidNotStartError(log, "\n".join(log.read_text("utf-8").splitlines()[-10:]))
+    raise ServerDidNotStartError(log, server.poll())
 
 
 def _page(

@@ -24,12 +24,15 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def mlplatform() -> Callable[..., Finished]:
-    """Run the command line in a process of its own."""
+def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Run the command line in a process of its own; nothing that it leaves by default lands in the checkout."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
 
-    def run(*words: object, timeout_s: float = 420) -> Finished:
+    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
         command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
+        )
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -1,18 +1,20 @@
 """Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
 
-Those that need no ingestion run through the whole command line; what is wrong with photos and listings is
-held, kind by kind, in `tests/components/image_example_gen`, and here all at once in one real run.
+All run through the whole command line. What can be wrong with single photos and rows of a listing is held, kind
+by kind, in `tests/components/image_example_gen`, too, and here all at once in one real run.
 """
 
+import csv
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from mlplatform.demo.photos import make_photos
+from mlplatform.demo.photos import FAULTS, make_photos
 
 pytestmark = pytest.mark.e2e
 
@@ -29,10 +31,11 @@ class Broken:
     words: str
     code: int
     says: tuple[str, ...]
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | bytes] = field(default_factory=dict)
 
 
 RUN = "run item_category --root {root} "
+INGEST = RUN + "--data {tmp}/d --to ImageExampleGen "
 BROKEN = {
     "pipeline: misspelt": Broken("run item_categroy --data {data}", 2, ("item_categroy", "item_category")),
     "pipeline: no such file": Broken("run {tmp}/none.py", 2, ("none.py",)),
@@ -84,6 +87,20 @@ BROKEN = {
     "serve: no such config file": Broken(
         "serve --model_config_file {tmp}/none.txt", 2, ("none.txt", "no such file")
     ),
+    "listing: no such columns": Broken(
+        INGEST + "--set listing=l.csv", 2, ("l.csv", "'path'"), {"d/l.csv": "file,class\n1.jpg,hat\n"}
+    ),
+    "listing: no rows": Broken(INGEST + "--set listing=l.csv", 2, ("l.csv",), {"d/l.csv": "path,label\n"}),
+    "listing: not UTF-8": Broken(
+        INGEST + "--set listing=l.csv", 2, ("l.csv",), {"d/l.csv": b"path,label\n1.jpg,h\xe9\n"}
+    ),
+    "listing: not JSON": Broken(
+        INGEST + "--set listing=l.jsonl", 3, ("malformed_row",), {"d/l.jsonl": "{path: 1.jpg}\n"}
+    ),
+    "listing: all photos missing": Broken(
+        INGEST + "--set listing=l.csv", 3, ("missing_file", "2 of 2"), {"d/l.csv": "path,label\na,b\nc,b\n"}
+    ),
+    "photos: all text": Broken(INGEST, 3, ("hat/1.jpg", "1 of 1"), {"d/hat/1.jpg": "<html></html>"}),
     "demo: folder is taken": Broken("demo photos {data}", 2, ("photos",)),
 }
 
@@ -100,17 +117,24 @@ def test_one_clear_error_and_nothing_left(name: str, mlplatform: Command, data: 
     broken = BROKEN[name]
     for file, content in broken.files.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(content)
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     root = tmp_path / "root"
     words = [word.format(data=data, root=root, tmp=tmp_path) for word in _words(broken.words)]
-    done = mlplatform(*words, timeout_s=120)
+    done = mlplatform(*words, timeout_s=120, cwd=tmp_path)
     assert done.code == broken.code, done.err
     for text in broken.says:
         assert text in done.err
     assert "Traceback" not in done.err
-    assert len(done.err.splitlines()) <= 4, done.err
-    assert not list(root.glob("models/*/*")), "a model was left"
-    assert not list(root.glob("datasets/**/manifest*")), "a dataset version was left"
+    error = done.err.partition("\nmlplatform: ")[2] or done.err  # what went before is the run's table
+    assert len(error.splitlines()) <= 8, done.err
+    nothing_is_left(tmp_path)
+
+
+def nothing_is_left(folder: Path) -> None:
+    """There is no dataset version and no model below the folder, in whatever root, not even half of one."""
+    assert not list(folder.rglob("datasets/*/versions/*")), "a dataset version was left"
+    assert not list(folder.rglob("datasets/*/packs/*")), "records were left"
+    assert not [p for p in folder.rglob("models/*/*") if p.name != "ledger.jsonl"], "a model was left"
 
 
 def _words(line: str) -> list[str]:
@@ -143,6 +167,35 @@ def test_too_many_broken_photos_stop_the_run_and_leave_no_version(
     assert done.code == 3, done.err
     assert "6 of 24" in done.err
     assert "Traceback" not in done.err
-    assert not list(root.glob("models/*/*"))
-    log = mlplatform("datasets", "log", "items", "--store", root / "datasets", "--json")
-    assert log.code == 2 or json.loads(log.out) == []
+    nothing_is_left(tmp_path)
+
+
+# Fault of the generator -> the reason under which its photos are rejected; the others can be used.
+REJECTED = {
+    "truncated": "truncated",
+    "text": "not_an_image",
+    "missing_file": "missing_file",
+    "duplicate_id": "duplicate_item_id",
+}
+
+
+@pytest.mark.slow
+def test_every_planted_fault_is_a_counted_reject_or_can_be_used(mlplatform: Command, tmp_path: Path) -> None:
+    photos, root = tmp_path / "photos", tmp_path / "root"
+    make_photos(
+        photos, categories=4, per_category=30, unseen=1, size_px=48, faults=[f for f in FAULTS if f != "drift"]
+    )
+    with (photos / "faults.csv").open(newline="", encoding="utf-8") as file:
+        planted = Counter(row["fault"] for row in csv.DictReader(file))
+    assert len(planted) == len(FAULTS) - 1
+    words = ("--data", photos, "--root", root, "--set", "max_reject_fraction=0.2", "--to", "DatasetVersioner")
+    done = mlplatform("run", "item_category", *words)
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    (summary,) = (root / "pipelines").rglob("summary.json")
+    expected = {reason: planted[fault] for fault, reason in REJECTED.items()}
+    assert json.loads(summary.read_text())["rejected"] == expected
+    show = json.loads(mlplatform("datasets", "show", "items", "--store", root / "datasets", "--json").out)
+    with (photos / "listing.csv").open(encoding="utf-8") as file:
+        listed = len(file.readlines()) - 1
+    assert sum(show["records"].values()) == listed - sum(expected.values())
