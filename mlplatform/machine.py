@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
 Status = Literal["ok", "warning", "missing"]
 
 GLIBC_OF_TFX121 = (2, 39)  # ml-metadata 1.21 ships manylinux_2_39 wheels only
@@ -107,15 +111,29 @@ def _stack() -> Check:
 
 
 def _package(name: str) -> Check:
+    stack = possible_stacks(glibc_version())[0] if sys.version_info >= (3, 11) else "tfx116"
+    constraints = f"constraints/{stack}.txt"  # in the sources
+    todo = f"install the tested set: pip install -c {constraints} mlplatform"
     try:
-        return Check(name, "ok", importlib.metadata.version(name))
+        version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(
-            name,
-            "missing",
-            "not installed",
-            "install the pinned set: pip install -c constraints/STACK.txt mlplatform",
-        )
+        return Check(name, "missing", "not installed", todo)
+    wanted = _supported(name)
+    if wanted and not wanted.contains(version, prereleases=True):
+        return Check(name, "warning", f"{version}, and mlplatform is made for {wanted}", todo)
+    return Check(name, "ok", version)
+
+
+def _supported(name: str) -> SpecifierSet:
+    """Return the versions of a package that this one declares to work with."""
+    try:
+        declared = importlib.metadata.requires("mlplatform") or []
+    except importlib.metadata.PackageNotFoundError:  # run out of a checkout that is not installed
+        declared = []
+    for requirement in map(Requirement, declared):
+        if canonicalize_name(requirement.name) == name:
+            return requirement.specifier
+    return SpecifierSet()
 
 
 def _byte_code() -> Check:
@@ -155,10 +173,11 @@ def _gpu() -> Check:
 
 def _root(root: Path) -> Check:
     existing = next(folder for folder in [root, *root.parents] if folder.exists())
+    todo = "give another folder with --root"
+    if not existing.is_dir():
+        return Check("root", "missing", f"{root}: {existing} is a file", todo)
     if not os.access(existing, os.W_OK):
-        return Check(
-            "root", "missing", f"{root}: {existing} cannot be written", "give another folder with --root"
-        )
+        return Check("root", "missing", f"{root}: {existing} cannot be written", todo)
     free_gb = shutil.disk_usage(existing).free / 2**30
     found = f"{root}, {free_gb:.0f} GB free"
     if free_gb < NEEDED_DISK_GB:

@@ -12,8 +12,17 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 CONSTRAINTS = REPOSITORY / "constraints" / ("tfx116.txt" if sys.version_info < (3, 11) else "tfx121.txt")
-# Files that are no Python and that the package cannot do without.
-DATA_FILES = ["mlplatform/pipelines/item_category/config.yaml", "mlplatform/py.typed"]
+# Every file of the package, under the one import name that it is installed with.
+FILES = sorted(
+    str(Path(name, path.relative_to(REPOSITORY / folder)))
+    for name, folder in (
+        ("mlplatform", "mlplatform"),
+        ("mlplatform/components", "components"),
+        ("mlplatform/pipelines", "pipelines"),
+    )
+    for path in (REPOSITORY / folder).rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -43,9 +52,16 @@ def test_both_archives_hold_real_files_under_one_import_name(dist: Path) -> None
     wheel = zipfile.ZipFile(next(dist.glob("*.whl"))).namelist()
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         sdist = ["/".join(member.name.split("/")[1:]) for member in archive.getmembers() if member.isfile()]
-    for name in ["mlplatform/components/image_example_gen/component.py", *DATA_FILES]:
-        assert name in wheel
-        assert name in sdist
+    assert len(FILES) > 150
+    assert set(FILES) - set(wheel) == set()
+    assert set(FILES) - set(sdist) == set()
+    assert {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "constraints/tfx116.txt",
+        "constraints/tfx121.txt",
+    } <= set(sdist)
     assert not [name for name in wheel if name.startswith(("components/", "pipelines/", "tests/"))]
 
 
@@ -68,3 +84,10 @@ def test_the_wheel_works_from_a_clean_environment(dist: Path, tmp_path: Path) ->
     assert (tmp_path / "photos" / "listing.csv").exists()
     where = run(python, "-c", "import mlplatform.components as c; print(c.__file__)", cwd=tmp_path)
     assert str(tmp_path / "venv") in where
+    render = (
+        "from pathlib import Path\n"
+        "from mlplatform.reports.run_page import RunPage, write_run_page\n"
+        "write_run_page(Path('page.html'), RunPage('item_category', 'r1', 'now', 1.0, nodes=[]))"
+    )
+    run(python, "-c", render, cwd=tmp_path)
+    assert "item_category" in (tmp_path / "page.html").read_text("utf-8")

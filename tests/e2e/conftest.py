@@ -25,7 +25,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
-    """Run the command line in a process of its own; nothing that it leaves by default lands in the checkout."""
+    """Run the command line in a process of its own, and not in the checkout."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:

@@ -1,7 +1,7 @@
 """Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
 
-All run through the whole command line. What can be wrong with single photos and rows of a listing is held, kind
-by kind, in `tests/components/image_example_gen`, too, and here all at once in one real run.
+All run through the whole command line. What can be wrong with single photos and rows of a listing is held,
+kind by kind, in `tests/components/image_example_gen`, too, and here all at once in one real run.
 """
 
 import csv
@@ -183,7 +183,12 @@ REJECTED = {
 def test_every_planted_fault_is_a_counted_reject_or_can_be_used(mlplatform: Command, tmp_path: Path) -> None:
     photos, root = tmp_path / "photos", tmp_path / "root"
     make_photos(
-        photos, categories=4, per_category=30, unseen=1, size_px=48, faults=[f for f in FAULTS if f != "drift"]
+        photos,
+        categories=4,
+        per_category=30,
+        unseen=1,
+        size_px=48,
+        faults=[f for f in FAULTS if f != "drift"],
     )
     with (photos / "faults.csv").open(newline="", encoding="utf-8") as file:
         planted = Counter(row["fault"] for row in csv.DictReader(file))

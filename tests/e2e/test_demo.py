@@ -38,4 +38,6 @@ def test_the_demo_shows_predictions_beside_the_truth_and_writes_a_page(
     again = mlplatform(*words)
     assert again.code == 0, again.err
     assert f"{right} of 24 right" in again.out
-    assert [p.name for p in (out / "home" / "models" / "item_category").iterdir() if p.name.isdigit()] == ["1"]
+    assert [p.name for p in (out / "home" / "models" / "item_category").iterdir() if p.name.isdigit()] == [
+        "1"
+    ]

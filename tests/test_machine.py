@@ -1,0 +1,90 @@
+"""What `mlplatform doctor` finds, on machines that have it and on machines that do not."""
+
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mlplatform import machine
+from mlplatform.cli.main import cli
+
+
+def found(root: Path) -> dict[str, machine.Check]:
+    return {check.name: check for check in machine.look(root)}
+
+
+def test_the_machine_that_runs_these_tests_is_fit(tmp_path: Path) -> None:
+    checks = found(tmp_path / "not" / "there" / "yet")
+    assert {name for name, check in checks.items() if check.status == "missing"} == set()
+    assert checks["tfx"].found == importlib.metadata.version("tfx")
+    stack = "tfx116" if sys.version_info < (3, 11) else "tfx121"
+    assert stack in checks["stack"].found
+
+
+@pytest.mark.parametrize(
+    ("glibc", "stacks"),
+    [
+        ((2, 17), ["tfx116"]),
+        ((2, 38), ["tfx116"]),
+        ((2, 39), ["tfx121", "tfx116"]),
+        ((2, 41), ["tfx121", "tfx116"]),
+    ],
+)
+def test_the_c_library_decides_the_stacks(glibc: tuple[int, int], stacks: list[str]) -> None:
+    assert machine.possible_stacks(glibc) == stacks
+
+
+@pytest.mark.parametrize(
+    ("libc", "machine_name", "todo"),
+    [(("glibc", "2.36"), "aarch64", "x86-64 only"), (("", ""), "x86_64", "without glibc")],
+)
+def test_a_system_without_wheels_is_named(
+    libc: tuple[str, str], machine_name: str, todo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(platform, "machine", lambda: machine_name)
+    check = found(tmp_path)["system"]
+    assert check.status == "missing"
+    assert todo in check.todo
+
+
+def test_a_python_that_no_stack_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(sys, "version_info", type("V", (tuple,), {"major": 3, "minor": 12})((3, 12)))
+    check = found(tmp_path)["stack"]
+    assert check.status == "missing"
+    assert "tfx116" in check.todo
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.16.0", "ok"), ("1.15.1", "warning"), (None, "missing")])
+def test_packages_are_held_against_what_is_supported(
+    version: str | None, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.version
+
+    def installed(name: str) -> str:
+        if name != "tfx":
+            return real(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    check = found(tmp_path)["tfx"]
+    assert check.status == status
+    assert ("constraints/tfx1" in check.todo) == (status != "ok")
+
+
+def test_a_root_that_is_a_file_is_named_and_the_command_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "is a file" in found(file / "home")["root"].found
+    done = CliRunner().invoke(cli, ["doctor", "--root", str(file), "--json"])
+    document = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert document["is_fit"] is False
+    assert {"name", "status", "found", "todo"} == set(document["checks"][0])
