@@ -46,6 +46,9 @@ class InterpreterPool:
 def tflite_signature(file: Path, signature: Signature) -> Signature:
     """Return `signature` computed by the TensorFlow Lite model in `file`.
 
+    The conversion leaves out what a graph asserts of its inputs. So what a graph may refuse, numbers that are
+    not finite and empty batches, still goes to `signature` itself: the same answer, or the same error.
+
     Raises:
         StatusError: The file does not hold this signature.
     """
@@ -67,9 +70,20 @@ def tflite_signature(file: Path, signature: Signature) -> Signature:
         definition=signature.definition,
         inputs=signature.inputs,
         outputs=signature.outputs,
-        run=_by_signature(pool, key),
+        run=_with_unusual_inputs_to(signature.run, _by_signature(pool, key)),
         engine="tflite",
     )
+
+
+def _with_unusual_inputs_to(original: Run, converted: Run) -> Run:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return original(inputs) if any(map(_is_unusual, inputs.values())) else converted(inputs)
+
+    return run
+
+
+def _is_unusual(array: Array) -> bool:
+    return array.size == 0 or (array.dtype.kind == "f" and not np.isfinite(array).all())
 
 
 def load_tflite(path: Path, model: str, version: int) -> Servable:
