@@ -231,9 +231,14 @@ def target(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
         target = Target(os.environ["CONFORMANCE_GRPC"], os.environ["CONFORMANCE_REST"], is_ours=False)
         yield target
     elif "CONFORMANCE_SERVER" in os.environ:
-        config = root / "models.config"
-        config.write_text((models / "models.config").read_text().replace(str(models), str(root / "models")))
         shutil.copytree(models, root / "models")
+        names = ("half_plus_two", "half_plus_three", "everything", "keras", "warm")
+        entries = (
+            f'config {{ name: "{n}" base_path: "{root / "models" / n}" model_platform: "tensorflow" }}'
+            for n in names
+        )
+        config = root / "models.config"
+        config.write_text(f"model_config_list {{ {' '.join(entries)} }}")
         server = Server([f"--model_config_file={config}"], root / "server.log")
         target = server.wait_until_open()
         yield target

