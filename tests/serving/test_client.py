@@ -96,6 +96,12 @@ class TestSentAgain:
                 client.predict("m", {"x": [1.0]})
         assert seen == ["POST", "POST"]
 
+    def test_never_where_only_the_name_of_its_output_is_missing(self, http_server: Any) -> None:
+        url, seen = http_server((200, b'{"outputs": [1.0]}'), None)
+        with Client(url) as client, pytest.raises(RequestFailedError, match="metadata of m"):
+            client.predict("m", {"x": [1.0]})
+        assert seen == ["POST", "GET"]
+
     def test_a_question_about_states_is_safe(self, http_server: Any) -> None:
         state = b'{"version": "1", "state": "AVAILABLE", "status": {"error_message": ""}}'
         url, seen = http_server(None, (200, b'{"model_version_status": [' + state + b"]}"))
