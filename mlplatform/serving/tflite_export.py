@@ -18,6 +18,8 @@ from mlplatform.serving.servable import Signature, signature_not_found
 from mlplatform.serving.tensors import Array
 from mlplatform.serving.tflite_model import TFLITE_FOLDER, tflite_signature
 
+_HINT = "signatures that decode images or parse Examples never convert; export one that takes numbers"
+
 
 class TfliteExportError(MlplatformError):
     """A signature cannot be converted."""
@@ -29,8 +31,7 @@ class TfliteExportError(MlplatformError):
     def __str__(self) -> str:
         return (
             f"signature {self.signature!r} of {self.model_dir} does not convert to TensorFlow Lite: "
-            f"{self.reason}. Signatures that decode images or parse Examples never do; export one that takes "
-            "numbers."
+            f"{self.reason}"
         )
 
 
@@ -40,7 +41,8 @@ class TfliteDifference:
 
     Attributes:
         rows: How many rows were compared.
-        largest: The largest absolute difference of each output of numbers.
+        largest: The largest absolute difference of each output of numbers; infinite where one form gives
+            another shape, or a number that is not finite where the other does not.
         disagreeing: For each output of texts, the fraction of rows whose first (best) text differs.
     """
 
@@ -73,11 +75,14 @@ def export_tflite(
         The file, `assets.extra/tflite/<signature>.tflite` in `model_dir`.
 
     Raises:
-        TfliteExportError: It does not convert.
+        TfliteExportError: It does not convert, or does not take what the calibration gives.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(*_frozen(model_dir, signature))
+    (function,), module = _frozen(model_dir, signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     if calibration is not None:
         samples = [dict(inputs) for inputs in calibration]
+        if reason := _misfit(samples, function.structured_input_signature[1]):
+            raise TfliteExportError(model_dir, signature, reason)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: iter(samples)
         converter.target_spec.supported_ops = [
@@ -87,13 +92,29 @@ def export_tflite(
     try:
         content = converter.convert()
     except Exception as error:
-        raise TfliteExportError(model_dir, signature, str(error).splitlines()[0]) from error
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise TfliteExportError(model_dir, signature, f"{said}; {_HINT}") from error
     file = model_dir / TFLITE_FOLDER / f"{signature}.tflite"
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     partial.write_bytes(content)
     partial.rename(file)
     return file
+
+
+def _misfit(calibration: Sequence[Mapping[str, Array]], specs: Mapping[str, tf.TensorSpec]) -> str | None:
+    """Say why the signature does not take these inputs, or None."""
+    if not calibration:
+        return "the calibration holds no inputs"
+    for inputs in calibration:
+        if set(inputs) != set(specs):
+            return f"the calibration gives {sorted(inputs)}, the signature takes {sorted(specs)}"
+        for alias, spec in specs.items():
+            array = np.asarray(inputs[alias])
+            if array.dtype != spec.dtype.as_numpy_dtype or not spec.shape.is_compatible_with(array.shape):
+                given = f"{array.dtype.name} of shape {list(array.shape)}"
+                return f"the calibration gives {given} as {alias}, the signature takes {spec}"
+    return None
 
 
 def _frozen(model_dir: Path, signature: str) -> tuple[list[Any], Any]:
@@ -108,7 +129,7 @@ def _frozen(model_dir: Path, signature: str) -> tuple[list[Any], Any]:
     function = loaded.signatures[signature]
     frozen = freeze(function)
     if frozen is None:
-        raise TfliteExportError(model_dir, signature, "it holds state or tables")
+        raise TfliteExportError(model_dir, signature, f"it holds state or tables; {_HINT}")
     names = sorted(function.structured_outputs)
     specs = function.structured_input_signature[1]
 
@@ -137,19 +158,22 @@ def compare_tflite(
 
     Raises:
         StatusError: The model or its TensorFlow Lite form is not there or cannot be loaded.
+        ValueError: There is no batch.
     """
     reference = load(model_dir, "reference", 1).signature(signature, signature_not_found)
     lite = tflite_signature(model_dir / TFLITE_FOLDER / f"{signature}.tflite", reference)
     pairs = [(_run(reference, batch), _run(lite, batch)) for batch in batches]
-    rows = sum(len(next(iter(wanted.values()))) for wanted, _ in pairs)
+    if not pairs:
+        raise ValueError("there is no batch to compare the two forms with")
     largest, disagreeing = {}, {}
     for name in reference.outputs:
         both = [(wanted[name], found[name]) for wanted, found in pairs]
         if both[0][0].dtype == np.object_:
-            differing = sum(int((_first(w) != _first(f)).sum()) for w, f in both)
-            disagreeing[name] = differing / rows
+            differs = np.concatenate([_differs(w, f) for w, f in both])
+            disagreeing[name] = float(differs.sum() / max(1, differs.size))
         else:
-            largest[name] = max(float(np.max(np.abs(_wide(w) - _wide(f)), initial=0.0)) for w, f in both)
+            largest[name] = max(_distance(w, f) for w, f in both)
+    rows = sum(len(next(iter(batch.values()))) for batch in batches)
     return TfliteDifference(rows, largest, disagreeing)
 
 
@@ -158,9 +182,20 @@ def _run(signature: Signature, inputs: Mapping[str, Array]) -> dict[str, Array]:
     return signature.run(inputs)
 
 
-def _first(texts: Array) -> Any:
-    return texts.reshape(len(texts), -1)[:, 0]
+def _differs(wanted: Array, found: Array) -> Array:
+    """Say for each row whether its first (best) text differs."""
+    wanted = np.atleast_1d(wanted)
+    if wanted.shape != np.atleast_1d(found).shape:
+        return np.ones(len(wanted), np.bool_)
+    best: Any = (slice(None), *(0 for _ in wanted.shape[1:]))
+    return np.asarray(wanted[best] != np.atleast_1d(found)[best], np.bool_)
 
 
-def _wide(values: Array) -> Array:
-    return values.astype(np.float64)
+def _distance(wanted: Array, found: Array) -> float:
+    if wanted.shape != found.shape:
+        return np.inf
+    wanted, found = wanted.astype(np.float64), found.astype(np.float64)
+    is_same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
+    with np.errstate(invalid="ignore"):
+        far = np.where(is_same, 0.0, np.abs(wanted - found))
+    return float(np.max(np.nan_to_num(far, nan=np.inf), initial=0.0))

@@ -1,0 +1,60 @@
+"""Call a signature in process: `in_process.py FOLDER SIGNATURE LITE_SIGNATURE SECONDS INPUTS.npz`.
+
+`INPUTS.npz` holds one row as `plain` (for SIGNATURE, its bytes as uint8 where it takes texts) and as `lite`.
+Prints CPU and latency at batch 1 and 32 of the signature as TensorFlow users call it, of the other signature
+as the server computes it in both forms, and the answers.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mlplatform.serving.saved_model import load
+from mlplatform.serving.servable import signature_not_found
+
+
+def measure(call: Callable[[], Any], rows: int, seconds: float) -> dict[str, float]:
+    for _ in range(3):
+        call()
+    taken, cpu, started = [], time.process_time(), time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        before = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - before)
+    cpu = time.process_time() - cpu
+    return {"cpu_ms": 1000 * cpu / len(taken) / rows, "p50_ms": 1000 * float(np.median(taken))}
+
+
+def main() -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    folder, name, lite_name, seconds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
+    inputs = np.load(sys.argv[5])
+    function = tf.saved_model.load(str(folder)).signatures[name]
+    ((alias, spec),) = function.structured_input_signature[1].items()
+    found: dict[str, Any] = {}
+    for rows in (1, 32):
+        if spec.dtype == tf.string:
+            batch = tf.constant([inputs["plain"].tobytes()] * rows)
+        else:
+            batch = tf.constant(np.repeat(inputs["plain"], rows, axis=0))
+        found[f"batch {rows}"] = measure(lambda batch=batch: function(**{alias: batch}), rows, seconds)
+    found["scores"] = function(**{alias: batch[:1]})["scores"].numpy().ravel().tolist()
+    for engine in ("tensorflow", "tflite"):
+        servable = load(folder, "m", 1, prefers_tflite=engine == "tflite")
+        signature = servable.signature(lite_name, signature_not_found)
+        assert signature.engine == engine
+        one = {next(iter(signature.inputs)): inputs["lite"]}
+        found[engine] = measure(lambda s=signature, one=one: s.run(one), 1, seconds)
+        found[f"{engine} scores"] = signature.run(one)["scores"].ravel().tolist()
+    print("FOUND " + json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

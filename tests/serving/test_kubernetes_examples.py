@@ -1,0 +1,128 @@
+"""The manifests: fields that Kubernetes has, names that fit together, flags and files that a server takes."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client as kubernetes
+
+from mlplatform.cli.serve import serve
+from mlplatform.serving.settings import ServerSettings
+
+FOLDER = Path(__file__).parents[2] / "examples" / "serving-kubernetes"
+OURS = {
+    "host",
+    "root",
+    "grpc_max_threads",
+    "max_request_bytes",
+    "max_concurrent_requests",
+    "lame_duck_s",
+    "drain_s",
+}
+
+
+def documents(name: str) -> dict[str, Any]:
+    return {d["kind"]: d for d in yaml.safe_load_all((FOLDER / name).read_text("utf-8"))}
+
+
+@pytest.fixture(scope="module")
+def manifest() -> dict[str, Any]:
+    return documents("tensorflow-serving.yaml")
+
+
+@pytest.fixture(scope="module")
+def pod(manifest: dict[str, Any]) -> Any:
+    return manifest["Deployment"]["spec"]["template"]["spec"]
+
+
+def unknown_fields(value: Any, kind: str, where: str) -> list[str]:
+    """Return the fields that the Kubernetes API does not have."""
+    if kind.startswith("list["):
+        inner = kind.removeprefix("list[").removesuffix("]")
+        return [f for n, one in enumerate(value) for f in unknown_fields(one, inner, f"{where}[{n}]")]
+    model = getattr(kubernetes, kind, None)
+    if model is None:  # a plain value, or a map of them
+        return []
+    kinds = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
+    found = [f"{where}.{field}" for field in value if field not in kinds]
+    for field in set(value) & set(kinds):
+        found += unknown_fields(value[field], kinds[field], f"{where}.{field}")
+    return found
+
+
+def test_fields(manifest: dict[str, Any]) -> None:
+    assert set(manifest) == {"ConfigMap", "Deployment", "Service"}
+    for kind, document in manifest.items():
+        assert unknown_fields(document, f"V1{kind}", kind) == []
+    assert unknown_fields({"spec": {"paused": 1, "replica": 2}}, "V1Deployment", "D") == ["D.spec.replica"]
+
+
+def test_names_fit_together(manifest: dict[str, Any], pod: Any) -> None:
+    (server,) = pod["containers"]
+    labels = manifest["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert manifest["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert manifest["Service"]["spec"]["selector"] == labels
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert {p["targetPort"]: p["port"] for p in manifest["Service"]["spec"]["ports"]} == ports
+    assert {server[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe")} <= set(ports)
+    assert {m["name"] for m in server["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    assert pod["volumes"][1]["configMap"]["name"] == manifest["ConfigMap"]["metadata"]["name"]
+
+
+def test_a_roll_drops_no_request(pod: Any) -> None:
+    (server,) = pod["containers"]
+    command, seconds = server["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert 10 <= int(seconds) <= pod["terminationGracePeriodSeconds"] - 30
+
+
+def test_flags_and_files(manifest: dict[str, Any], pod: Any, tmp_path: Path) -> None:
+    from mlplatform.serving.model_config import checked_models, read_config_file
+    from mlplatform.serving.text_config import read_metrics_path
+
+    (server,) = pod["containers"]
+    for name, text in manifest["ConfigMap"]["data"].items():
+        (tmp_path / name).write_text(text)
+    arguments = [argument.replace("/config", str(tmp_path), 1) for argument in server["args"]]
+    given = {argument.removeprefix("--").partition("=")[0] for argument in arguments}
+    assert not given & OURS  # TensorFlow Serving does not have these
+    flags = serve.make_context("serve", arguments).params
+    settings = ServerSettings(**{f.name: flags[f.name] for f in fields(ServerSettings) if f.name in given})
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert (settings.port, settings.rest_api_port) == (ports["grpc"], ports["rest"])
+    models = checked_models(read_config_file(Path(settings.model_config_file)))
+    assert models is not None
+    assert models["item_category"].labels == {"stable": 1}
+    (mount,) = (m for m in server["volumeMounts"] if m["name"] == "models")
+    assert str(models["item_category"].base_path).startswith(mount["mountPath"])
+    annotations = manifest["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert read_metrics_path(Path(settings.monitoring_config_file)) == annotations["prometheus.io/path"]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert server[probe]["httpGet"]["path"] == "/v1/models/item_category/metadata"
+
+
+def test_labels_of_the_readme(tmp_path: Path) -> None:
+    from mlplatform.serving.model_config import checked_models, read_config_file
+
+    block = (FOLDER / "README.md").read_text("utf-8").split("```")[3]
+    entry = f'config {{ name: "m" base_path: "/m" model_platform: "tensorflow" {block} }}'
+    file = tmp_path / "models.config"
+    file.write_text(f"model_config_list {{ {entry} }}")
+    models = checked_models(read_config_file(file))
+    assert models is not None
+    assert models["m"].labels == {"stable": 1, "canary": 2}
+
+
+def test_kserve() -> None:
+    service = documents("kserve.yaml")["InferenceService"]
+    predictor = service["spec"]["predictor"]
+    own = {"minReplicas", "maxReplicas", "timeout", "model"}  # the rest is a pod's
+    assert (
+        unknown_fields({k: v for k, v in predictor.items() if k not in own}, "V1PodSpec", "predictor") == []
+    )
+    assert predictor["timeout"] < predictor["terminationGracePeriodSeconds"]
+    model = {k: v for k, v in predictor["model"].items() if k in ("resources",)}
+    assert unknown_fields(model, "V1Container", "model") == []
+    assert predictor["model"]["storageUri"].startswith("pvc://models/")
