@@ -2,7 +2,6 @@
 
 import json
 import posixpath
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
 from mlplatform.components.data_validator.validate import Data, Statistics, Validated, validate
 from mlplatform.config import parse_config
+from mlplatform.reports.kept import keep_report
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
@@ -64,7 +64,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _write_standard_artifacts(found, examples, output_dict)
         _write_verdict(found, verdict_dir)
         artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(found.verdict.accepted)
-        report = _keep_report(found, exec_properties["reports_dir"]) if exec_properties["reports_dir"] else ""
+        report = ""
+        if exec_properties["reports_dir"]:
+            kept = keep_report(
+                exec_properties["reports_dir"],
+                "DataValidator",
+                lambda folder: _write_verdict(found, str(folder)),
+            )
+            report = str(kept / REPORT_FILE)
         if not found.verdict.accepted:
             raise DataRejectedError([str(problem) for problem in found.verdict.blocking], report)
 
@@ -118,13 +125,3 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
 def _write_verdict(found: Validated, folder: str) -> None:
     io_utils.write_string_file(posixpath.join(folder, VERDICT_FILE), found.verdict.as_json())
     write_report(Path(folder) / REPORT_FILE, found)
-
-
-def _keep_report(found: Validated, reports_dir: str) -> str:
-    """Leave verdict and report where they outlive a failed run; return the report's path."""
-    name = f"DataValidator-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
-    partial = Path(reports_dir) / f".{name}"
-    partial.mkdir(parents=True)
-    _write_verdict(found, str(partial))
-    folder = partial.rename(partial.with_name(name))
-    return str(folder / REPORT_FILE)
