@@ -153,9 +153,9 @@ def _gather(
             seen.append(batches | f"Photos[{split}]" >> beam.FlatMap(photos.sightings, *names))
         repeated = seen | "AllPhotos" >> beam.Flatten() | "RepeatedPhotos" >> photos.Repetitions()
         _ = {
-            "leaks": repeated | "Leaks" >> beam.Filter(lambda photo: photo.is_leak),
-            "conflicts": repeated | "Conflicts" >> beam.Filter(lambda photo: photo.is_conflict),
-            "within": repeated | "Within" >> beam.FlatMap(lambda photo: range(photo.copies_within)),
+            "leaks": repeated | "Leaks" >> beam.Map(lambda photo: int(photo.is_leak)),
+            "conflicts": repeated | "Conflicts" >> beam.Map(lambda photo: int(photo.is_conflict)),
+            "within": repeated | "Within" >> beam.Map(lambda photo: photo.copies_within),
         } | "CountRepeated" >> WriteCounts(counts_file)
         _ = (
             repeated

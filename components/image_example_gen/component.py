@@ -37,8 +37,10 @@ class ImageExampleGen(component.FileBasedExampleGen):
     """Ingests photos: one folder per class, or a listing.
 
     Each photo becomes an Example with `image/encoded` (the file as it came), `image/format`, `image/height`,
-    `image/width`, `label`, `item_id` and the further columns of a listing. What cannot be used is a reject
-    with file and reason; in = out + rejects, or the run fails.
+    `image/width`, `label`, `item_id` and the further columns of a listing. Photos in class folders have no id
+    of their own: there the photo is the item, whatever its name and folder, so `item_id` is a digest of its
+    bytes, and `path` says where it was. What cannot be used is a reject with file and reason;
+    in = out + rejects, or the run fails.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -56,14 +58,14 @@ class ImageExampleGen(component.FileBasedExampleGen):
         max_reject_fraction: float = 0.05,
         max_image_bytes: int = 20 * MIB,
         max_image_pixels: int = 50_000_000,
-        shards: int = 4,
+        shards: int | None = None,
         reports_dir: str | None = None,
         range_config: range_config_pb2.RangeConfig | None = None,
     ) -> None:
         """Declare the ingest.
 
         Args:
-            input_base: Folder of the photos: local, or any URL that TensorFlow reads.
+            input_base: Folder of the photos: local, or any URL that TensorFlow reads; then give `splits`.
             listing: A .csv, .jsonl or .parquet file below `input_base`, with the columns `path` (relative to
                 the listing's folder), `label`, and `item_id` if items have ids; further columns become
                 features. None takes one folder per class.
@@ -77,8 +79,9 @@ class ImageExampleGen(component.FileBasedExampleGen):
             max_reject_fraction: The run fails when more than this share of the entries is rejected.
             max_image_bytes: Larger files are rejects.
             max_image_pixels: Photos of more pixels (width times height) are rejects.
-            shards: Files per split. A worker holds one of them in memory.
-            reports_dir: Folder that keeps the rejects of a run that fails for them.
+            shards: Files per split; a worker holds one of them in memory. None takes 4, and more where the
+                source has more than 512 MiB.
+            reports_dir: Local folder that keeps the page of the rejects, also of a run that fails for them.
             range_config: Which spans to take, as in stock TFX.
 
         Raises:
