@@ -54,9 +54,10 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     ingest = ImageExampleGen(
         input_base=str(photos.folder),
         listing=photos.listing,
-        splits=settings.splits if photos.are_hashed else None,
+        splits=list(photos.own_splits) or settings.splits,
         split_by=settings.split_by,
         max_reject_fraction=settings.max_reject_fraction,
+        shards=settings.shards,
         reports_dir=str(home.reports),
     )
     version = DatasetVersioner(
@@ -70,6 +71,8 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         examples=version.outputs["examples"],
         schema_path=settings.schema_path,
         policy=settings.policy,
+        drift_threshold=settings.drift_threshold,
+        train_split=photos.train_split,
         reports_dir=str(home.reports),
     )
     trainer = ModelTrainer(
