@@ -78,6 +78,7 @@ class ItemCategoryConfig(Config):
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
     drift_threshold: float = Field(ge=0, le=1)
+    serving_logs: str | None = Field(min_length=1)
     model: HyperParameters
     thresholds: Thresholds
     budget: Budget

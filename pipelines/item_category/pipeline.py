@@ -69,9 +69,11 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     )
     data_gate = DataValidator(
         examples=version.outputs["examples"],
+        dataset=version.outputs["dataset"],
         schema_path=settings.schema_path,
         policy=settings.policy,
         drift_threshold=settings.drift_threshold,
+        serving_logs=settings.serving_logs,
         train_split=photos.train_split,
         reports_dir=str(home.reports),
     )
