@@ -1,7 +1,8 @@
 """`ImageExampleGen`: what it takes and gives."""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tfx.components.example_gen import component
@@ -103,6 +104,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
             },
             source="ImageExampleGen",
         )
+        _check_names(splits or ())
         source = listing or pattern
         if isinstance(splits, Mapping):
             _check_weights(splits)
@@ -152,6 +154,15 @@ def _names(splits: Sequence[str] | None, listing: str | None, input_base: str) -
             "Give weights, such as splits={'train': 4, 'eval': 1}.",
         )
     return names
+
+
+def _check_names(splits: Iterable[str]) -> None:
+    wrong = [name for name in splits if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)]
+    if wrong:
+        raise SplitsError(
+            f"a split is called {wrong[0]!r}",
+            "Its name becomes a folder's: take letters, digits, '_', '.' and '-', such as 'train'.",
+        )
 
 
 def _check_weights(splits: Mapping[str, int]) -> None:

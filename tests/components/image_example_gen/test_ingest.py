@@ -463,6 +463,8 @@ BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "listing without splits": ({"input_base": "{shop}", "listing": "x.csv"}, "needs to be told its splits"),
     "weight 0": ({"input_base": "{shop}", "splits": {"train": 0, "eval": 1}}, "weight of split 'train' is 0"),
+    "split with a path": ({"input_base": "{shop}", "splits": {"../x": 1, "eval": 1}}, "a split is called"),
+    "given split with a path": ({"input_base": "{shop}", "splits": ["train", "../x"]}, "a split is called"),
     "no split": ({"input_base": "{shop}", "splits": {}}, "there are no splits"),
     "unknown split_by": (
         {"input_base": "{shop}", "splits": HASHED, "split_by": "seller_id"},
