@@ -82,6 +82,15 @@ def test_renamed_splits_reach_the_gate(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_photos_in_folders_are_named_by_their_paths(run: Run, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "shop", faults=["exact_duplicates"]) / "photos"
+    copy = next(folder.rglob("*-copy.jpg"))
+    done = run(folder, "DataValidator", "policy.duplicate=block")
+    assert done.returncode == 3, done.stderr
+    (verdict,) = (tmp_path / "home" / "reports").glob("DataValidator-*/verdict.json")
+    assert f'"{copy.relative_to(folder)}"' in verdict.read_text()
+
+
 def test_what_is_left_out_is_told(run: Run, tmp_path: Path) -> None:
     folder = photos(tmp_path / "shop", faults=["truncated"]) / "photos"
     label = next(path for path in folder.iterdir() if path.is_dir())
