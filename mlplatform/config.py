@@ -46,7 +46,8 @@ def _problem(kind: type[BaseModel], found: dict[str, Any]) -> str:
         return f"unknown key {name!r}; {remedy}"
     if found["type"] == "missing":
         return f"key {name!r} is missing"
-    return f"{name} is {found['input']!r}: {found['msg']}" if name else str(found["msg"])
+    what = str(found["msg"]).removeprefix("Value error, ")
+    return f"{name} is {found['input']!r}: {what}" if name else what
 
 
 def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Progress of long work, reported the same way from any process.
 
-The work says what it does (`with track("hash records", total=n) as bar: bar.advance(k)`); who shows it, and
-how, is decided by the sink in force: the local runner's live table, a rich bar on a terminal, or plain lines.
+The work says what it does (`with track("hash records", total=n) as bar: bar.advance(k)`) and what a person
+should know of it (`say("3 photos left out")`); who shows it, and how, is decided by the sink in force: the
+local runner's live table, a rich bar on a terminal, or plain lines.
 """
 
 import sys
@@ -38,6 +39,8 @@ class Sink(Protocol):
 
     def finish(self, task: Task) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
 
 class LineSink:
     """Plain lines on stderr: nothing in the first seconds, then one line every `every_s` seconds."""
@@ -56,9 +59,12 @@ class LineSink:
         if self._last_at.pop(id(task), None) is not None:
             self._print(task)
 
-    def _print(self, task: Task) -> None:
-        sys.stderr.write(describe(task) + "\n")
+    def say(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+    def _print(self, task: Task) -> None:
+        self.say(describe(task))
 
 
 def describe(task: Task) -> str:
@@ -77,6 +83,11 @@ def set_sink(sink: Sink) -> Sink:
     global _sink
     previous, _sink = _sink, sink
     return previous
+
+
+def say(text: str) -> None:
+    """Show one line that stays: what a person should know although the work goes on."""
+    _sink.say(text)
 
 
 @contextmanager

@@ -61,6 +61,16 @@ def test_the_command_reference_is_the_help_of_the_commands() -> None:
     assert page.read_text("utf-8") == tool["reference"](), "run: python tools/make_command_reference.py"
 
 
+def test_every_component_and_pipeline_has_a_readme() -> None:
+    folders = [
+        module.parent
+        for folder in ("components", "pipelines")
+        for module in (REPOSITORY / folder).glob("*/__init__.py")
+    ]
+    assert len(folders) >= 7
+    assert [folder.name for folder in folders if not (folder / "README.md").exists()] == []
+
+
 def test_every_how_to_and_reference_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs" / "README.md").read_text("utf-8")
     pages = [p.relative_to(REPOSITORY / "docs").as_posix() for p in (REPOSITORY / "docs").glob("*/*.md")]

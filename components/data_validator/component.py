@@ -1,15 +1,25 @@
 """`DataValidator`: what it takes and gives."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
-from mlplatform.artifacts import DataVerdict
+from mlplatform.artifacts import DatasetVersion, DataVerdict
 from mlplatform.components.data_validator import executor
 from mlplatform.components.data_validator.policy import Policy
-from mlplatform.config import parse_config
+from mlplatform.config import Config, parse_config
+
+
+class _Settings(Config):
+    train_split: str = Field(min_length=1)
+    drift_threshold: float = Field(ge=0, le=1)
+    image_feature: str = Field(min_length=1)
+    label_feature: str = Field(min_length=1)
+    id_feature: str = Field(min_length=1)
 
 
 class DataValidatorSpec(component_spec.ComponentSpec):
@@ -20,6 +30,7 @@ class DataValidatorSpec(component_spec.ComponentSpec):
         "policy": component_spec.ExecutionParameter(type=str),
         "train_split": component_spec.ExecutionParameter(type=str),
         "drift_threshold": component_spec.ExecutionParameter(type=float),
+        "serving_logs": component_spec.ExecutionParameter(type=str),
         "image_feature": component_spec.ExecutionParameter(type=str),
         "label_feature": component_spec.ExecutionParameter(type=str),
         "id_feature": component_spec.ExecutionParameter(type=str),
@@ -27,6 +38,7 @@ class DataValidatorSpec(component_spec.ComponentSpec):
     }
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
         # Not "schema": TFX wants the names of inputs and outputs to differ.
         "curated_schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),
         "baseline": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics, optional=True),
@@ -52,12 +64,14 @@ class DataValidator(base_beam_component.BaseBeamComponent):
     def __init__(
         self,
         examples: channel.BaseChannel,
+        dataset: channel.BaseChannel | None = None,
         schema: channel.BaseChannel | None = None,
         schema_path: str | None = None,
         baseline: channel.BaseChannel | None = None,
         policy: Mapping[str, Any] | None = None,
         train_split: str = "train",
         drift_threshold: float = 0.1,
+        serving_logs: str | None = None,
         image_feature: str = "image/encoded",
         label_feature: str = "label",
         id_feature: str = "item_id",
@@ -67,6 +81,8 @@ class DataValidator(base_beam_component.BaseBeamComponent):
 
         Args:
             examples: Examples of any kind: photos, or rows of a table.
+            dataset: DatasetVersion that the examples are. The verdict is noted with the version, and the last
+                other version of the dataset that was accepted is the baseline, unless one is given.
             schema: Curated Schema. Without it and `schema_path`, one is inferred from the training split, and
                 the other splits must fit it.
             schema_path: File of a curated schema (a text proto, such as `schema.pbtxt`).
@@ -74,29 +90,40 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             policy: `block`, `warn` or `ignore` by kind of problem, and below `features` by feature and kind;
                 see `docs/how-to/validate-data.md`.
             train_split: The split that is trained on.
-            drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, where the
-                schema has no comparator of its own.
+            drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, or is
+                skewed in service, where the schema has no comparator of its own.
+            serving_logs: Folder of a model server's request log (files of PredictionLog), to find skew: what
+                the model is asked in service and differs from the training split.
             image_feature: The feature that holds an encoded photo, if there is one.
             label_feature: The feature that holds the class, if there is one.
             id_feature: The feature that names a record, if there is one.
             reports_dir: Folder that keeps verdict and report, also of a run that is stopped.
 
         Raises:
-            ConfigError: The policy has an unknown kind or action.
+            ConfigError: The policy has an unknown kind or action, or a value is out of its range.
         """
         parsed = parse_config(Policy, policy or {}, source="DataValidator.policy")
+        settings = parse_config(
+            _Settings,
+            {
+                "train_split": train_split,
+                "drift_threshold": drift_threshold,
+                "image_feature": image_feature,
+                "label_feature": label_feature,
+                "id_feature": id_feature,
+            },
+            source="DataValidator",
+        )
         super().__init__(
             spec=DataValidatorSpec(
                 examples=examples,
+                dataset=dataset,
                 curated_schema=schema,
                 baseline=baseline,
                 schema_path=schema_path or "",
                 policy=parsed.model_dump_json(),
-                train_split=train_split,
-                drift_threshold=float(drift_threshold),
-                image_feature=image_feature,
-                label_feature=label_feature,
-                id_feature=id_feature,
+                serving_logs=str(Path(serving_logs).absolute()) if serving_logs else "",
+                **settings.model_dump(),
                 reports_dir=reports_dir or "",
                 statistics=channel.Channel(type=standard_artifacts.ExampleStatistics),
                 schema=channel.Channel(type=standard_artifacts.Schema),

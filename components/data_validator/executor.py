@@ -1,8 +1,8 @@
 """Connects the data gate to TFX: reads Examples and schema, writes what was learned, stops the run."""
 
+import dataclasses
 import json
 import posixpath
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,23 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, writer_utils
 
+from mlplatform import progress
+from mlplatform.components.data_validator.baseline import (
+    LIGHT_FILE,
+    Baseline,
+    Version,
+    last_accepted,
+    read_light,
+)
 from mlplatform.components.data_validator.errors import DataRejectedError
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
-from mlplatform.components.data_validator.validate import Data, Statistics, Validated, validate
+from mlplatform.components.data_validator.serving_logs import log_files
+from mlplatform.components.data_validator.validate import Data, Statistics, Validated, measure, validate
+from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.config import parse_config
+from mlplatform.reports.kept import keep_report
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
@@ -36,10 +47,41 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     ) -> None:
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         verdict_dir = artifact_utils.get_single_uri(output_dict["verdict"])
-        work_dir = posixpath.join(verdict_dir, "work")
+        version = _version(input_dict)
+        work_dir = posixpath.join(verdict_dir, "work")  # where every Beam worker can write
         fileio.makedirs(work_dir)
+        try:
+            found = self._validate(input_dict, exec_properties, examples, version, work_dir)
+        finally:
+            fileio.rmtree(work_dir)
+        _write_standard_artifacts(found, examples, output_dict)
+        _write_verdict(found, Path(verdict_dir))
+        verdict = found.verdict
+        artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(verdict.accepted)
+        report = ""
+        if exec_properties["reports_dir"]:
+            kept = keep_report(
+                exec_properties["reports_dir"], "DataValidator", lambda folder: _write_verdict(found, folder)
+            )
+            report = str(kept / REPORT_FILE)
+        if version is not None:
+            statistics = artifact_utils.get_single_uri(output_dict["statistics"])
+            version.record(is_accepted=verdict.accepted, detail=statistics if verdict.accepted else report)
+        if not verdict.accepted:
+            raise DataRejectedError([str(problem) for problem in verdict.blocking], report)
+        if verdict.warnings:
+            progress.say(_told(verdict, report))
+
+    def _validate(
+        self,
+        input_dict: Artifacts,
+        exec_properties: dict[str, Any],
+        examples: types.Artifact,
+        version: Version | None,
+        work_dir: str,
+    ) -> Validated:
         schema, source = _given_schema(input_dict, exec_properties)
-        train_split = exec_properties["train_split"]
+        train_split, logs = exec_properties["train_split"], exec_properties["serving_logs"]
         data = Data(
             {
                 split: _files(examples, split)
@@ -48,25 +90,37 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties["image_feature"],
             exec_properties["label_feature"],
             exec_properties["id_feature"],
+            log_files(logs) if logs else (),
         )
-        found = validate(
+
+        def measured(folder: Path) -> tuple[Statistics, Statistics]:
+            """Return the statistics of a version that was checked out, and of the light of its photos."""
+            files = {train_split: [str(folder / f"Split-{train_split}" / "*")]}
+            other = dataclasses.replace(data, files=files, serving_logs=())
+            place = Path(work_dir) / "of-baseline"
+            place.mkdir()
+            return measure(other, self._make_beam_pipeline, str(place))[train_split]
+
+        baseline = _given_baseline(input_dict, train_split)
+        if baseline is None and version is not None:
+            baseline = last_accepted(version, train_split, Path(work_dir) / "baseline", measured)
+        return validate(
             data,
             self._make_beam_pipeline,
             work_dir,
             schema=schema,
             schema_source=source,
-            baseline=_baseline(input_dict, train_split),
+            baseline=baseline,
             policy=parse_config(Policy, json.loads(exec_properties["policy"]), source="DataValidator.policy"),
             train_split=train_split,
             drift_threshold=exec_properties["drift_threshold"],
         )
-        fileio.rmtree(work_dir)
-        _write_standard_artifacts(found, examples, output_dict)
-        _write_verdict(found, verdict_dir)
-        artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(found.verdict.accepted)
-        report = _keep_report(found, exec_properties["reports_dir"]) if exec_properties["reports_dir"] else ""
-        if not found.verdict.accepted:
-            raise DataRejectedError([str(problem) for problem in found.verdict.blocking], report)
+
+
+def _version(input_dict: Artifacts) -> Version | None:
+    if not input_dict.get("dataset"):
+        return None
+    return Version.read(artifact_utils.get_single_uri(input_dict["dataset"]))
 
 
 def _files(examples: types.Artifact, split: str) -> Sequence[str]:
@@ -83,11 +137,13 @@ def _given_schema(input_dict: Artifacts, exec_properties: dict[str, Any]) -> tup
     return None, "inferred from the training split"
 
 
-def _baseline(input_dict: Artifacts, train_split: str) -> Statistics | None:
+def _given_baseline(input_dict: Artifacts, train_split: str) -> Baseline | None:
     if not input_dict.get("baseline"):
         return None
     artifact = artifact_utils.get_single_instance(input_dict["baseline"])
-    return stats_artifact_utils.load_statistics(artifact, train_split).proto()
+    statistics = stats_artifact_utils.load_statistics(artifact, train_split).proto()
+    light = posixpath.join(artifact_utils.get_split_uri([artifact], train_split), LIGHT_FILE)
+    return Baseline("the pipeline's baseline", statistics, read_light(light))
 
 
 def _write_standard_artifacts(found: Validated, examples: types.Artifact, output_dict: Artifacts) -> None:
@@ -102,6 +158,8 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
         fileio.makedirs(folder)
         with fileio.open(posixpath.join(folder, statistics_gen.DEFAULT_FILE_NAME), "wb") as file:
             file.write(found.statistics[split].SerializeToString(deterministic=True))
+        with fileio.open(posixpath.join(folder, LIGHT_FILE), "wb") as file:
+            file.write(found.light[split].SerializeToString(deterministic=True))
         path = posixpath.join(
             artifact_utils.get_split_uri([anomalies], split), example_validator.DEFAULT_FILE_NAME
         )
@@ -115,16 +173,15 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
     io_utils.write_pbtxt_file(posixpath.join(schema_dir, SCHEMA_FILE), found.schema)
 
 
-def _write_verdict(found: Validated, folder: str) -> None:
-    io_utils.write_string_file(posixpath.join(folder, VERDICT_FILE), found.verdict.as_json())
-    write_report(Path(folder) / REPORT_FILE, found)
+def _write_verdict(found: Validated, folder: Path) -> None:
+    io_utils.write_string_file(str(folder / VERDICT_FILE), found.verdict.as_json())
+    write_report(folder / REPORT_FILE, found)
 
 
-def _keep_report(found: Validated, reports_dir: str) -> str:
-    """Leave verdict and report where they outlive a failed run; return the report's path."""
-    name = f"DataValidator-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
-    partial = Path(reports_dir) / f".{name}"
-    partial.mkdir(parents=True)
-    _write_verdict(found, str(partial))
-    folder = partial.rename(partial.with_name(name))
-    return str(folder / REPORT_FILE)
+def _told(verdict: Verdict, report: str) -> str:
+    """Return one line: what of the accepted data is not as it should be."""
+    kinds = [f"{p.kind} of {p.feature}" if p.feature else p.kind for p in verdict.warnings]
+    shown = ", ".join(list(dict.fromkeys(kinds))[:4]) + (", ..." if len(set(kinds)) > 4 else "")
+    total = len(verdict.warnings)
+    where = f": {report}" if report else ""
+    return f"accepted, with {total} warning{'s' if total > 1 else ''} ({shown}){where}"

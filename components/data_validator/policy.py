@@ -19,8 +19,10 @@ Kind = Literal[
     "new_column",
     "distribution",
     "drift",
+    "skew",
     "too_few_examples",
     "bad_schema",
+    "custom",
     "untrained_label",
     "leak",
     "label_conflict",
@@ -47,8 +49,10 @@ class Policy(Config):
         new_column: A feature is not in the schema.
         distribution: How many different values there are is not what the schema asks.
         drift: A feature's distribution moved away from the baseline's.
+        skew: A feature's distribution is another in what the model is asked in service.
         too_few_examples: A split has fewer or more records than the schema allows, or none.
-        bad_schema: The schema contradicts itself.
+        bad_schema: The schema contradicts itself, or asks for what cannot be checked.
+        custom: A validation of the user's own, in the schema, says no.
         untrained_label: A class is in an evaluation split and not in the training split.
         leak: The same photo, byte by byte, is in two splits.
         label_conflict: The same photo has two labels.
@@ -68,8 +72,10 @@ class Policy(Config):
     new_column: Action = "warn"
     distribution: Action = "warn"
     drift: Action = "warn"
+    skew: Action = "warn"
     too_few_examples: Action = "block"
     bad_schema: Action = "block"
+    custom: Action = "block"
     untrained_label: Action = "warn"
     leak: Action = "warn"
     label_conflict: Action = "warn"
@@ -83,7 +89,7 @@ class Policy(Config):
         return self.features.get(feature, {}).get(kind, by_kind)
 
 
-# The kinds of TensorFlow Data Validation's anomalies; those not listed are `other`.
+# The kinds of TensorFlow Data Validation's anomalies; one that a later release adds is `other`.
 # Source: tensorflow_metadata/proto/v0/anomalies.proto
 _ANOMALIES: dict[Kind, str] = {
     "type_change": """
@@ -97,7 +103,9 @@ _ANOMALIES: dict[Kind, str] = {
         VALUE_NESTEDNESS_MISMATCH""",
     "missing_column": "SCHEMA_MISSING_COLUMN FEATURE_TYPE_NOT_PRESENT",
     "missing_values": """
-        FEATURE_TYPE_LOW_FRACTION_PRESENT FEATURE_TYPE_LOW_NUMBER_PRESENT FEATURE_TYPE_NO_VALUES""",
+        FEATURE_TYPE_LOW_FRACTION_PRESENT FEATURE_TYPE_LOW_NUMBER_PRESENT FEATURE_TYPE_NO_VALUES
+        SPARSE_FEATURE_MISSING_INDEX SPARSE_FEATURE_MISSING_VALUE WEIGHTED_FEATURE_MISSING_VALUE
+        WEIGHTED_FEATURE_MISSING_WEIGHT""",
     "unknown_value": """
         BOOL_TYPE_UNEXPECTED_STRING BOOL_TYPE_UNEXPECTED_FLOAT ENUM_TYPE_UNEXPECTED_STRING_VALUES""",
     "out_of_range": """
@@ -105,11 +113,15 @@ _ANOMALIES: dict[Kind, str] = {
         FLOAT_TYPE_HAS_INF INT_TYPE_BIG_INT INT_TYPE_SMALL_INT MAX_IMAGE_BYTE_SIZE_EXCEEDED""",
     "shape": """
         FEATURE_TYPE_HIGH_NUMBER_VALUES FEATURE_TYPE_LOW_NUMBER_VALUES FEATURE_TYPE_UNEXPECTED_REPEATED
-        INVALID_FEATURE_SHAPE EMBEDDING_SHAPE_INVALID""",
+        INVALID_FEATURE_SHAPE EMBEDDING_SHAPE_INVALID SPARSE_FEATURE_LENGTH_MISMATCH
+        WEIGHTED_FEATURE_LENGTH_MISMATCH""",
     "new_column": "SCHEMA_NEW_COLUMN",
     "distribution": """
         FEATURE_TYPE_HIGH_UNIQUE FEATURE_TYPE_LOW_UNIQUE FEATURE_TYPE_NO_UNIQUE
-        LOW_SUPPORTED_IMAGE_FRACTION""",
+        LOW_SUPPORTED_IMAGE_FRACTION FEATURE_COVERAGE_TOO_LOW FEATURE_COVERAGE_TOO_SHORT_AVG_TOKEN_LENGTH
+        NLP_WRONG_LOCATION SEMANTIC_DOMAIN_UPDATE SEQUENCE_VALUE_TOO_FEW_OCCURRENCES
+        SEQUENCE_VALUE_TOO_LARGE_FRACTION SEQUENCE_VALUE_TOO_MANY_OCCURRENCES
+        SEQUENCE_VALUE_TOO_SMALL_FRACTION""",
     "drift": """
         COMPARATOR_L_INFTY_HIGH COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH COMPARATOR_CONTROL_DATA_MISSING
         COMPARATOR_TREATMENT_DATA_MISSING COMPARATOR_NORMALIZED_ABSOLUTE_DIFFERENCE_HIGH
@@ -117,7 +129,10 @@ _ANOMALIES: dict[Kind, str] = {
     "too_few_examples": "DATASET_LOW_NUM_EXAMPLES DATASET_HIGH_NUM_EXAMPLES NO_DATA_IN_SPAN",
     "bad_schema": """
         BOOL_TYPE_INVALID_CONFIG DOMAIN_INVALID_FOR_TYPE FEATURE_MISSING_NAME FEATURE_MISSING_TYPE
-        INVALID_SCHEMA_SPECIFICATION INVALID_DOMAIN_SPECIFICATION""",
+        INVALID_SCHEMA_SPECIFICATION INVALID_DOMAIN_SPECIFICATION DERIVED_FEATURE_BAD_LIFECYCLE
+        DERIVED_FEATURE_INVALID_SOURCE SPARSE_FEATURE_NAME_COLLISION WEIGHTED_FEATURE_NAME_COLLISION
+        STATS_NOT_AVAILABLE""",
+    "custom": "CUSTOM_VALIDATION",
 }
 # What is wrong with the class is a kind of its own.
 KIND_FOR_LABEL: dict[Kind, Kind] = {"missing_values": "missing_label", "unknown_value": "unknown_label"}

@@ -35,6 +35,52 @@ def anomaly_problems(
         yield _problem("too_few_examples", "", split, "the split has no records", policy)
 
 
+def comparison_problems(
+    anomalies: anomalies_pb2.Anomalies, kind: Kind, split: str, policy: Policy
+) -> Iterator[Problem]:
+    """Yield a problem for each feature that a comparison found too far away; other anomalies are passed over.
+
+    Args:
+        anomalies: What validating with a comparator found.
+        kind: What such a distance is: `drift` or `skew`.
+        split: The split that was compared.
+        policy: Says what the problem does.
+    """
+    for name, info in sorted(anomalies.anomaly_info.items()):
+        for problem in _reasons(info, ".".join(info.path.step) or name, split, policy):
+            if problem.kind == "drift":
+                yield _problem(kind, problem.feature, split, problem.description, policy)
+
+
+def skew_problems(
+    train: statistics_pb2.DatasetFeatureStatisticsList,
+    serving: statistics_pb2.DatasetFeatureStatisticsList,
+    damaged: int,
+    split: str,
+    policy: Policy,
+) -> Iterator[Problem]:
+    """Yield the problems of the requests themselves: none, of another type, or in damaged files.
+
+    Args:
+        train: Statistics of the training split.
+        serving: Statistics of what was asked in service.
+        damaged: How many log files end before they should.
+        split: The training split.
+        policy: Says what each problem does.
+    """
+    asked, trained = feature_statistics(serving), feature_statistics(train)
+    if not asked:
+        yield _problem("skew", "", split, "the serving logs hold no request that can be compared", policy)
+    if damaged:
+        text = f"{damaged} files of the serving logs are damaged; what comes before the damage was read"
+        yield _problem("skew", "", split, text, policy)
+    for name in sorted(set(asked) & set(trained)):
+        found, expected = asked[name].WhichOneof("stats"), trained[name].WhichOneof("stats")
+        if found != expected:
+            text = f"it is {_words(found)} in service and {_words(expected)} here"
+            yield _problem("skew", name, split, text, policy)
+
+
 def untrained_labels(
     labels: Mapping[str, Mapping[str, int]], train_split: str, label_feature: str, policy: Policy
 ) -> Iterator[Problem]:
@@ -98,6 +144,12 @@ def photo_problems(
             ]
             found = _problem(kind, image_feature, everywhere, f"{count} {text}", policy)
             yield found.with_offenders(None, offenders)
+
+
+def _words(kind: str | None) -> str:
+    return {"num_stats": "a number", "string_stats": "text", "bytes_stats": "bytes"}.get(
+        kind or "", "nothing"
+    )
 
 
 def _has_varying_count(feature: statistics_pb2.FeatureNameStatistics) -> bool:

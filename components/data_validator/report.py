@@ -26,12 +26,25 @@ def write_report(path: Path, found: Validated) -> Path:
     page = DataPage(
         is_accepted=verdict.accepted,
         schema_source=verdict.schema_source,
+        compared_with=_compared_with(found),
         records=verdict.records,
         problems=[_problem(problem) for problem in verdict.problems],
         classes=_classes(found),
-        features=[row for split, some in found.statistics.items() for row in _features(split, some)],
+        features=[
+            row
+            for split, some in found.statistics.items()
+            for row in (*_features(split, some), *_features(split, found.light[split]))
+        ],
     )
     return write_data_page(path, page)
+
+
+def _compared_with(found: Validated) -> list[str]:
+    verdict = found.verdict
+    compared = [f"{verdict.baseline} (drift)"] if verdict.baseline else []
+    if verdict.serving_records is not None:
+        compared.append(f"{verdict.serving_records:,} records asked in service (skew)")
+    return compared
 
 
 def _problem(problem: Problem) -> ProblemRow:

@@ -1,7 +1,8 @@
 """The schema that the data must fit: read, or inferred and completed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
@@ -70,24 +71,32 @@ def infer_schema(
     return schema
 
 
-def with_drift_comparators(
-    schema: schema_pb2.Schema, statistics: statistics_pb2.DatasetFeatureStatisticsList, threshold: float
+def with_comparators(
+    schema: schema_pb2.Schema,
+    statistics: Sequence[statistics_pb2.DatasetFeatureStatisticsList],
+    threshold: float,
+    *,
+    comparator: Literal["drift_comparator", "skew_comparator"],
 ) -> schema_pb2.Schema:
-    """Return a copy that compares every number and category with a baseline.
+    """Return a copy that compares every number and category.
 
     Args:
         schema: Its own comparators stay.
-        statistics: What says which features are numbers or categories.
-        threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted.
+        statistics: A feature that one of them lacks, or has as another type, is not compared.
+        threshold: Jensen-Shannon divergence, 0 to 1, above which a feature is too far away.
+        comparator: With a baseline (drift), or with what is asked in service (skew).
     """
     compared = schema_pb2.Schema()
     compared.CopyFrom(schema)
-    found = feature_statistics(statistics)
+    kinds = [
+        {(name, f.WhichOneof("stats")) for name, f in feature_statistics(some).items()} for some in statistics
+    ]
+    found = {name for name, _ in set.intersection(*kinds)}
     for feature in compared.feature:
         is_number = feature.type in (schema_pb2.INT, schema_pb2.FLOAT)
         is_category = feature.WhichOneof("domain_info") in ("string_domain", "domain")
-        if feature.name in found and (is_number or is_category) and not feature.HasField("drift_comparator"):
-            feature.drift_comparator.jensen_shannon_divergence.threshold = threshold
+        if feature.name in found and (is_number or is_category) and not feature.HasField(comparator):
+            getattr(feature, comparator).jensen_shannon_divergence.threshold = threshold
     return compared
 
 

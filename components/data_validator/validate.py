@@ -14,7 +14,10 @@ from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.gathered import WriteGathered, read_gathered
 from mlplatform.components.data_validator import photos, problems
 from mlplatform.components.data_validator import schema as schemas
+from mlplatform.components.data_validator.baseline import Baseline
+from mlplatform.components.data_validator.constants import with_wide_constants
 from mlplatform.components.data_validator.errors import NoTrainSplitError
+from mlplatform.components.data_validator.light import apart, light_schema, with_light
 from mlplatform.components.data_validator.offenders import (
     SHOWN,
     FindOffenders,
@@ -23,6 +26,7 @@ from mlplatform.components.data_validator.offenders import (
     with_found,
 )
 from mlplatform.components.data_validator.policy import Policy
+from mlplatform.components.data_validator.serving_logs import DAMAGED, ReadRequests
 from mlplatform.components.data_validator.verdict import Problem, Verdict
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
@@ -30,6 +34,7 @@ MakePipeline = Callable[[], beam.Pipeline]
 _HISTOGRAM_BUCKETS = (
     10_000  # values of a text feature that are compared with its domain, the most frequent first
 )
+_SERVING = "serving"
 _TELEMETRY = ["mlplatform", "DataValidator"]
 
 
@@ -42,12 +47,14 @@ class Data:
         image_feature: The feature that holds an encoded photo; records need not have it.
         label_feature: The feature that holds the class.
         id_feature: The feature that names the record.
+        serving_logs: Files of a request log, of what the model is asked in service; none where there is none.
     """
 
     files: Mapping[str, Sequence[str]]
     image_feature: str = "image/encoded"
     label_feature: str = "label"
     id_feature: str = "item_id"
+    serving_logs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Validated:
 
     Attributes:
         statistics: Per split.
+        light: Per split, statistics of the light of its photos.
         schema: What the data was compared with.
         anomalies: Per split, as TensorFlow Data Validation reports them.
         labels: Per split, how many records each class has, the largest first.
@@ -63,6 +71,7 @@ class Validated:
     """
 
     statistics: Mapping[str, Statistics]
+    light: Mapping[str, Statistics]
     schema: schema_pb2.Schema
     anomalies: Mapping[str, anomalies_pb2.Anomalies]
     labels: Mapping[str, Mapping[str, int]]
@@ -76,7 +85,7 @@ def validate(
     *,
     schema: schema_pb2.Schema | None = None,
     schema_source: str = "inferred",
-    baseline: Statistics | None = None,
+    baseline: Baseline | None = None,
     policy: Policy | None = None,
     train_split: str = "train",
     drift_threshold: float = 0.1,
@@ -89,26 +98,27 @@ def validate(
         work_dir: Folder for what Beam brings back; the caller removes it.
         schema: What the data must fit; None infers it from the training split.
         schema_source: What to call the schema in the verdict.
-        baseline: Statistics that the training split is compared with, for drift.
+        baseline: Good data that the training split is compared with, for drift.
         policy: What each kind of problem does.
         train_split: The split that is trained on.
-        drift_threshold: Jensen-Shannon divergence above which a feature has drifted, where the schema does
-            not say so itself.
+        drift_threshold: Jensen-Shannon divergence above which a feature has drifted, or is skewed in service,
+            where the schema does not say so itself.
 
     Raises:
         NoTrainSplitError: The schema is to be inferred, and there is no training split.
     """
     policy = policy or Policy()
-    if schema is None and train_split not in data.files:
+    if train_split not in data.files and (schema is None or data.serving_logs):
         raise NoTrainSplitError(train_split, list(data.files))
-    statistics, repeated, counts = _gather(data, make_pipeline, work_dir, schema)
+    gathered = _gather(data, make_pipeline, work_dir, schema)
+    statistics = gathered.statistics
     if schema is None:
         schema = schemas.infer_schema(statistics, train_split, data.image_feature, data.label_feature)
     anomalies = {
-        split: _anomalies(found, schema, baseline if split == train_split else None, drift_threshold)
-        for split, found in statistics.items()
+        split: _anomalies(some, schema, baseline if split == train_split else None, drift_threshold)
+        for split, some in statistics.items()
     }
-    labels = {split: schemas.value_counts(found, data.label_feature) for split, found in statistics.items()}
+    labels = {split: schemas.value_counts(some, data.label_feature) for split, some in statistics.items()}
     found = [
         *(
             p
@@ -116,64 +126,166 @@ def validate(
             for p in problems.anomaly_problems(some, statistics[split], split, data.label_feature, policy)
         ),
         *problems.untrained_labels(labels, train_split, data.label_feature, policy),
-        *problems.photo_problems(counts, repeated, list(data.files), data.image_feature, policy),
+        *problems.photo_problems(
+            gathered.counts, gathered.repeated, list(data.files), data.image_feature, policy
+        ),
     ]
+    if train_split in statistics:
+        light = light_schema(data.image_feature, drift_threshold)
+        if baseline is not None and baseline.light is not None and _has_features(baseline.light):
+            moved = _compare(gathered.light[train_split], light, previous_statistics=baseline.light)
+            found += problems.comparison_problems(moved, "drift", train_split, policy)
+        if data.serving_logs:
+            train, served = statistics[train_split], gathered.served
+            compared = schemas.with_comparators(
+                schema, [train, served], drift_threshold, comparator="skew_comparator"
+            )
+            for here, wanted, there in (
+                (train, compared, served),
+                (gathered.light[train_split], light, gathered.served_light),
+            ):
+                if _has_features(there):
+                    skewed = _compare(here, wanted, serving_statistics=there)
+                    found += problems.comparison_problems(skewed, "skew", train_split, policy)
+            damaged = gathered.counts.get(DAMAGED, 0)
+            found += problems.skew_problems(train, served, damaged, train_split, policy)
     found = [problem for problem in found if problem.action != "ignore"]
     found = _with_offenders(found, data, make_pipeline, work_dir, schema)
     found.sort(key=lambda problem: problem.action != "block")
-    records = {
-        split: int(some.datasets[0].num_examples) if some.datasets else 0
-        for split, some in statistics.items()
-    }
-    return Validated(
-        statistics, schema, anomalies, labels, Verdict(schema_source, records, tuple(found), counts)
+    verdict = Verdict(
+        schema_source,
+        {split: _records(some) for split, some in statistics.items()},
+        tuple(found),
+        baseline=baseline.name if baseline else "",
+        serving_records=_records(gathered.served) if data.serving_logs else None,
+        duplicates={name: count for name, count in gathered.counts.items() if count and name != DAMAGED},
     )
+    return Validated(statistics, gathered.light, schema, anomalies, labels, verdict)
+
+
+def measure(
+    data: Data, make_pipeline: MakePipeline, work_dir: str
+) -> Mapping[str, tuple[Statistics, Statistics]]:
+    """Return, per split, the statistics of its records and those of the light of their photos."""
+    gathered = _gather(data, make_pipeline, work_dir, None)
+    return {split: (some, gathered.light[split]) for split, some in gathered.statistics.items()}
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What one pass over the data brings.
+
+    Attributes:
+        statistics: Per split, of the records.
+        light: Per split, of the light of their photos.
+        served: Of the records of the serving logs; empty without logs.
+        served_light: Of the light of their photos.
+        repeated: Some of the photos that occur more than once.
+        counts: How many are `leaks`, `conflicts` and `within`, and `damaged` log files.
+    """
+
+    statistics: dict[str, Statistics]
+    light: dict[str, Statistics]
+    served: Statistics
+    served_light: Statistics
+    repeated: list[photos.Repeated]
+    counts: dict[str, int]
 
 
 def _gather(
     data: Data, make_pipeline: MakePipeline, work_dir: str, schema: schema_pb2.Schema | None
-) -> tuple[dict[str, Statistics], list[photos.Repeated], dict[str, int]]:
-    """Read the data once: statistics of each split, and photos that occur more than once."""
+) -> _Gathered:
+    """Read the data once."""
     options = tfdv.StatsOptions(
         schema=schemas.with_image_domain(schema or schema_pb2.Schema(), data.image_feature),
         num_rank_histogram_buckets=_HISTOGRAM_BUCKETS,
     )
     samples_file, counts_file = posixpath.join(work_dir, "repeated"), posixpath.join(work_dir, "counts.json")
+
+    def measured(batches: beam.PCollection, name: str) -> None:
+        """Write the statistics of batches, with the light of their photos."""
+        _ = (
+            batches
+            | f"Light[{name}]" >> beam.Map(with_light, data.image_feature)
+            | f"Statistics[{name}]" >> tfdv.GenerateStatistics(options)
+            | f"WriteStatistics[{name}]" >> tfdv.WriteStatisticsToBinaryFile(_statistics_file(work_dir, name))
+        )
+
     with make_pipeline() as pipeline:
         seen = []
         for split in data.files:
             batches = pipeline | f"Read[{split}]" >> _source(data, split).BeamSource()
-            _ = (
-                batches
-                | f"Statistics[{split}]" >> tfdv.GenerateStatistics(options)
-                | f"WriteStatistics[{split}]"
-                >> tfdv.WriteStatisticsToBinaryFile(_statistics_file(work_dir, split))
-            )
+            measured(batches, f"split-{split}")
             names = (split, data.image_feature, data.id_feature, data.label_feature)
             seen.append(batches | f"Photos[{split}]" >> beam.FlatMap(photos.sightings, *names))
         repeated = seen | "AllPhotos" >> beam.Flatten() | "RepeatedPhotos" >> photos.Repetitions()
-        _ = {
-            "leaks": repeated | "Leaks" >> beam.Filter(lambda photo: photo.is_leak),
-            "conflicts": repeated | "Conflicts" >> beam.Filter(lambda photo: photo.is_conflict),
-            "within": repeated | "Within" >> beam.FlatMap(lambda photo: range(photo.copies_within)),
-        } | "CountRepeated" >> WriteCounts(counts_file)
+        counts = {
+            "leaks": repeated | "Leaks" >> beam.Map(lambda photo: int(photo.is_leak)),
+            "conflicts": repeated | "Conflicts" >> beam.Map(lambda photo: int(photo.is_conflict)),
+            "within": repeated | "Within" >> beam.Map(lambda photo: photo.copies_within),
+        }
+        if data.serving_logs:
+            requests = (
+                pipeline
+                | "ServingLogs" >> beam.Create(list(data.serving_logs))
+                | "ReadRequests"
+                >> beam.ParDo(ReadRequests(data.image_feature)).with_outputs(DAMAGED, main="examples")
+            )
+            as_batches = tf_example_record.TFExampleBeamRecord("prediction_log", _TELEMETRY).BeamSource()
+            asked = requests["examples"] | "Typed" >> beam.Map(bytes).with_output_types(bytes)
+            measured(asked | "RequestBatches" >> as_batches, _SERVING)
+            counts[DAMAGED] = requests[DAMAGED]
+        _ = counts | "Count" >> WriteCounts(counts_file)
         _ = (
             repeated
             | "SampleRepeated" >> photos.Samples(SHOWN)
             | "KeepRepeated" >> WriteGathered(samples_file)
         )
-    statistics = {split: tfdv.load_stats_binary(_statistics_file(work_dir, split)) for split in data.files}
+
+    def read(name: str) -> tuple[Statistics, Statistics]:
+        return apart(tfdv.load_stats_binary(_statistics_file(work_dir, name)), data.image_feature)
+
+    by_split = {split: read(f"split-{split}") for split in data.files}
+    served, served_light = read(_SERVING) if data.serving_logs else (Statistics(), Statistics())
     samples = sorted(set(read_gathered(samples_file)), key=lambda photo: photo.sightings)
-    return statistics, samples, read_counts(counts_file)
+    return _Gathered(
+        {split: some for split, (some, _) in by_split.items()},
+        {split: light for split, (_, light) in by_split.items()},
+        served,
+        served_light,
+        samples,
+        read_counts(counts_file),
+    )
 
 
 def _anomalies(
-    statistics: Statistics, schema: schema_pb2.Schema, baseline: Statistics | None, drift_threshold: float
+    statistics: Statistics, schema: schema_pb2.Schema, baseline: Baseline | None, drift_threshold: float
 ) -> anomalies_pb2.Anomalies:
     if baseline is None:
         return tfdv.validate_statistics(statistics, schema)
-    compared = schemas.with_drift_comparators(schema, statistics, drift_threshold)
-    return tfdv.validate_statistics(statistics, compared, previous_statistics=baseline)
+    compared = schemas.with_comparators(
+        schema, [statistics, baseline.statistics], drift_threshold, comparator="drift_comparator"
+    )
+    return _compare(statistics, compared, previous_statistics=baseline.statistics)
+
+
+def _compare(
+    statistics: Statistics,
+    schema: schema_pb2.Schema,
+    **other: Statistics,  # previous_statistics or serving_statistics
+) -> anomalies_pb2.Anomalies:
+    """Validate, and compare with other statistics."""
+    ((name, there),) = other.items()
+    here = with_wide_constants(statistics, there)
+    return tfdv.validate_statistics(here, schema, **{name: with_wide_constants(there, statistics)})
+
+
+def _has_features(statistics: Statistics) -> bool:
+    return bool(schemas.feature_statistics(statistics))
+
+
+def _records(statistics: Statistics) -> int:
+    return int(statistics.datasets[0].num_examples) if statistics.datasets else 0
 
 
 def _with_offenders(
@@ -204,5 +316,5 @@ def _source(data: Data, split: str) -> tf_example_record.TFExampleRecord:
     return tf_example_record.TFExampleRecord(list(data.files[split]), telemetry_descriptors=_TELEMETRY)
 
 
-def _statistics_file(work_dir: str, split: str) -> str:
-    return posixpath.join(work_dir, f"statistics-{split}.pb")
+def _statistics_file(work_dir: str, name: str) -> str:
+    return posixpath.join(work_dir, f"statistics-{name}.pb")

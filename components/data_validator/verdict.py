@@ -71,6 +71,8 @@ class Verdict:
         schema_source: Where the schema came from.
         records: Per split, how many records.
         problems: Everything found that the policy does not ignore, what blocks first.
+        baseline: What the training split was compared with for drift, such as `items@v3`; empty for nothing.
+        serving_records: How many records of the serving logs it was compared with; None without logs.
         duplicates: Photos that occur more than once: how many records are copies within a split (`within`),
             how many photos are in several splits (`leaks`), how many have several labels (`conflicts`).
     """
@@ -78,12 +80,19 @@ class Verdict:
     schema_source: str
     records: Mapping[str, int]
     problems: tuple[Problem, ...]
+    baseline: str = ""
+    serving_records: int | None = None
     duplicates: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
         """Nothing blocks."""
         return not self.blocking
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The problems that are told and do not stop the run."""
+        return tuple(problem for problem in self.problems if problem.action == "warn")
 
     @property
     def blocking(self) -> tuple[Problem, ...]:
@@ -96,6 +105,8 @@ class Verdict:
             {
                 "accepted": self.accepted,
                 "schema": self.schema_source,
+                "baseline": self.baseline or None,
+                "serving_records": self.serving_records,
                 "records": dict(self.records),
                 "duplicates": dict(self.duplicates),
                 "problems": [_problem(problem) for problem in self.problems],

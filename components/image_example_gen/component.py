@@ -1,7 +1,8 @@
 """`ImageExampleGen`: what it takes and gives."""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tfx.components.example_gen import component
@@ -37,8 +38,10 @@ class ImageExampleGen(component.FileBasedExampleGen):
     """Ingests photos: one folder per class, or a listing.
 
     Each photo becomes an Example with `image/encoded` (the file as it came), `image/format`, `image/height`,
-    `image/width`, `label`, `item_id` and the further columns of a listing. What cannot be used is a reject
-    with file and reason; in = out + rejects, or the run fails.
+    `image/width`, `label`, `item_id` and the further columns of a listing. Photos in class folders have no id
+    of their own: there the photo is the item, whatever its name and folder, so `item_id` is a digest of its
+    bytes, and `path` says where it was. What cannot be used is a reject with file and reason;
+    in = out + rejects, or the run fails.
     """
 
     SPEC_CLASS = ImageExampleGenSpec
@@ -56,14 +59,14 @@ class ImageExampleGen(component.FileBasedExampleGen):
         max_reject_fraction: float = 0.05,
         max_image_bytes: int = 20 * MIB,
         max_image_pixels: int = 50_000_000,
-        shards: int = 4,
+        shards: int | None = None,
         reports_dir: str | None = None,
         range_config: range_config_pb2.RangeConfig | None = None,
     ) -> None:
         """Declare the ingest.
 
         Args:
-            input_base: Folder of the photos: local, or any URL that TensorFlow reads.
+            input_base: Folder of the photos: local, or any URL that TensorFlow reads; then give `splits`.
             listing: A .csv, .jsonl or .parquet file below `input_base`, with the columns `path` (relative to
                 the listing's folder), `label`, and `item_id` if items have ids; further columns become
                 features. None takes one folder per class.
@@ -77,8 +80,9 @@ class ImageExampleGen(component.FileBasedExampleGen):
             max_reject_fraction: The run fails when more than this share of the entries is rejected.
             max_image_bytes: Larger files are rejects.
             max_image_pixels: Photos of more pixels (width times height) are rejects.
-            shards: Files per split. A worker holds one of them in memory.
-            reports_dir: Folder that keeps the rejects of a run that fails for them.
+            shards: Files per split; a worker holds one of them in memory. None takes 4, and more where the
+                source has more than 512 MiB.
+            reports_dir: Local folder that keeps the page of the rejects, also of a run that fails for them.
             range_config: Which spans to take, as in stock TFX.
 
         Raises:
@@ -100,6 +104,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
             },
             source="ImageExampleGen",
         )
+        _check_names(splits or ())
         source = listing or pattern
         if isinstance(splits, Mapping):
             _check_weights(splits)
@@ -149,6 +154,15 @@ def _names(splits: Sequence[str] | None, listing: str | None, input_base: str) -
             "Give weights, such as splits={'train': 4, 'eval': 1}.",
         )
     return names
+
+
+def _check_names(splits: Iterable[str]) -> None:
+    wrong = [name for name in splits if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)]
+    if wrong:
+        raise SplitsError(
+            f"a split is called {wrong[0]!r}",
+            "Its name becomes a folder's: take letters, digits, '_', '.' and '-', such as 'train'.",
+        )
 
 
 def _check_weights(splits: Mapping[str, int]) -> None:

@@ -5,15 +5,16 @@ too, and a reject from the beginning: so in = out + rejects holds for all that t
 """
 
 import fnmatch
-import glob
 import posixpath
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from tfx.dsl.io import fileio
 
+from mlplatform.components.image_example_gen import files
+from mlplatform.components.image_example_gen.columns import Kind, Typed, WrongTypeError, typed
 from mlplatform.components.image_example_gen.listing import ITEM_ID, LABEL, PATH, SPLIT, Row, read_listing
 
 REJECTED = "rejected"
@@ -27,17 +28,19 @@ class Entry:
         uri: Where its bytes are.
         path: The same, relative to the source.
         label: Class name.
-        item_id: The item.
+        item_id: The item; empty where the photo itself is the item.
         split: The split that the source puts it in; None where a hash decides.
-        columns: Further columns of its row.
+        split_key: What the hash is of; empty for the item.
+        columns: Further features.
     """
 
     uri: str
     path: str
     label: str
-    item_id: str
-    split: str | None
-    columns: dict[str, Any] = field(default_factory=dict)
+    item_id: str = ""
+    split: str | None = None
+    split_key: str = ""
+    columns: dict[str, Typed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ def class_folders(input_base: str, pattern: str, split: str | None) -> list[Clas
     """Return the class folders that a pattern such as `*/*` or `train/*/*` names, by their paths."""
     folder_pattern, name_pattern = posixpath.split(pattern)
     found = []
-    for uri in sorted(fileio.glob(posixpath.join(glob.escape(input_base), folder_pattern))):
+    for uri in files.matching(input_base, folder_pattern):
         path = posixpath.relpath(uri, input_base)
-        if not posixpath.basename(path).startswith(".") and fileio.isdir(uri):
+        if not posixpath.basename(path).startswith(".") and files.is_folder(uri):
             found.append(ClassFolder(uri, path, name_pattern, split))
     return found
 
@@ -90,21 +93,46 @@ def class_folders(input_base: str, pattern: str, split: str | None) -> list[Clas
 class ListFolder(beam.DoFn):
     """A class folder becomes its entries; the folder's name is the label."""
 
-    def __init__(self, labels: Iterable[str] | None) -> None:
+    def __init__(self, labels: Iterable[str] | None, split_by: str) -> None:
         self._labels = None if labels is None else frozenset(labels)
+        self._is_split_by_label = split_by == LABEL
 
     def process(self, folder: ClassFolder) -> Iterator[Any]:
         label = posixpath.basename(folder.path)
-        names = [name.rstrip("/") for name in fileio.listdir(folder.uri)]
+        try:
+            names = files.names_in(folder.uri)
+        except OSError as error:
+            yield _rejected(Reject(files.shown(folder.path), "unreadable_file", str(error.strerror)))
+            return
         names = [n for n in names if not n.startswith(".") and fnmatch.fnmatchcase(n, folder.name_pattern)]
         if not names:
-            yield _rejected(Reject(folder.path, "empty_class_folder", "it holds no photos", label=label))
-        for name in sorted(names):
-            path = posixpath.join(folder.path, name)
-            if self._labels is not None and label not in self._labels:
-                yield _rejected(Reject(path, "unknown_label", repr(label), path, label))
-            else:
-                yield Entry(posixpath.join(folder.uri, name), path, label, item_id=path, split=folder.split)
+            yield _rejected(
+                Reject(
+                    files.shown(folder.path),
+                    "empty_class_folder",
+                    "it holds no photos",
+                    label=files.shown(label),
+                )
+            )
+        for name in names:
+            yield self._entry(folder, posixpath.join(folder.path, name), label, name)
+
+    def _entry(self, folder: ClassFolder, path: str, label: str, name: str) -> Any:
+        if not files.is_text(path):
+            return _rejected(
+                Reject(files.shown(path), "unreadable_name", "its name is not UTF-8", "", files.shown(label))
+            )
+        wrong = _wrong_label(label, self._labels)
+        if wrong:
+            return _rejected(Reject(path, *wrong, "", label))
+        return Entry(
+            posixpath.join(folder.uri, name),
+            path,
+            label,
+            split=folder.split,
+            split_key=label if self._is_split_by_label else "",
+            columns={PATH: [path.encode()]},
+        )
 
 
 class ReadListing(beam.DoFn):
@@ -122,10 +150,18 @@ class ReadListing(beam.DoFn):
 class FollowRows(beam.DoFn):
     """The rows of one item become an entry: the first of them counts, the others are rejects."""
 
-    def __init__(self, folder: str, labels: Iterable[str] | None, splits: Iterable[str] | None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        labels: Iterable[str] | None,
+        splits: Iterable[str] | None,
+        split_by: str,
+        kinds: Mapping[str, Kind],
+    ) -> None:
         self._folder = folder  # that the listing's paths are relative to
         self._labels = None if labels is None else frozenset(labels)
         self._splits = None if splits is None else frozenset(splits)
+        self._split_by, self._kinds = split_by, dict(kinds)
 
     def process(self, item: tuple[str, Iterable[tuple[int, Row | str]]]) -> Iterator[Any]:
         item_id, numbered = item
@@ -148,16 +184,34 @@ class FollowRows(beam.DoFn):
             return reject("missing_path", f"row {number} names no photo")
         if not label:
             return reject("missing_label", f"row {number} has no label")
-        if self._labels is not None and label not in self._labels:
-            return reject("unknown_label", repr(label))
-        if posixpath.isabs(path) or "://" in path or posixpath.normpath(path).startswith(".."):
+        wrong = _wrong_label(label, self._labels)
+        if wrong:
+            return reject(*wrong)
+        if posixpath.isabs(path) or "://" in path or posixpath.normpath(path).split("/")[0] == "..":
             return reject("outside_of_source", "paths are relative to the listing's folder and stay below it")
         split = _text(row.get(SPLIT)) if self._splits is not None else None
         if self._splits is not None and split not in self._splits:
             return reject("unknown_split", repr(split))
+        split_key = item_id if self._split_by == ITEM_ID else _text(row.get(self._split_by))
+        if split is None and not split_key:
+            return reject("missing_split_key", f"its {self._split_by!r}, which decides the split, is empty")
         own = (PATH, LABEL, ITEM_ID, *((SPLIT,) if split else ()))
-        columns = {name: value for name, value in row.items() if name not in own}
-        return Entry(posixpath.join(self._folder, path), path, label, item_id, split, columns)
+        try:
+            columns = typed({name: value for name, value in row.items() if name not in own}, self._kinds)
+        except WrongTypeError as error:
+            return reject("wrong_type", str(error))
+        return Entry(posixpath.join(self._folder, path), path, label, item_id, split, split_key, columns)
+
+
+def _wrong_label(label: str, known: frozenset[str] | None) -> tuple[str, str] | None:
+    """Return reason and detail where a label cannot be a class."""
+    if known is not None and label not in known:
+        return "unknown_label", repr(label)
+    if label != label.strip():
+        return "bad_label", f"{label!r} begins or ends with blanks"
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+        return "bad_label", f"{label!r} holds a line break or another control character"
+    return None
 
 
 def _rejected(reject: Reject) -> Any:
@@ -169,4 +223,4 @@ def _label(row: Row | str) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
+    return "" if value is None else str(value)

@@ -12,12 +12,14 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
+from mlplatform import progress
 from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.shards import WriteShards
 from mlplatform.components.image_example_gen import entries, listing, rejects
 from mlplatform.components.image_example_gen.errors import NoEntriesError
+from mlplatform.components.image_example_gen.given_splits import require_class_folders
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
-from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.components.image_example_gen.settings import LEAST_SHARDS, IngestSettings
 
 REJECTS_KEY, SETTINGS_KEY = "rejects", "settings"
 
@@ -33,7 +35,6 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
     ) -> None:
         settings = IngestSettings.model_validate_json(exec_properties[SETTINGS_KEY])
         source = _Source(exec_properties, settings)
-        source.check()
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         rejected = artifact_utils.get_single_instance(output_dict[REJECTS_KEY])
         examples.split_names = artifact_utils.encode_split_names(list(source.splits))
@@ -41,26 +42,35 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
         with self._make_beam_pipeline() as pipeline:
             made = source.ingest(pipeline)
+            counted = {rejects.ENTRIES: made.entries}
             for split, records in made.examples.items():
                 folder = artifact_utils.get_split_uri([examples], split)
                 prefix = posixpath.join(folder, write_split.DEFAULT_TF_RECORD_FILE_NAME)
-                _ = records | f"WriteExamples[{split}]" >> WriteShards(prefix, settings.shards)
+                shards = WriteShards(prefix, settings.shards or LEAST_SHARDS)
+                written = records | f"WriteExamples[{split}]" >> shards
+                counted[rejects.ACCEPTED + split] = written | f"Written[{split}]" >> beam.Values()
             for name, collection in ((rejects.REJECTS, made.rejects), (rejects.WARNINGS, made.warnings)):
                 _ = collection | f"Write[{name}]" >> rejects.WriteRejects(posixpath.join(rejected.uri, name))
-            counted = {rejects.ACCEPTED + split: records for split, records in made.examples.items()}
-            _ = {rejects.ENTRIES: made.entries, **counted} | "Count" >> WriteCounts(counts_file)
+            _ = counted | "Count" >> WriteCounts(counts_file)
 
-        summary = rejects.summarise(read_counts(counts_file), list(source.splits), rejected.uri)
+        counts = read_counts(counts_file)
+        if source.rows is not None:  # counted before Beam read it
+            counts[rejects.ENTRIES] = source.rows
+        summary = rejects.summarise(counts, list(source.splits), rejected.uri)
         fileio.remove(counts_file)
         rejects.write_summary(posixpath.join(rejected.uri, rejects.SUMMARY), summary)
-        rejects.check_summary(
-            summary,
-            rejects.read_rejects(posixpath.join(rejected.uri, rejects.REJECTS)),
-            settings.max_reject_fraction,
-            source.name,
-            source.looked_for,
-            settings.reports_dir,
+        if not summary.entries:
+            raise NoEntriesError(source.name, source.looked_for, "nothing")
+        refused, odd = (
+            rejects.read_rejects(posixpath.join(rejected.uri, name))
+            for name in (rejects.REJECTS, rejects.WARNINGS)
         )
+        allowed, page = settings.max_reject_fraction, ""
+        if settings.reports_dir:
+            page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir)
+        rejects.check_summary(summary, refused, allowed, source.name, page)
+        if refused or odd:
+            progress.say(rejects.told(summary, page))
         rejected.count = summary.rejects
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
 
@@ -99,8 +109,16 @@ class _Source:
         is_listing = settings.layout == "listing"
         self.name = self._listing if is_listing else self._base
         self.looked_for = " and ".join(split.pattern for split in self._inputs)
+        self._folders: list[entries.ClassFolder] = []
+        self._listed: listing.Listing | None = None
+        self._look()
 
-    def check(self) -> None:
+    @property
+    def rows(self) -> int | None:
+        """How many rows the listing has; None for class folders."""
+        return self._listed.rows if self._listed else None
+
+    def _look(self) -> None:
         """Look at the source before any worker does, so that a wrong one is one clear error."""
         if not fileio.isdir(self._base):
             found = "a file of this name" if fileio.exists(self._base) else "no such folder"
@@ -111,13 +129,22 @@ class _Source:
                 needed.append(listing.SPLIT)
             elif self._settings.split_by != listing.ITEM_ID:
                 needed.append(self._settings.split_by)
-            listing.check_listing(self._listing, tuple(needed))
-        elif not self._folders():
+            self._listed = listing.check_listing(self._listing, tuple(needed))
+            return
+        self._folders = [
+            folder
+            for split in self._inputs
+            for folder in entries.class_folders(
+                self._base, split.pattern, None if self._are_hashed else split.name
+            )
+        ]
+        if not self._folders:
             raise NoEntriesError(self._base, self.looked_for, "no class folders")
+        if self._are_hashed:
+            require_class_folders(folder.uri for folder in self._folders)
 
     def ingest(self, pipeline: beam.Pipeline) -> Ingested:
-        if self._settings.layout == "listing":
-            splits = None if self._are_hashed else list(self.splits)
+        if self._listed is not None:
             found = (
                 pipeline
                 | "Listing" >> beam.Create([self._listing])
@@ -125,25 +152,22 @@ class _Source:
                 | "ByItemId" >> beam.GroupByKey()
                 | "FollowRows"
                 >> beam.ParDo(
-                    entries.FollowRows(posixpath.dirname(self._listing), self._settings.labels, splits)
+                    entries.FollowRows(
+                        posixpath.dirname(self._listing),
+                        self._settings.labels,
+                        None if self._are_hashed else list(self.splits),
+                        self._settings.split_by,
+                        self._listed.kinds,
+                    )
                 ).with_outputs(entries.REJECTED, main="entries")
             )
         else:
             found = (
                 pipeline
-                | "ClassFolders" >> beam.Create(self._folders())
+                | "ClassFolders" >> beam.Create(self._folders)
                 | "ListFolders"
-                >> beam.ParDo(entries.ListFolder(self._settings.labels)).with_outputs(
-                    entries.REJECTED, main="entries"
-                )
+                >> beam.ParDo(
+                    entries.ListFolder(self._settings.labels, self._settings.split_by)
+                ).with_outputs(entries.REJECTED, main="entries")
             )
         return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits)
-
-    def _folders(self) -> list[entries.ClassFolder]:
-        return [
-            folder
-            for split in self._inputs
-            for folder in entries.class_folders(
-                self._base, split.pattern, None if self._are_hashed else split.name
-            )
-        ]

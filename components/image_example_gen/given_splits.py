@@ -1,9 +1,14 @@
 """Which splits a data folder brings by itself."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from mlplatform.components.image_example_gen.errors import SplitsError
+
 TRAIN = "train"
+# What a listing may call the splits that are not trained on, so that a misspelt name is no split of its own.
+HELD_OUT = ("validation", "val", "dev", "eval", "test", "holdout")
 
 
 def given_splits(input_base: str | os.PathLike[str]) -> list[str]:
@@ -17,6 +22,25 @@ def given_splits(input_base: str | os.PathLike[str]) -> list[str]:
         return []
     others = [entry.name for entry in base.iterdir() if entry.name != TRAIN and _holds_folders(entry)]
     return [TRAIN, *sorted(others)]
+
+
+def require_class_folders(folders: Iterable[str]) -> None:
+    """Check that local folders which are to be classes are not splits.
+
+    Raises:
+        SplitsError: All of them hold folders and no files.
+    """
+    found = [Path(folder) for folder in folders if "://" not in folder]
+    if found and all(_holds_folders(folder) and not _holds_files(folder) for folder in found):
+        names = " and ".join(sorted(folder.name for folder in found)[:3])
+        raise SplitsError(
+            f"{found[0].parent}: {names} hold folders and no photos, as splits do and classes do not",
+            f"Name the folder with the photos to train on {TRAIN}/, and the others come along.",
+        )
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def _holds_folders(folder: Path) -> bool:

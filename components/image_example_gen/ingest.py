@@ -1,7 +1,8 @@
 """The ingest as a Beam pipeline: entries in, Examples and rejects out."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +17,7 @@ from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.splitting import split_of
 
 WARNED = "warned"
+ID_LENGTH = 32  # hexadecimal digits of the digest that names a photo without an id
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Ingested:
         examples: Per split, (item id, serialized Example).
         rejects: `Reject` of every entry that is not among the examples.
         warnings: `Reject` of entries that are among the examples and yet look odd.
-        entries: One element for each entry; which one does not matter.
+        entries: A 1 for each entry.
     """
 
     examples: dict[str, beam.PCollection]
@@ -83,24 +85,16 @@ class ReadPhoto(Track):
         if isinstance(photo, Refusal) or isinstance(found, Refusal):
             yield _tagged(REJECTED, entry, photo)
             return
-        split = entry.split if entry.split is not None else self._split(entry)
-        if isinstance(split, Refusal):
-            yield _tagged(REJECTED, entry, split)
-            return
+        if not entry.item_id:
+            entry = replace(entry, item_id=hashlib.sha256(found).hexdigest()[:ID_LENGTH])
         promised = format_by_extension(entry.path)
         if promised != photo.format:
             yield _tagged(WARNED, entry, Refusal("wrong_extension", f"it is {photo.format.upper()}"))
+        split = entry.split
+        if split is None:
+            split = split_of(entry.split_key or entry.item_id, self._splits)
         example = photo_example(found, photo, entry.label, entry.item_id, entry.columns)
         yield beam.pvalue.TaggedOutput(_tag(split), (entry.item_id, example))
-
-    def _split(self, entry: Entry) -> str | Refusal:
-        values = {**entry.columns, "item_id": entry.item_id, "label": entry.label}
-        value = values.get(self._settings.split_by)
-        if value is None or value == "":
-            return Refusal(
-                "missing_split_key", f"its {self._settings.split_by!r}, which decides the split, is empty"
-            )
-        return split_of(str(value), self._splits)
 
 
 def _content(uri: str, max_bytes: int) -> bytes | Refusal:

@@ -4,11 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from apache_beam.io.filesystems import FileSystems
-
+from mlplatform.components.image_example_gen.columns import Kind, KindCounter
 from mlplatform.components.image_example_gen.errors import ListingError
 
 PATH, LABEL, ITEM_ID, SPLIT = "path", "label", "item_id", "split"
@@ -16,6 +16,19 @@ REQUIRED = (PATH, LABEL)
 LONGEST_CELL = 1 << 20  # characters; csv's own limit is 131,072
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a look at a whole listing tells.
+
+    Attributes:
+        rows: How many rows it has, those that cannot be read included.
+        kinds: The type of each of its columns that has a value.
+    """
+
+    rows: int
+    kinds: dict[str, Kind]
 
 
 def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
@@ -32,7 +45,7 @@ def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
     if reader is None:
         raise ListingError(listing, "its name says neither CSV nor JSON Lines nor Parquet")
     try:
-        with FileSystems.open(listing) as file:
+        with _opened(listing) as file:
             yield from reader(file, listing)
     except FileNotFoundError:
         raise ListingError(listing, "there is no such file") from None
@@ -43,8 +56,8 @@ def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
         raise ListingError(listing, f"cannot read it: {error}") from error
 
 
-def check_listing(listing: str, needed: tuple[str, ...]) -> int:
-    """Read a whole listing once; return its number of rows.
+def check_listing(listing: str, needed: tuple[str, ...]) -> Listing:
+    """Read a whole listing once.
 
     Args:
         listing: See `read_listing`.
@@ -53,9 +66,11 @@ def check_listing(listing: str, needed: tuple[str, ...]) -> int:
     Raises:
         ListingError: It cannot be read, has no rows, or lacks a needed column.
     """
-    count, columns = 0, None
+    count, columns, kinds = 0, None, KindCounter()
     for _, row in read_listing(listing):
         count += 1
+        if isinstance(row, dict):
+            kinds.add(row)
         if columns is None and isinstance(row, dict):
             columns = list(row)
             missing = [name for name in needed if name not in columns]
@@ -71,7 +86,17 @@ def check_listing(listing: str, needed: tuple[str, ...]) -> int:
                 )
     if not count:
         raise ListingError(listing, "it has no rows")
-    return count
+    return Listing(count, kinds.kinds())
+
+
+def _opened(listing: str) -> BinaryIO:
+    if "://" not in listing:
+        return Path(listing).open("rb")
+    # Here and not above: a local listing is looked at before Beam is loaded.
+    from apache_beam.io.filesystems import FileSystems
+
+    file: BinaryIO = FileSystems.open(listing)
+    return file
 
 
 def _read_csv(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
@@ -99,7 +124,20 @@ def _read_jsonl(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]
             except json.JSONDecodeError as error:
                 yield number, f"row {number} is not JSON: {error.msg} at column {error.colno}"
                 continue
-            yield number, row if isinstance(row, dict) else f"row {number} is no JSON object"
+            if not isinstance(row, dict):
+                yield number, f"row {number} is no JSON object"
+            elif "\\u" in line and not _is_unicode(row):
+                yield number, f"row {number} holds half of a character (a lone surrogate such as \\ud83d)"
+            else:
+                yield number, row
+
+
+def _is_unicode(row: Row) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_parquet(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
@@ -111,9 +149,20 @@ def _read_parquet(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str
         for batch in parquet.ParquetFile(file).iter_batches(batch_size=4096):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, _with_text(number, row)
     except pyarrow.ArrowException as error:
         raise ListingError(listing, f"it is no Parquet file: {error}") from error
+
+
+def _with_text(number: int, row: Row) -> Row | str:
+    """Return the row with text where its own columns hold bytes."""
+    for name in (PATH, LABEL, ITEM_ID, SPLIT):
+        if isinstance(row.get(name), bytes):
+            try:
+                row[name] = row[name].decode()
+            except UnicodeDecodeError:
+                return f"row {number} has a {name} that is not UTF-8: {row[name][:60]!r}"
+    return row
 
 
 _READERS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[int, Row | str]]]] = {

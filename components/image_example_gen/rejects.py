@@ -1,24 +1,22 @@
 """What was rejected and why: the `rejects` artifact, and the refusal of a run."""
 
 import json
-import shutil
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 from tfx.dsl.io import fileio
 
 from mlplatform.beam.accounting import Counts, check_all_left
 from mlplatform.components.image_example_gen.entries import Reject
-from mlplatform.components.image_example_gen.errors import NoEntriesError, SplitsError, TooManyRejectsError
+from mlplatform.components.image_example_gen.errors import SplitsError, TooManyRejectsError
+from mlplatform.reports.kept import keep_report
 from mlplatform.reports.page import write_page
 
 REJECTS, WARNINGS, SUMMARY = "rejects.jsonl", "warnings.jsonl", "summary.json"
-REPORT = "report.html"
+REPORT, VERDICT = "report.html", "verdict.json"
 _SHOWN = 500  # rejects on the page
 ENTRIES, ACCEPTED, REJECTED = "entries", "accepted/", "rejected/"
 
@@ -66,7 +64,7 @@ def summarise(counts: Counts, splits: Sequence[str], folder: str) -> Summary:
     """Balance the counts of the pipeline with what it wrote.
 
     Args:
-        counts: `entries`, and `accepted/<split>` per split, as the pipeline counted them.
+        counts: `entries` of the source, and `accepted/<split>` per split, the records of the written files.
         splits: All splits.
         folder: Where the pipeline wrote its rejects and warnings.
 
@@ -84,38 +82,28 @@ def summarise(counts: Counts, splits: Sequence[str], folder: str) -> Summary:
 
 
 def check_summary(
-    summary: Summary,
-    rejects: Sequence[Reject],
-    allowed: float,
-    source: str,
-    looked_for: str,
-    reports_dir: str | None,
+    summary: Summary, rejects: Sequence[Reject], allowed: float, source: str, page: str
 ) -> None:
     """Let a good ingest pass.
 
     Args:
-        summary: What it did.
+        summary: What it did, with at least one entry.
         rejects: What it rejected.
         allowed: Share of the entries that may be rejected.
         source: What was ingested, for errors.
-        looked_for: What an entry looks like there.
-        reports_dir: Where a refusal leaves its rejects.
+        page: Where all rejects are listed, for errors; empty where they are not kept.
 
     Raises:
-        NoEntriesError: The source names nothing.
         TooManyRejectsError: More entries were rejected than allowed, or all of them.
         SplitsError: A split got no Example.
     """
-    if not summary.entries:
-        raise NoEntriesError(source, looked_for, "nothing")
     accepted = sum(summary.accepted.values())
-    if summary.rejects > allowed * summary.entries or not accepted:
+    if is_too_much(summary, allowed):
         examples = [
             f"{r.path or r.detail}: {r.reason}" + (f" ({r.detail})" if r.path else "") for r in rejects
         ]
-        report = _keep(summary, rejects, allowed, source, reports_dir) if reports_dir else ""
         raise TooManyRejectsError(
-            summary.rejects, summary.entries, allowed, summary.rejected, _varied(rejects, examples), report
+            summary.rejects, summary.entries, allowed, summary.rejected, _varied(rejects, examples), page
         )
     empty = [split for split, count in summary.accepted.items() if not count]
     if empty:
@@ -123,6 +111,26 @@ def check_summary(
             f"split {empty[0]!r} gets none of the {accepted} photos in {source}",
             "Give more photos, or other weights for the splits.",
         )
+
+
+def is_too_much(summary: Summary, allowed: float) -> bool:
+    """Say whether more was rejected than the share that is allowed, or all."""
+    return summary.rejects > allowed * summary.entries or not sum(summary.accepted.values())
+
+
+def told(summary: Summary, page: str) -> str:
+    """Return one line: what was accepted, rejected and looks odd."""
+    accepted = sum(summary.accepted.values())
+    parts = [f"{accepted:,} accepted"]
+    for count, what, reasons in (
+        (summary.rejects, "rejected", summary.rejected),
+        (sum(summary.warnings.values()), "accepted with a warning", summary.warnings),
+    ):
+        if count:
+            ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+            shown = ", ".join(f"{reason} {number:,}" for reason, number in ranked[:4])
+            parts.append(f"{count:,} {what} ({shown}{', ...' if len(ranked) > 4 else ''})")
+    return ", ".join(parts) + (f": {page}" if page else "")
 
 
 def read_rejects(file: str) -> list[Reject]:
@@ -159,28 +167,40 @@ def _varied(rejects: Sequence[Reject], texts: list[str]) -> list[str]:
     return [text for _, text in sorted(ranked, key=lambda pair: pair[0])[:20]]
 
 
-def _keep(summary: Summary, rejects: Sequence[Reject], allowed: float, source: str, reports_dir: str) -> str:
-    """Leave verdict, rejects and their page where they outlive the failed run; return the page."""
-    name = f"ImageExampleGen-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1_000_000:06d}"
-    folder = Path(reports_dir) / name
-    partial = folder.with_name(f".{name}")
-    partial.mkdir(parents=True)
-    try:
-        verdict: dict[str, Any] = {"accepted": False, "summary": asdict(summary)}
-        (partial / "verdict.json").write_text(json.dumps(verdict, indent=2), "utf-8")
-        lines = "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects)
-        (partial / REJECTS).write_text(lines, "utf-8")
+def keep_page(
+    summary: Summary,
+    rejects: Sequence[Reject],
+    warnings: Sequence[Reject],
+    allowed: float,
+    source: str,
+    reports_dir: str,
+) -> str:
+    """Leave verdict, rejects and their page where they outlive the run; return the page.
+
+    Args:
+        summary: What the ingest did.
+        rejects: What it rejected.
+        warnings: What it accepted and looks odd.
+        allowed: Share of the entries that may be rejected.
+        source: What was ingested.
+        reports_dir: Folder of all reports.
+    """
+    is_accepted = not is_too_much(summary, allowed)
+
+    def write(folder: Path) -> None:
+        verdict = {"accepted": is_accepted, "summary": asdict(summary)}
+        (folder / VERDICT).write_text(json.dumps(verdict, indent=2), "utf-8")
+        for name, some in ((REJECTS, rejects), (WARNINGS, warnings)):
+            (folder / name).write_text("".join(json.dumps(asdict(one)) + "\n" for one in some), "utf-8")
         write_page(
-            partial / REPORT,
+            folder / REPORT,
             "data_rejects.html",
-            rejected=summary.rejects,
-            entries=summary.entries,
+            is_accepted=is_accepted,
+            summary=summary,
             allowed=allowed,
             source=source,
-            reasons=summary.rejected,
-            rejects=rejects[:_SHOWN],
+            tables=[("Rejected", REJECTS, rejects), ("Accepted with a warning", WARNINGS, warnings)],
+            shown=_SHOWN,
         )
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return str(folder / REPORT)
+
+    return str(keep_report(reports_dir, "ImageExampleGen", write) / REPORT)

@@ -7,6 +7,8 @@ from pydantic import Field
 from mlplatform.config import Config
 
 MIB = 1 << 20
+LEAST_SHARDS, MOST_SHARDS = 4, 100_000
+SHARD_BYTES = 128 * MIB  # what a worker holds in memory at once, where the number of shards is not given
 
 
 class IngestSettings(Config):
@@ -19,8 +21,8 @@ class IngestSettings(Config):
         max_reject_fraction: Share of the entries that may be rejected before the run fails.
         max_image_bytes: Size of the largest photo file that is accepted.
         max_image_pixels: Width times height of the largest photo that is accepted.
-        shards: Files per split.
-        reports_dir: Where a refusal leaves its rejects; None keeps them with the artifact alone.
+        shards: Files per split; None until the driver has seen how much there is.
+        reports_dir: Where the page of the rejects stays; None keeps them with the artifact alone.
     """
 
     layout: Literal["folders", "listing"]
@@ -29,5 +31,12 @@ class IngestSettings(Config):
     max_reject_fraction: float = Field(ge=0, le=1)
     max_image_bytes: int = Field(ge=1)
     max_image_pixels: int = Field(ge=1)
-    shards: int = Field(ge=1, le=100_000)
+    shards: int | None = Field(ge=1, le=MOST_SHARDS)
     reports_dir: str | None
+
+    def with_shards_for(self, total_bytes: int) -> "IngestSettings":
+        """Return the settings with the number of shards that a source of this size needs, unless given."""
+        if self.shards is not None:
+            return self
+        shards = min(max(-(-total_bytes // SHARD_BYTES), LEAST_SHARDS), MOST_SHARDS)
+        return self.model_copy(update={"shards": shards})

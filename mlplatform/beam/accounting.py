@@ -27,7 +27,7 @@ class RecordsLostError(MlplatformError):
 
 
 class WriteCounts(beam.PTransform):
-    """Counts collections and writes the counts as one JSON object.
+    """Adds up collections of numbers and writes the sums as one JSON object.
 
     Takes a mapping from name to collection; a name whose collection is empty is left out.
     """
@@ -42,13 +42,13 @@ class WriteCounts(beam.PTransform):
         self._file = file
 
     def expand(self, collections: Mapping[str, beam.PCollection]) -> beam.PCollection:
-        """Count each of `collections`."""
-        ones = [
-            collection | f"One[{name}]" >> beam.Map(lambda _, name=name: (name, 1))
+        """Add up each of `collections`."""
+        named = [
+            collection | f"Name[{name}]" >> beam.Map(lambda count, name=name: (name, count))
             for name, collection in collections.items()
         ]
         return (
-            ones
+            named
             | beam.Flatten()
             | "Sum" >> beam.CombinePerKey(sum)
             | beam.combiners.ToDict()

@@ -13,7 +13,7 @@ Keyed = tuple[str, bytes]
 
 
 @with_input_types(Keyed)
-@with_output_types(str)
+@with_output_types(tuple[str, int])
 class WriteShards(beam.PTransform):
     """Writes (key, record) pairs to `<prefix>-00000-of-0000N`, every shard even if it is empty.
 
@@ -33,7 +33,7 @@ class WriteShards(beam.PTransform):
         self._prefix, self._shards = prefix, shards
 
     def expand(self, records: beam.PCollection) -> beam.PCollection:
-        """Write `records`; gives the names of the files."""
+        """Write `records`; gives the files, each with the number of its records."""
         assigned = records | "AssignShard" >> beam.Map(_assign, self._shards).with_output_types(
             tuple[int, Keyed]
         )
@@ -56,15 +56,17 @@ def _assign(keyed: Keyed, shards: int) -> tuple[int, Keyed]:
     return int.from_bytes(digest[:8], "big") % shards, keyed
 
 
-def _write(grouped: tuple[int, Iterable[Keyed]], prefix: str, shards: int) -> str:
+def _write(grouped: tuple[int, Iterable[Keyed]], prefix: str, shards: int) -> tuple[str, int]:
     shard, keyed = grouped
     file = f"{prefix}-{shard:05d}-of-{shards:05d}"
     folder, name = os.path.split(file)
     tf.io.gfile.makedirs(folder)
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    written = 0
     with tf.io.TFRecordWriter(partial) as writer:
         for key, record in sorted(keyed):
             if key:
                 writer.write(record)
+                written += 1
     tf.io.gfile.rename(partial, file, overwrite=True)
-    return file
+    return file, written

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlplatform.datasets.diff import Place, RecordDelta, VersionDiff
     from mlplatform.datasets.forget import Forgotten
     from mlplatform.datasets.gc import Garbage
+    from mlplatform.datasets.notes import Use
     from mlplatform.datasets.verify import Verified
 
 
@@ -210,6 +211,14 @@ class DatasetStore:
 
         line = self._line(dataset)
         record_use(line, line.resolve(version), kind, name, detail)
+
+    def uses(self, dataset: str) -> "list[Use]":
+        """Return what was made from the versions of a dataset, as `record_use` noted it; the oldest first."""
+        from mlplatform.datasets.notes import read_uses
+
+        line = self._line(dataset)
+        line.resolve()
+        return read_uses(line)
 
     def export(self, dataset: str, version: str, folder: str | os.PathLike[str]) -> Path:
         """Write a version as Parquet, `<split>.parquet` per split, all of it in one step; return the folder.

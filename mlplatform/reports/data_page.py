@@ -81,6 +81,7 @@ class DataPage:
 
     is_accepted: bool
     schema_source: str
+    compared_with: Sequence[str]
     records: Mapping[str, int]
     problems: Sequence[ProblemRow]
     classes: Sequence[ClassRow]

@@ -1,16 +1,24 @@
 """The configuration of the item-category pipeline; `config.yaml` holds the defaults and explains them."""
 
+import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import merged, read_yaml
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
+_BACKBONES = ("efficientnet_lite0", "scratch")
+_WEIGHTS = (".keras", ".weights.h5")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
 
 
 class HyperParameters(Config):
@@ -40,24 +48,50 @@ class HyperParameters(Config):
     patience: int = Field(default=8, ge=0)
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("backbone")
+    @classmethod
+    def _is_a_backbone(cls, name: str) -> str:
+        """See that it can be one, without loading Keras: its applications are named like classes."""
+        if name.endswith(_WEIGHTS):
+            if not Path(name).expanduser().is_file():
+                raise ValueError("there is no such file")
+        elif name not in _BACKBONES and not re.fullmatch(r"[A-Z]\w+", name):
+            near = difflib.get_close_matches(name, _BACKBONES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{hint}Take {', '.join(_BACKBONES)}, a Keras application such as MobileNetV2, "
+                f"or the path of a {' or '.join(_WEIGHTS)} file"
+            )
+        return name
+
 
 class ItemCategoryConfig(Config):
     """Every key of `config.yaml`, with its type and range."""
 
-    dataset: str = Field(min_length=1)
-    listing: str | None
-    splits: dict[str, int] = Field(min_length=2)
-    split_by: str
+    dataset: Name
+    listing: str | None = Field(min_length=1)
+    splits: dict[Name, Annotated[int, Field(ge=1)]] = Field(min_length=2)
+    split_by: str = Field(min_length=1)
     max_reject_fraction: float = Field(ge=0, le=1)
-    key: list[str]
+    shards: int | None = Field(ge=1, le=100_000)
+    key: list[Annotated[str, Field(min_length=1)]]
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
+    drift_threshold: float = Field(ge=0, le=1)
+    serving_logs: str | None = Field(min_length=1)
     model: HyperParameters
     thresholds: Thresholds
     budget: Budget
-    model_name: str = Field(min_length=1)
-    servers: list[str]
+    model_name: Name
+    servers: list[Address]
     keep: int = Field(ge=0)
+
+    @field_validator("schema_path")
+    @classmethod
+    def _is_a_file(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_file():
+            raise ValueError("there is no such file")
+        return path
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
@@ -69,4 +103,6 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     values = merged(read_yaml(DEFAULTS), changes)
     if "splits" in changes:  # another division, not two more splits beside the default ones
         values["splits"] = changes["splits"]
-    return parse_config(ItemCategoryConfig, values, source="item_category")
+    settings = parse_config(ItemCategoryConfig, values, source="item_category")
+    parse_config(Policy, settings.policy, source="item_category.policy")
+    return settings

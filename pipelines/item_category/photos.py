@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.components.image_example_gen.given_splits import TRAIN, given_splits
+from mlplatform.components.image_example_gen.given_splits import (
+    HELD_OUT,
+    TRAIN,
+    given_splits,
+    require_class_folders,
+)
+from mlplatform.components.image_example_gen.listing import SPLIT, read_listing
 from mlplatform.errors import UsageError
 
 LISTING = "listing.csv"
@@ -32,7 +38,7 @@ class Photos:
     Attributes:
         folder: The data folder, absolute.
         listing: The listing's path, relative to `folder`; None where folders name the categories.
-        are_hashed: The splits come from a hash; False where the data brings its own.
+        own_splits: The splits that the data brings, `train` first; empty where a hash divides it.
         train_split: The split to train on.
         selection_split: The split that chooses the best epoch.
         exam_split: The split that the finished model is judged on.
@@ -40,7 +46,7 @@ class Photos:
 
     folder: Path
     listing: str | None
-    are_hashed: bool
+    own_splits: tuple[str, ...]
     train_split: str
     selection_split: str
     exam_split: str
@@ -55,7 +61,9 @@ def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int
         hash_splits: Names and weights of the splits where the data brings none; the first is for training.
 
     Raises:
-        NoPhotosError: There is no such folder, no such listing, or nothing in it.
+        NoPhotosError: There is no such folder, no such listing, nothing in it, or no split to evaluate on.
+        ListingError: The listing cannot be read.
+        SplitsError: Its folders are splits, and none of them is `train`.
     """
     folder = folder.expanduser().absolute()
     if not folder.is_dir():
@@ -67,9 +75,39 @@ def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int
     names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     if listing is None and not names:
         raise NoPhotosError(folder, "it holds no folders")
-    own = given_splits(folder) if listing is None else []
-    if own == [TRAIN]:
-        raise NoPhotosError(folder, f"it has {TRAIN}/ and no split to evaluate on")
+    if listing is not None:
+        own = _listed_splits(folder, listing)
+    else:
+        own = given_splits(folder)
+        if own == [TRAIN]:
+            raise NoPhotosError(folder, f"it has {TRAIN}/ and no split to evaluate on")
+        if not own:
+            require_class_folders(str(folder / name) for name in names)
     train, *others = own or hash_splits
     others.sort(key=lambda name: name == EXAM)
-    return Photos(folder, listing, not own, train, others[0], others[-1])
+    return Photos(folder, listing, tuple(own), train, others[0], others[-1])
+
+
+def _listed_splits(folder: Path, listing: str) -> list[str]:
+    """Return the splits in a listing's column `split`: `train` first; none where it has no such column.
+
+    A value that names no split is no split: its row will be a reject.
+    """
+    found: set[str] | None = None
+    for _, row in read_listing(str(folder / listing)):
+        if isinstance(row, dict):
+            if found is None:
+                if SPLIT not in row:
+                    return []
+                found = set()
+            found.add(str(row.get(SPLIT)))
+    if found is None:  # no row can be read: the ingest says why
+        return []
+    held_out = sorted(found & set(HELD_OUT))
+    if TRAIN not in found or not held_out:
+        raise NoPhotosError(
+            folder,
+            f"column {SPLIT!r} of {listing} names {', '.join(map(repr, sorted(found)[:5]))}, "
+            f"where it must name {TRAIN!r} and one or more of {', '.join(HELD_OUT)}",
+        )
+    return [TRAIN, *held_out]

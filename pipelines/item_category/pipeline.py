@@ -54,9 +54,10 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     ingest = ImageExampleGen(
         input_base=str(photos.folder),
         listing=photos.listing,
-        splits=settings.splits if photos.are_hashed else None,
+        splits=list(photos.own_splits) or settings.splits,
         split_by=settings.split_by,
         max_reject_fraction=settings.max_reject_fraction,
+        shards=settings.shards,
         reports_dir=str(home.reports),
     )
     version = DatasetVersioner(
@@ -68,8 +69,13 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     )
     data_gate = DataValidator(
         examples=version.outputs["examples"],
+        dataset=version.outputs["dataset"],
         schema_path=settings.schema_path,
         policy=settings.policy,
+        drift_threshold=settings.drift_threshold,
+        serving_logs=settings.serving_logs,
+        train_split=photos.train_split,
+        id_feature="item_id" if photos.listing else "path",  # what a person finds the photo by
         reports_dir=str(home.reports),
     )
     trainer = ModelTrainer(

@@ -11,14 +11,14 @@ from mlplatform.beam.gathered import WriteGathered, read_gathered
 from mlplatform.beam.shards import WriteShards
 
 
-def test_collections_are_counted_by_name(tmp_path: Path) -> None:
+def test_collections_are_added_up_by_name(tmp_path: Path) -> None:
     file = str(tmp_path / "new" / "counts.json")
     with beam.Pipeline() as pipeline:
-        numbers = pipeline | beam.Create(range(10))
-        even = numbers | beam.Filter(lambda n: n % 2 == 0)
+        numbers = pipeline | beam.Create(range(5))
+        ones = numbers | beam.Map(lambda _: 1)
         none = numbers | "None" >> beam.Filter(lambda n: n > 10)
-        _ = {"all": numbers, "even": even, "none": none} | WriteCounts(file)
-    assert read_counts(file) == {"all": 10, "even": 5}
+        _ = {"all": numbers, "ones": ones, "none": none} | WriteCounts(file)
+    assert read_counts(file) == {"all": 10, "ones": 5}
 
 
 def test_books_that_do_not_balance_fail() -> None:
@@ -32,7 +32,9 @@ def test_shards_depend_on_their_records_alone(tmp_path: Path) -> None:
     for name in ("a", "b"):
         random.Random(name).shuffle(records)
         with beam.Pipeline() as pipeline:
-            _ = pipeline | beam.Create(records) | WriteShards(str(tmp_path / name / "data"), 3)
+            written = pipeline | beam.Create(records) | WriteShards(str(tmp_path / name / "data"), 3)
+            _ = {"records": written | beam.Values()} | WriteCounts(str(tmp_path / f"{name}.json"))
+        assert read_counts(str(tmp_path / f"{name}.json")) == {"records": 50}
     names = [f"data-0000{n}-of-00003" for n in range(3)]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)

@@ -91,14 +91,18 @@ class TestParallel:
         kinds = [line.split()[0] for line in calls()]
         assert kinds == (["start", "start", "end", "end"] if parallelism == 2 else ["start", "end"] * 2)
 
-    def test_progress_of_a_node_reaches_the_display(self, runner, pipeline, trace, monkeypatch):
+    def test_progress_and_words_of_a_node_reach_the_display(self, runner, pipeline, trace, monkeypatch):
         import steps
 
         screen = io.StringIO()
         monkeypatch.setattr(runner, "_display", Lines(screen))
-        runner.run(pipeline(steps.Sleep(trace=str(trace), seconds=0.5).with_id("nap"), enable_cache=False))
+        nap = steps.Sleep(trace=str(trace), seconds=0.5).with_id("nap")
+        record = runner.run(pipeline(nap, enable_cache=False))
         assert "nap: sleep: " in screen.getvalue()
         assert "/ 10 naps" in screen.getvalue()
+        assert "\n  nap: slept well\n" in screen.getvalue()
+        log = runner._home.runs / record.run_id / "logs" / "nap.log"
+        assert "slept well\n" in log.read_text()
 
 
 class TestCache:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.config_file import ConfigError, read_yaml
+from mlplatform.errors import UsageError
 from mlplatform.pipelines.item_category.config import DEFAULTS, HyperParameters, load_config
 from mlplatform.pipelines.item_category.photos import NoPhotosError, find_photos
 
@@ -17,11 +18,11 @@ def test_config_yaml_holds_every_key_with_the_value_that_holds_without_it() -> N
     assert HyperParameters().model_dump() == values["model"]
 
 
-def test_every_key_of_config_yaml_is_explained_or_stands_with_one_that_is() -> None:
+def test_every_key_of_config_yaml_is_explained() -> None:
     previous = ""
     for line in DEFAULTS.read_text("utf-8").splitlines():
-        if line and not line[0].isspace() and not line.startswith("#"):
-            assert previous.startswith("#") or line.split(":")[0] in ("servers", "keep"), line
+        if line.strip() and not line.strip().startswith("#"):
+            assert previous.strip().startswith("#"), line
         previous = line
 
 
@@ -37,6 +38,19 @@ def test_changes_reach_inside_blocks() -> None:
         ({"model": {"epoch": 1}}, "unknown key 'model.epoch'; did you mean 'model.epochs'?"),
         ({"splits": {"train": 1}}, "splits"),
         ({"model": {"image_size": 7}}, "model.image_size is 7"),
+        ({"model": {"backbone": "eficientnet_lite0"}}, "did you mean 'efficientnet_lite0'?"),
+        ({"model": {"backbone": "none.keras"}}, "model.backbone is 'none.keras': there is no such file"),
+        ({"splits": {"train": 4, "eval": 0}}, "splits.eval is 0"),
+        ({"splits": {"train": 4, "../x": 1}}, "splits"),
+        ({"model_name": "../x"}, "model_name is '../x'"),
+        ({"dataset": "my items"}, "dataset is 'my items'"),
+        ({"servers": ["localhost"]}, "servers.0 is 'localhost'"),
+        ({"schema": "none.pbtxt"}, "is 'none.pbtxt': there is no such file"),
+        ({"policy": {"leek": "block"}}, "unknown key 'leek'; did you mean 'leak'?"),
+        ({"drift_threshold": 2}, "drift_threshold is 2"),
+        ({"shards": 0}, "shards is 0"),
+        ({"thresholds": {"top_1": 1.5}}, "thresholds.top_1 is 1.5"),
+        ({"budget": {"model_size_mb": 0}}, "budget.model_size_mb is 0"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(changes: dict[str, object], says: str) -> None:
@@ -48,8 +62,8 @@ def test_a_wrong_key_or_value_is_named(changes: dict[str, object], says: str) ->
 def test_folders_of_categories_are_divided_by_hash(tmp_path: Path) -> None:
     (tmp_path / "boots").mkdir()
     photos = find_photos(tmp_path, None, SPLITS)
-    assert (photos.are_hashed, photos.train_split, photos.exam_split, photos.listing) == (
-        True,
+    assert (photos.own_splits, photos.train_split, photos.exam_split, photos.listing) == (
+        (),
         "train",
         "eval",
         None,
@@ -60,7 +74,7 @@ def test_splits_that_the_data_brings_are_kept(tmp_path: Path) -> None:
     for name in ("train", "validation", "test"):
         (tmp_path / name / "boots").mkdir(parents=True)
     photos = find_photos(tmp_path, None, SPLITS)
-    assert not photos.are_hashed
+    assert photos.own_splits == ("train", "test", "validation")
     assert (photos.train_split, photos.selection_split, photos.exam_split) == ("train", "validation", "test")
 
 
@@ -68,6 +82,26 @@ def test_a_listing_goes_before_folders(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "listing.csv").write_text("path,label\n")
     assert find_photos(tmp_path, None, SPLITS).listing == "listing.csv"
+
+
+def test_a_listing_may_bring_its_splits(tmp_path: Path) -> None:
+    listing = tmp_path / "listing.csv"
+    listing.write_text("path,label,split\na,x,train\nb,x,validation\nc,x,test\nd,x,tset\ne,x,\n")
+    photos = find_photos(tmp_path, None, SPLITS)
+    assert photos.own_splits == ("train", "test", "validation")
+    assert (photos.train_split, photos.selection_split, photos.exam_split) == ("train", "validation", "test")
+    (tmp_path / "rows.jsonl").write_text('{"path": "a", "split": "train"}\n{"path": "b", "split": "val"}\n')
+    assert find_photos(tmp_path, "rows.jsonl", SPLITS).own_splits == ("train", "val")
+    listing.write_text("path,label,split\na,x,1\nb,x,2\n")
+    with pytest.raises(NoPhotosError, match=r"names '1', '2', where it must name 'train' and one or more of"):
+        find_photos(tmp_path, None, SPLITS)
+
+
+def test_splits_without_one_to_train_on_are_told(tmp_path: Path) -> None:
+    for name in ("training", "validation"):
+        (tmp_path / name / "boots").mkdir(parents=True)
+    with pytest.raises(UsageError, match="training and validation hold folders and no photos"):
+        find_photos(tmp_path, None, SPLITS)
 
 
 def test_training_photos_without_any_to_evaluate_on_are_told(tmp_path: Path) -> None:

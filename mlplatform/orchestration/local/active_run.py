@@ -292,6 +292,8 @@ class ActiveRun:
             record = self.record.node(self._jobs[heard.job])
             if heard.kind == "progress":
                 self._display.progressed(record, heard.content)
+            elif heard.kind == "says":
+                self._display.says(f"  {record.id}: {heard.content}")
             elif heard.kind == "result":
                 self._outcomes[heard.job] = heard.content
             elif heard.kind == "failure":

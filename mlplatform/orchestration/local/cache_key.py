@@ -24,7 +24,7 @@ _OF_THE_EXECUTION = frozenset(
 )  # fmt: skip
 # ExampleGen's own account of its input, by modification times; its content is read instead.
 _BY_TIME = frozenset({"input_fingerprint"})
-_DATA_FOLDERS = frozenset({"input_base"})
+_DATA_FOLDERS = frozenset({"input_base", "serving_logs"})
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The way from a node's process to the runner: events and progress, sent as they happen."""
 
 import contextlib
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class ChannelSink:
     def finish(self, task: progress.Task) -> None:
         self._sent_at.pop(id(task), None)
         self._send(task, is_finished=True)
+
+    def say(self, text: str) -> None:
+        """Send a line to the runner, and leave it in the node's log."""
+        sys.stderr.write(text + "\n")
+        self._channel.send("says", text)
 
     def _send(self, task: progress.Task, *, is_finished: bool) -> None:
         seconds = time.monotonic() - task.started_at

@@ -39,7 +39,7 @@ class Digests:
         """
         if not Path(path).exists():
             return ""
-        note = self._memory / f"{hashlib.blake2b(path.encode(), digest_size=16).hexdigest()}.json"
+        note = self._memory / f"{text_digest(path)}.json"
         known = _read(note)
         now_known: dict[str, FileFacts] = {}
         total = hashlib.blake2b(digest_size=16)
@@ -48,7 +48,7 @@ class Digests:
             if entry is None or entry[:3] != facts:
                 entry = _read_facts(file, facts)
             now_known[name] = entry
-            total.update(f"{name}\0{entry[3]}\n".encode())
+            total.update(f"{name}\0{entry[3]}\n".encode("utf-8", "surrogatepass"))
         if now_known != known:
             self._memory.mkdir(parents=True, exist_ok=True)
             write_json(note, now_known)
@@ -79,7 +79,7 @@ def file_digest(file: str) -> str:
 
 def text_digest(text: str) -> str:
     """Return the digest of a text: hexadecimal, 32 characters."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:

@@ -14,15 +14,15 @@ Record = Mapping[str, Any]
 Splits = Mapping[str, Sequence[Record]]
 
 
-def jpeg(seed: int) -> bytes:
+def jpeg(seed: int, brightness: float = 1.0) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noise).save(file, "JPEG")
+    Image.fromarray((noise * brightness).astype(np.uint8)).save(file, "JPEG")
     return file.getvalue()
 
 
 @pytest.fixture(scope="session")
-def photo() -> Callable[[int], bytes]:
+def photo() -> Callable[..., bytes]:
     return jpeg
 
 
@@ -89,13 +89,17 @@ def gate(
 ) -> Callable[..., Any]:
     """Validate records; takes what `validate` takes."""
 
-    def run(splits: Splits, **options: Any) -> Any:
+    def run(splits: Splits, serving_logs: Sequence[str] = (), policy: Any = None, **options: Any) -> Any:
         import apache_beam as beam
 
+        from mlplatform.components.data_validator.policy import Policy
         from mlplatform.components.data_validator.validate import Data, validate
 
         files = write_examples(tmp_path_factory.mktemp("examples"), splits)
         work = tmp_path_factory.mktemp("work")
-        return validate(Data(files), beam.Pipeline, str(work), **options)
+        if isinstance(policy, dict):
+            policy = Policy(**policy)
+        data = Data(files, serving_logs=serving_logs)
+        return validate(data, beam.Pipeline, str(work), policy=policy, **options)
 
     return run

@@ -1,6 +1,7 @@
 """The gate as a TFX component: standard artifacts, a verdict, and a run that stops."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,11 @@ Execute = Callable[..., Path]
 def execute(tmp_path: Path, write_examples: Callable[..., Any]) -> Execute:
     """Run the executor on records; returns the folder of its outputs."""
 
-    def run(splits: Any, **arguments: Any) -> Path:
+    def run(splits: Any, version: Any = None, **arguments: Any) -> Path:
         from tfx.dsl.components.base import base_beam_executor
         from tfx.types import artifact_utils, channel_utils, standard_artifacts
 
-        from mlplatform.artifacts import DataVerdict
+        from mlplatform.artifacts import DatasetVersion, DataVerdict
         from mlplatform.components import DataValidator
         from mlplatform.components.data_validator.executor import Executor
 
@@ -32,7 +33,13 @@ def execute(tmp_path: Path, write_examples: Callable[..., Any]) -> Execute:
         examples = standard_artifacts.Examples()
         examples.uri = str(folder / "examples")
         examples.split_names = artifact_utils.encode_split_names(list(splits))
-        component = DataValidator(examples=channel_utils.as_channel([examples]), **arguments)
+        inputs = {"examples": [examples]}
+        if version is not None:
+            dataset = DatasetVersion()
+            dataset.uri = str(version(folder / "examples"))
+            inputs["dataset"] = [dataset]
+        channels = {name: channel_utils.as_channel(found) for name, found in inputs.items()}
+        component = DataValidator(**channels, **arguments)
         outputs = {
             "statistics": standard_artifacts.ExampleStatistics(),
             "schema": standard_artifacts.Schema(),
@@ -45,7 +52,7 @@ def execute(tmp_path: Path, write_examples: Callable[..., Any]) -> Execute:
             beam_pipeline_args=[], tmp_dir=str(folder / "tmp")
         )
         Executor(context).Do(
-            {"examples": [examples]},
+            inputs,
             {name: [artifact] for name, artifact in outputs.items()},
             dict(component.exec_properties),
         )
@@ -53,6 +60,93 @@ def execute(tmp_path: Path, write_examples: Callable[..., Any]) -> Execute:
         return folder
 
     return run
+
+
+@pytest.fixture
+def commit(tmp_path: Path) -> Callable[[Path], Path]:
+    """Commit a folder of Examples as `items`; returns the folder of its DatasetVersion."""
+
+    def run(examples: Path) -> Path:
+        from mlplatform.components.dataset_versioner.versioning import write_version
+        from mlplatform.datasets import DatasetStore
+
+        store = DatasetStore(tmp_path / "store")
+        committed = store.commit("items", examples, key=["item_id"], label="label")
+        write_version(str(examples.parent / "dataset"), store, committed.manifest)
+        return examples.parent / "dataset"
+
+    return run
+
+
+def verdict_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "verdict.json").read_text())
+    return found
+
+
+def test_the_last_accepted_version_is_the_baseline_and_verdicts_are_noted_with_their_versions(
+    shop: Shop, execute: Execute, commit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlplatform.datasets import DatasetStore
+
+    reports = {"reports_dir": str(tmp_path / "reports")}
+    first = execute(shop(), version=commit, **reports)
+    assert verdict_of(first / "verdict")["baseline"] is None
+    expensive = shop(price=90.0)
+    told = execute(expensive, version=commit, **reports)
+    verdict = verdict_of(told / "verdict")
+    assert verdict["baseline"] == "items@v1"
+    assert [(p["kind"], p["feature"]) for p in verdict["problems"]] == [("drift", "price")]
+    assert "accepted, with 1 warning (drift of price): " in capsys.readouterr().err
+    assert "items@v1 (drift)" in (told / "verdict" / "report.html").read_text()
+
+    shop_again = shop(color="red")
+    with pytest.raises(GateError, match="drift: price in train"):
+        execute(shop_again, version=commit, policy={"drift": "block"}, **reports)
+    uses = DatasetStore(tmp_path / "store").uses("items")
+    assert [(use.version, use.kind, use.name) for use in uses] == [
+        ("v1", "data_gate", "accepted"),
+        ("v2", "data_gate", "accepted"),
+        ("v3", "data_gate", "rejected"),
+    ]
+    assert uses[0].detail == str(first / "statistics")
+    assert Path(uses[2].detail).is_file()
+
+    # What was refused is no baseline, and statistics that are gone are made again from the version.
+    shutil.rmtree(told / "statistics")
+    data = shop(price=90.0)
+    data["train"][0]["price"] = 91.0  # one of thirty
+    later = execute(data, version=commit, **reports)
+    verdict = verdict_of(later / "verdict")
+    assert (verdict["baseline"], verdict["problems"]) == ("items@v2", [])
+
+
+def test_a_dark_month_is_drift(shop: Shop, execute: Execute, commit: Any, photo: Any) -> None:
+    execute(shop(), version=commit)
+    dark = shop()
+    for number, record in enumerate(dark["train"]):
+        record["image/encoded"] = photo(1000 + number, brightness=0.3)
+    verdict = verdict_of(execute(dark, version=commit) / "verdict")
+    assert {(p["kind"], p["feature"]) for p in verdict["problems"]} == {
+        ("drift", "image/encoded:brightness"),
+        ("drift", "image/encoded:contrast"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"drift_threshold": 1.5}, "drift_threshold is 1.5"),
+        ({"train_split": ""}, "train_split is ''"),
+        ({"policy": {"drfit": "block"}}, "did you mean 'drift'"),
+    ],
+)
+def test_a_wrong_setting_is_told_when_the_pipeline_is_made(argument: dict[str, Any], says: str) -> None:
+    from tfx.types import channel_utils, standard_artifacts
+
+    from mlplatform.components import DataValidator
+
+    with pytest.raises(UsageError, match=says):
+        DataValidator(examples=channel_utils.as_channel([standard_artifacts.Examples()]), **argument)
 
 
 def test_outputs_are_what_stock_components_read(shop: Shop, execute: Execute) -> None:

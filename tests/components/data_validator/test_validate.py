@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mlplatform.components.data_validator.baseline import Baseline
 from mlplatform.components.data_validator.policy import KIND_OF_ANOMALY, KINDS, Policy
 from mlplatform.config import ConfigError, parse_config
 
@@ -136,7 +137,7 @@ def test_a_class_that_is_not_trained_is_told(shop: Shop, gate: Gate) -> None:
 
 
 def test_drift_from_a_baseline_is_told_and_can_block(shop: Shop, gate: Gate, usual: Any) -> None:
-    baseline = usual.statistics["train"]
+    baseline = Baseline("items@v1", usual.statistics["train"], usual.light["train"])
     data = {"train": shop()["train"]}
     assert gate(data, baseline=baseline).verdict.problems == ()
     for record in data["train"][:25]:
@@ -191,6 +192,7 @@ def test_every_anomaly_of_the_installed_tfdv_has_a_kind() -> None:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
     known = set(anomalies_pb2.AnomalyInfo.Type.keys())
+    assert known - set(KIND_OF_ANOMALY) == {"UNKNOWN_TYPE", "MULTIPLE_REASONS"}
     assert set(KIND_OF_ANOMALY) - known == set()
     assert set(KIND_OF_ANOMALY.values()) <= set(KINDS)
     assert set(Policy.model_fields) == {*KINDS, "features"}

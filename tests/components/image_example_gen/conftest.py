@@ -86,18 +86,18 @@ def ingest(tmp_path: Path) -> Callable[..., Ingest]:
 
         from mlplatform.artifacts import RejectedRecords
         from mlplatform.components import ImageExampleGen
+        from mlplatform.components.image_example_gen.driver import Driver
         from mlplatform.components.image_example_gen.executor import Executor
 
         component = ImageExampleGen(**arguments)
+        properties = Driver(None).resolve_exec_properties(dict(component.exec_properties), None, None)
         folder = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
         examples, rejects = standard_artifacts.Examples(), RejectedRecords()
         examples.uri, rejects.uri = str(folder / "examples"), str(folder / "rejects")
         context = base_beam_executor.BaseBeamExecutor.Context(
             beam_pipeline_args=[], tmp_dir=str(folder / "tmp")
         )
-        Executor(context).Do(
-            {}, {"examples": [examples], "rejects": [rejects]}, dict(component.exec_properties)
-        )
+        Executor(context).Do({}, {"examples": [examples], "rejects": [rejects]}, properties)
         splits = artifact_utils.decode_split_names(examples.split_names)
         assert rejects.count == len(lines(folder / "rejects" / "rejects.jsonl"))
         return Ingest(

@@ -1,6 +1,8 @@
 """Photos in, Examples and rejects out; in = out + rejects."""
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.errors import GateError, UsageError
 
 Ingest = Any  # conftest.Ingest
@@ -21,11 +24,12 @@ HASHED = {"train": 2, "eval": 1}
 def test_class_folders_become_examples(shop: Path, ingest: RunIngest) -> None:
     done = ingest(input_base=str(shop), splits=HASHED)
     examples = [example for split in done.examples.values() for example in split]
-    assert {example["item_id"].decode() for example in examples} == {
+    assert {example["path"].decode() for example in examples} == {
         f"{label}/{number}.jpg" for label in ("hat", "shoe") for number in range(6)
     }
     for example in examples:
-        path = shop / example["item_id"].decode()
+        path = shop / example["path"].decode()
+        assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(example["item_id"].decode())
         assert example["image/encoded"] == path.read_bytes()
         assert example["image/format"] == b"jpeg"
         assert (example["image/height"], example["image/width"]) == (16, 24)
@@ -43,6 +47,50 @@ def test_the_same_photos_give_the_same_bytes(shop: Path, ingest: RunIngest) -> N
     files = sorted(path.relative_to(first.folder) for path in (first.folder / "examples").rglob("*-of-*"))
     assert len(files) == 8
     assert all((first.folder / file).read_bytes() == (second.folder / file).read_bytes() for file in files)
+
+
+def test_a_photo_that_is_relabelled_or_renamed_stays_the_item_that_it_is_in_its_split(
+    shop: Path, ingest: RunIngest
+) -> None:
+    before = ingest(input_base=str(shop), splits=HASHED)
+    for number in range(6):
+        (shop / "hat" / f"{number}.jpg").rename(shop / "shoe" / f"was-a-hat-{number}.jpg")
+    (shop / "hat").rmdir()
+    after = ingest(input_base=str(shop), splits=HASHED)
+    assert {split: sorted(before.ids(split)) for split in HASHED} == {
+        split: sorted(after.ids(split)) for split in HASHED
+    }
+    assert {e["label"] for split in after.examples.values() for e in split} == {b"shoe"}
+
+
+def test_the_same_photo_under_two_names_is_in_one_split(shop: Path, ingest: RunIngest) -> None:
+    for number in range(6):
+        shutil.copy(shop / "hat" / f"{number}.jpg", shop / "shoe" / f"copy-{number}.jpg")
+    done = ingest(input_base=str(shop), splits=HASHED)
+    assert set(done.ids("train")).isdisjoint(done.ids("eval"))
+    assert done.summary["accepted"] == {split: len(done.examples[split]) for split in HASHED}
+    assert sum(done.summary["accepted"].values()) == 18
+
+
+def test_a_name_that_is_not_utf_8_is_a_counted_reject(shop: Path, ingest: RunIngest) -> None:
+    photo = (shop / "hat" / "0.jpg").read_bytes()
+    Path(os.fsdecode(os.fsencode(shop / "hat") + b"/\xe4.jpg")).write_bytes(photo)
+    folder = Path(os.fsdecode(os.fsencode(shop) + b"/h\xfcte"))
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(photo)
+    done = ingest(input_base=str(shop), splits=HASHED, max_reject_fraction=0.5)
+    assert done.rejects == {"hat/\\xe4.jpg": "unreadable_name", "h\\xfcte/1.jpg": "unreadable_name"}
+    assert done.summary["entries"] == 14
+
+
+@pytest.mark.parametrize("label", [" hat", "hat ", "a\tb", "line\u2028break"])
+def test_a_folder_that_cannot_be_a_class_is_a_counted_reject(
+    label: str, shop: Path, ingest: RunIngest
+) -> None:
+    shutil.copytree(shop / "hat", shop / label)
+    done = ingest(input_base=str(shop), splits=HASHED, max_reject_fraction=0.5)
+    assert done.summary["rejected"] == {"bad_label": 6}
+    assert done.summary["entries"] == 18
 
 
 def test_names_may_hold_what_patterns_are_made_of(
@@ -66,7 +114,7 @@ def test_given_splits_are_respected(shop: Path, ingest: RunIngest, tmp_path: Pat
     assert {split: len(examples) for split, examples in done.examples.items()} == {
         "train": 12, "test": 12, "validation": 12,
     }  # fmt: skip
-    assert all(item.startswith("validation/") for item in done.ids("validation"))
+    assert all(e["path"].startswith(b"validation/") for e in done.examples["validation"])
     chosen = ingest(input_base=str(base), splits=["train", "validation"])
     assert list(chosen.examples) == ["train", "validation"]
 
@@ -105,7 +153,7 @@ def test_every_broken_photo_is_a_counted_reject(
     assert done.warnings == {"hat/really-png.jpg": "wrong_extension"}
     assert done.summary["entries"] == 12 + 8 + 1
     assert sum(done.summary["accepted"].values()) == 13
-    kept = {e["item_id"]: e for split in done.examples.values() for e in split}
+    kept = {e["path"]: e for split in done.examples.values() for e in split}
     assert kept[b"hat/really-png.jpg"]["image/format"] == b"png"
 
 
@@ -172,6 +220,13 @@ def test_every_broken_row_is_a_counted_reject(listed: Listed, ingest: RunIngest)
     assert accepted == {*(f"good{n}" for n in range(10)), "g"}
 
 
+def test_a_label_that_cannot_be_a_class_is_a_counted_reject(listed: Listed, ingest: RunIngest) -> None:
+    rows = [(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)]
+    base = listed([*rows, ("12.jpg", '"hat\nshoe"', "broken", "s"), ("13.jpg", "hat ", "blank", "s")])
+    done = ingest(input_base=str(base), listing="listing.csv", splits=HASHED, max_reject_fraction=0.2)
+    assert done.rejects == {"12.jpg": "bad_label", "13.jpg": "bad_label"}
+
+
 def test_an_empty_split_column_is_a_reject(listed: Listed, ingest: RunIngest) -> None:
     rows = [(f"{n}.jpg", "hat", f"i{n}", f"s{n}") for n in range(20)]
     base = listed([*rows, ("x.jpg", "hat", "x", "")])
@@ -205,6 +260,45 @@ def test_a_listing_may_be_json_lines_or_parquet(listed: Listed, ingest: RunInges
         five = examples[b"5"]
         assert (five["price"], five["stock"], five["new"], five["tags"]) == (7.5, 5, 1, [b"a", b"b"])
         assert done.summary["rejected"] == ({"malformed_row": 2} if listing == "listing.jsonl" else {})
+
+
+def test_a_column_has_one_type_whatever_single_rows_hold(listed: Listed, ingest: RunIngest) -> None:
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)])
+    prices: list[Any] = [7, 7.5, 8, 9, 10, 11, None, float("nan"), True, 3, "7", "n/a"]
+    sizes: list[Any] = ["S", "M", 42, "L", "M", "M", "M", "M", "M", "M", "M", "M"]
+    rows = [
+        {"path": f"{n}.jpg", "label": "hat", "item_id": f"i{n}", "price": prices[n], "size": sizes[n]}
+        for n in range(12)
+    ]
+    (base / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = ingest(input_base=str(base), listing="rows.jsonl", splits=HASHED, max_reject_fraction=0.2)
+    examples = {e["item_id"].decode(): e for split in done.examples.values() for e in split}
+    assert {item: e.get("price") for item, e in examples.items()} == {
+        **{f"i{n}": float(prices[n]) for n in (0, 1, 2, 3, 4, 5, 8, 9)},
+        **dict.fromkeys(("i6", "i7")),
+    }
+    assert isinstance(examples["i0"]["price"], float)
+    assert examples["i2"]["size"] == b"42"
+    assert done.rejects == {"10.jpg": "wrong_type", "11.jpg": "wrong_type"}
+
+
+def test_text_that_cannot_be_written_down_is_a_counted_reject(listed: Listed, ingest: RunIngest) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)])
+    rows = [{"path": f"{n}.jpg", "label": "hat", "item_id": f"i{n}"} for n in range(12)]
+    half = '{"path": "0.jpg", "label": "hat", "item_id": "half", "title": "\\ud83d"}'
+    (base / "rows.jsonl").write_text("\n".join([*(json.dumps(row) for row in rows), half]))
+    done = ingest(input_base=str(base), listing="rows.jsonl", splits=HASHED, max_reject_fraction=0.2)
+    assert done.summary["rejected"] == {"malformed_row": 1}
+
+    encoded = [row["path"].encode() for row in rows]
+    table = pa.table({"path": [*encoded[:-1], b"\xe4.jpg"], "label": ["hat"] * 12})
+    parquet.write_table(table, base / "rows.parquet")
+    done = ingest(input_base=str(base), listing="rows.parquet", splits=HASHED, max_reject_fraction=0.2)
+    assert done.summary["rejected"] == {"malformed_row": 1}
+    assert "0.jpg" in {item for split in done.examples for item in done.ids(split)}
 
 
 def test_a_listing_may_bring_its_splits(
@@ -242,16 +336,88 @@ def test_too_many_rejects_stop_the_run_with_reasons_and_files(
     assert "shoe/1.jpg" in text
     report = Path(text.rpartition("All of them: ")[2])
     assert "hat/0.jpg" in report.read_text()
+    assert "Photos: rejected" in report.read_text()
     assert len((report.parent / "rejects.jsonl").read_text().splitlines()) == 4
     verdict = json.loads((report.parent / "verdict.json").read_text())
     assert verdict["accepted"] is False
     assert verdict["summary"]["rejected"] == {"empty_file": 1, "not_an_image": 3}
 
 
+def test_what_an_accepted_ingest_left_out_is_told_and_kept(
+    shop: Path, ingest: RunIngest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shop / "hat" / "0.jpg").write_text("gone")
+    (shop / "shoe" / "0.png").write_bytes((shop / "shoe" / "0.jpg").read_bytes())
+    ingest(
+        input_base=str(shop),
+        splits=HASHED,
+        max_reject_fraction=0.3,
+        reports_dir=str(tmp_path / "reports"),
+    )
+    (folder,) = (tmp_path / "reports").iterdir()
+    said = [line for line in capsys.readouterr().err.splitlines() if "accepted" in line]
+    assert said == [
+        "12 accepted, 1 rejected (not_an_image 1), 1 accepted with a warning (wrong_extension 1): "
+        f"{folder / 'report.html'}"
+    ]
+    page = (folder / "report.html").read_text()
+    assert "Photos: accepted" in page
+    assert "hat/0.jpg" in page
+    assert "shoe/0.png" in page
+    assert json.loads((folder / "verdict.json").read_text())["accepted"] is True
+
+
+def test_a_photo_that_the_pipeline_loses_fails_the_run(
+    shop: Path, listed: Listed, ingest: RunIngest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlplatform.beam import shards
+    from mlplatform.beam.accounting import RecordsLostError
+    from mlplatform.components.image_example_gen.ingest import ReadPhoto
+
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)])
+    sources = ({"input_base": str(shop)}, {"input_base": str(base), "listing": "listing.csv"})
+    read, write = ReadPhoto._read, shards._write
+
+    def read_all_but_one(self: Any, entry: Any) -> Any:
+        return iter(()) if entry.path.endswith("5.jpg") else read(self, entry)
+
+    def write_all_but_one(grouped: Any, *where: Any) -> Any:
+        shard, keyed = grouped
+        return write((shard, sorted(keyed)[:-1]), *where)
+
+    for place, name, broken in (
+        (ReadPhoto, "_read", read_all_but_one),
+        (shards, "_write", write_all_but_one),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, broken)
+            for source in sources:
+                with pytest.raises(RecordsLostError, match="12 records went in"):
+                    ingest(splits=HASHED, **source)
+
+
 def test_nothing_but_rejects_stops_the_run_whatever_is_allowed(tmp_path: Path, ingest: RunIngest) -> None:
     (tmp_path / "hat").mkdir()
     with pytest.raises(GateError, match="empty_class_folder"):
         ingest(input_base=str(tmp_path), splits=HASHED, max_reject_fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("total_bytes", "given", "shards"),
+    [(0, None, 4), (10 << 30, None, 80), (1 << 60, None, 100_000), (10 << 30, 2, 2)],
+)
+def test_a_large_source_gets_more_shards(total_bytes: int, given: int | None, shards: int) -> None:
+    settings = IngestSettings(
+        layout="folders",
+        split_by="item_id",
+        labels=None,
+        max_reject_fraction=0.1,
+        max_image_bytes=1,
+        max_image_pixels=1,
+        shards=given,
+        reports_dir=None,
+    )
+    assert settings.with_shards_for(total_bytes).shards == shards
 
 
 BAD_LISTINGS = {
@@ -297,6 +463,8 @@ BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "listing without splits": ({"input_base": "{shop}", "listing": "x.csv"}, "needs to be told its splits"),
     "weight 0": ({"input_base": "{shop}", "splits": {"train": 0, "eval": 1}}, "weight of split 'train' is 0"),
+    "split with a path": ({"input_base": "{shop}", "splits": {"../x": 1, "eval": 1}}, "a split is called"),
+    "given split with a path": ({"input_base": "{shop}", "splits": ["train", "../x"]}, "a split is called"),
     "no split": ({"input_base": "{shop}", "splits": {}}, "there are no splits"),
     "unknown split_by": (
         {"input_base": "{shop}", "splits": HASHED, "split_by": "seller_id"},
@@ -311,6 +479,14 @@ BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
         {"input_base": "{shop}", "splits": {"train": 100000, "eval": 1}},
         "split 'eval' gets none",
     ),
+    "splits in place of classes": (
+        {"input_base": "{nested}", "splits": HASHED},
+        "training and validation hold folders and no photos",
+    ),
+    "no span": (
+        {"input_base": "{shop}", "splits": HASHED, "pattern": "span-{SPAN}/*/*"},
+        "the spans in .* cannot be told",
+    ),
     "no shards": ({"input_base": "{shop}", "splits": HASHED, "shards": 0}, "shards"),
 }
 
@@ -321,8 +497,14 @@ def test_a_source_that_cannot_be_meant_is_one_clear_error(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
+    nested = tmp_path / "nested"
+    shutil.copytree(shop, nested / "training")
+    shutil.copytree(shop, nested / "validation")
     arguments, says = BAD_SOURCES[name]
-    arguments = {**arguments, "input_base": arguments["input_base"].format(tmp=tmp_path, shop=shop)}
+    arguments = {
+        **arguments,
+        "input_base": arguments["input_base"].format(tmp=tmp_path, shop=shop, nested=nested),
+    }
     with pytest.raises(UsageError, match=says):
         ingest(**arguments)
 

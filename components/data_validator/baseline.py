@@ -1,0 +1,105 @@
+"""What new data is compared with: the last version of its dataset that was accepted."""
+
+import json
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx.components.statistics_gen import executor as statistics_gen
+from tfx.dsl.io import fileio
+
+from mlplatform.components.dataset_versioner.versioning import VERSION_FILE
+from mlplatform.datasets import DatasetStore
+
+Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
+LIGHT_FILE = "PhotoLight.pb"  # beside the standard file of statistics, which readers of it pass over
+_KIND, _ACCEPTED, _REJECTED = "data_gate", "accepted", "rejected"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Data that was good.
+
+    Attributes:
+        name: What it is, such as `items@v3`.
+        statistics: Of its training split.
+        light: Statistics of the light of its photos; None where it has none.
+    """
+
+    name: str
+    statistics: Statistics
+    light: Statistics | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a dataset in a store.
+
+    Attributes:
+        store: Folder or URL of the store.
+        dataset: The dataset's name.
+        version: The version's name, such as `v3`.
+    """
+
+    store: str
+    dataset: str
+    version: str
+
+    @classmethod
+    def read(cls, uri: str) -> "Version":
+        """Return the version that a DatasetVersion artifact is."""
+        with fileio.open(posixpath.join(uri, VERSION_FILE)) as file:
+            facts = json.loads(file.read())
+        return cls(facts["store"], facts["dataset"], facts["version"])
+
+    def record(self, *, is_accepted: bool, detail: str) -> None:
+        """Note the verdict in the store.
+
+        Args:
+            is_accepted: The verdict.
+            detail: Where the statistics of an accepted version lie, or the report of a rejected one.
+        """
+        verdict = _ACCEPTED if is_accepted else _REJECTED
+        DatasetStore(self.store).record_use(self.dataset, self.version, _KIND, verdict, detail)
+
+
+def last_accepted(
+    version: Version,
+    train_split: str,
+    work_dir: Path,
+    measure: Callable[[Path], tuple[Statistics, Statistics]],
+) -> Baseline | None:
+    """Return the last other version of the same dataset that was accepted; None where there is none.
+
+    Args:
+        version: The version that is looked at.
+        train_split: The split to compare.
+        work_dir: Folder for a checkout, where the statistics of the accepted version are gone.
+        measure: Gives, for a folder of `Split-*` folders, the statistics of the training split and those of
+            the light of its photos.
+    """
+    store = DatasetStore(version.store)
+    verdicts = {
+        use.version: use for use in store.uses(version.dataset) if use.kind == _KIND
+    }  # the last of each
+    accepted = [use for use in verdicts.values() if use.name == _ACCEPTED and use.version != version.version]
+    if not accepted:
+        return None
+    last = max(accepted, key=lambda use: use.at)
+    name = f"{version.dataset}@{last.version}"
+    statistics = posixpath.join(last.detail, f"Split-{train_split}", statistics_gen.DEFAULT_FILE_NAME)
+    if fileio.exists(statistics):
+        light = posixpath.join(posixpath.dirname(statistics), LIGHT_FILE)
+        return Baseline(name, tfdv.load_stats_binary(statistics), read_light(light))
+    if train_split not in store.show(version.dataset, last.version).splits:
+        return None
+    return Baseline(name, *measure(store.checkout(version.dataset, last.version, work_dir)))
+
+
+def read_light(file: str) -> Statistics | None:
+    """Return the statistics of the light of photos; None where there is no such file."""
+    return tfdv.load_stats_binary(file) if fileio.exists(file) else None

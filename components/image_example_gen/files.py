@@ -1,0 +1,79 @@
+"""Lists the files of a source.
+
+Local ones by the operating system, since TensorFlow's file layer fails at the first name that is not UTF-8;
+such a name holds surrogates here (`os.fsdecode`). URLs go through TFX's file layer.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfx.dsl.io import fileio
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a source, with its size in bytes and its time of change in nanoseconds."""
+
+    uri: str
+    size: int
+    changed_ns: int
+
+
+def matching(folder: str, pattern: str) -> list[str]:
+    """Return what a pattern such as `*/*` names below a folder, ordered; hidden names are passed over."""
+    if is_local(folder):
+        found = [str(path) for path in Path(folder).glob(pattern)]
+    else:
+        found = fileio.glob(posixpath.join(folder, pattern))
+    return sorted(uri for uri in found if not posixpath.basename(uri.rstrip("/")).startswith("."))
+
+
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, ordered. Raises OSError where it cannot be read."""
+    if is_local(folder):
+        return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(name.rstrip("/") for name in fileio.listdir(folder))
+
+
+def all_below(folder: str) -> list[str]:
+    """Return every file below a folder, ordered."""
+    walk = os.walk(folder) if is_local(folder) else fileio.walk(folder)
+    return sorted(posixpath.join(parent, name) for parent, _, names in walk for name in names)
+
+
+def stats(uris: list[str]) -> Iterator[File]:
+    """Yield size and time of each file; a link that leads nowhere has neither."""
+    for uri in uris:
+        if not is_local(uri):
+            found = fileio.stat(uri)
+            yield File(uri, found.length, found.mtime_nsec)
+            continue
+        try:
+            local = Path(uri).stat()
+        except OSError:
+            yield File(uri, 0, 0)
+        else:
+            yield File(uri, local.st_size, local.st_mtime_ns)
+
+
+def is_folder(uri: str) -> bool:
+    """Say whether it is a folder."""
+    return Path(uri).is_dir() if is_local(uri) else bool(fileio.isdir(uri))
+
+
+def is_local(uri: str) -> bool:
+    """Say whether the operating system reads it."""
+    return "://" not in uri
+
+
+def is_text(name: str) -> bool:
+    """Say whether a name is UTF-8, so that it can be written down."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def shown(name: str) -> str:
+    """Return a name as text that can be written down: bytes that are not UTF-8 as escapes."""
+    return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
