@@ -16,6 +16,7 @@ from mlplatform.errors import MlplatformError
 TOP = 10  # classes in an answer, or fewer where the model knows fewer
 LABELS_FILE = "labels.txt"
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+TFLITE_FOLDER = Path("assets.extra") / "tflite"  # <signature>.tflite, where the model has such forms
 SIGNATURES = ("serving_default", "image_bytes", "pixels")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -15,6 +16,8 @@ from mlplatform.components.model_trainer.fit import Progress, fit
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.config import parse_config
 from mlplatform.pipelines.item_category.config import HyperParameters
+from mlplatform.progress import track
+from mlplatform.serving.tflite_export import export_tflite
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
 from mlplatform.vision.examples import Contents, count_labels, sample_records
@@ -24,7 +27,14 @@ from mlplatform.vision.photos import photo_batches
 from mlplatform.vision.signatures import check_labels, export_image_classifier
 from mlplatform.vision.warm_start import start_from
 
-WARMUP_PHOTOS = 4
+WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
+
+
+class Settings(HyperParameters):
+    """`HyperParameters`, and what is exported beside the SavedModel."""
+
+    # TensorFlow Lite form of the signature `pixels`: none, float, or int8 (calibrated on training photos).
+    tflite: Literal["none", "float", "int8"] = "none"
 
 
 def train(task: TrainingTask) -> None:
@@ -38,7 +48,7 @@ def train(task: TrainingTask) -> None:
         LabelError: A class name cannot be written to `labels.txt`.
         NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
     """
-    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
+    settings = parse_config(Settings, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
     contents = count_labels(task.train_files)
     judged = count_labels(task.eval_files) if task.eval_files else None
@@ -72,6 +82,8 @@ def train(task: TrainingTask) -> None:
         task.model_dir,
         samples=sample_records(task.train_files, WARMUP_PHOTOS),
     )
+    if settings.tflite != "none":
+        _export_tflite(task, settings, labels)
 
 
 def _check(task: TrainingTask, contents: Contents, judged: Contents | None) -> None:
@@ -207,6 +219,16 @@ def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, f
         return None
     counts = list(contents.per_label.values())
     return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
+
+
+def _export_tflite(task: TrainingTask, settings: Settings, labels: list[str]) -> None:
+    calibration = None
+    if settings.tflite == "int8":
+        photos = photo_batches(task.train_files, labels, settings.image_size, 1, seed=settings.seed)
+        calibration = [{"images": images.numpy()} for images, _ in photos.take(CALIBRATION_PHOTOS)]
+    with track("convert the model to TensorFlow Lite", total=1, unit="signatures") as bar:
+        export_tflite(task.model_dir, "pixels", calibration=calibration)
+        bar.advance()
 
 
 def _write_history(

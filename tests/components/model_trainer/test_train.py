@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -26,10 +26,14 @@ from mlplatform.components.model_trainer.errors import (
 )
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.components.model_trainer.train import _held, find_function, train
+from mlplatform.components.model_validator.serving_check import check_serving
+from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import ConfigError
 from mlplatform.demo.photos import make_photos
 from mlplatform.pipelines.item_category.model import train as train_item_category
+from mlplatform.serving.saved_model import load
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
+from mlplatform.vision.examples import sample_records
 from mlplatform.vision.fine_tuning import NoBlocksError
 from mlplatform.vision.signatures import LabelError
 from mlplatform.vision.small_cnn import small_cnn
@@ -47,7 +51,7 @@ features.SHARD_PHOTOS = 32
 fit.CHECKPOINT_EVERY_S = 0.0
 from mlplatform.components.model_trainer.train import train
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-train({MODEL!r}, train_files=[str(folder / "train.gz")], eval_files=[str(folder / "eval.gz")],
+train({MODEL!r}, train_files=[str(folder / sys.argv[4])], eval_files=[str(folder / "eval.gz")],
       hyperparameters=json.loads(sys.argv[3]), work_root=out / "work", model_dir=out / "model",
       run_dir=out / "run")
 """
@@ -70,20 +74,22 @@ def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def start(photos: Path, out: Path, **settings: object) -> "subprocess.Popen[bytes]":
+def start(
+    photos: Path, out: Path, settings: Mapping[str, object] = SETTINGS, train_file: str = "train.gz"
+) -> "subprocess.Popen[bytes]":
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", TRAIN, str(photos), str(out), json.dumps(settings or SETTINGS)]
+    command = [sys.executable, "-c", TRAIN, str(photos), str(out), json.dumps(settings), train_file]
     with (out / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def kill_when(process: "subprocess.Popen[bytes]", is_time: Callable[[], bool]) -> None:
     """Kill with SIGKILL as soon as `is_time` says so."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not is_time():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -130,16 +136,16 @@ def test_killed_in_fine_tuning_and_in_the_export_it_ends_with_the_same_model(
 ) -> None:
     """Also the random changes of photos are the same after a kill in the middle of an epoch."""
     settings = {**SETTINGS, "epochs": 1, "fine_tune_blocks": 1, "fine_tune_epochs": 2}
-    undisturbed = start(photos, tmp_path / "one", **settings)
+    undisturbed = start(photos, tmp_path / "one", settings, "few.gz")
     out = tmp_path / "two"
     kill_when(
-        start(photos, out, **settings),
-        lambda: any(int(p.name[-9:]) > 2 for p in out.glob("work/*/network/checkpoint-000001-*")),
+        start(photos, out, settings, "few.gz"),
+        lambda: any(out.glob("work/*/network/checkpoint-000001-00000000[12]")),
     )
     assert not (out / "model").exists()
-    kill_when(start(photos, out, **settings), lambda: any(out.glob(".model.*/model/*")))
+    kill_when(start(photos, out, settings, "few.gz"), lambda: any(out.glob(".model.*/model/*")))
     assert not (out / "model").exists()
-    assert start(photos, out, **settings).wait(timeout=240) == 0, (out / "log").read_text()
+    assert start(photos, out, settings, "few.gz").wait(timeout=240) == 0, (out / "log").read_text()
     assert undisturbed.wait(timeout=240) == 0, (tmp_path / "one" / "log").read_text()
 
     one, two = (
@@ -229,6 +235,26 @@ def test_what_cannot_be_trained_or_judged_is_told_before_anything_is_computed(
                 )
             )
         assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("form", ["float", "int8"])
+def test_a_tensorflow_lite_form_is_exported_checked_and_served(
+    photos: Path, tmp_path: Path, form: str
+) -> None:
+    scratch = task(photos, tmp_path, backbone="scratch", epochs=1, tflite=form)
+
+    train_item_category(scratch)
+
+    samples = sample_records([str(photos / "eval.gz")], 16)
+    check = check_serving(scratch.model_dir, samples, Budget())
+    assert check.reasons == []
+    assert "TensorFlow Lite, pixels" in {finding.name for finding in check.findings}
+    served = load(scratch.model_dir, "items", 1, prefers_tflite=True)
+    assert {name: s.engine for name, s in served.signatures.items()} == {
+        "serving_default": "tensorflow",
+        "image_bytes": "tensorflow",
+        "pixels": "tflite",
+    }
 
 
 def test_a_misspelt_hyperparameter_is_told(photos: Path, tmp_path: Path) -> None:
