@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlplatform.errors import UsageError
+
 ROOT_VARIABLE = "MLPLATFORM_HOME"
 DEFAULT_ROOT = ".mlplatform"
 
@@ -11,6 +13,35 @@ DEFAULT_ROOT = ".mlplatform"
 def default_root() -> Path:
     """Return `$MLPLATFORM_HOME`, or `./.mlplatform` where that is unset."""
     return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+
+
+class RemotePathError(UsageError):
+    """A URL stands where only a folder of this machine will do."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} is {self.path!r}, which is no folder of this machine. Give a local folder, or one "
+            "that is mounted."
+        )
+
+
+def local_path(path: str | os.PathLike[str], what: str) -> Path:
+    """Return `path`, seen to be one of this machine: a URL would become a folder named `s3:`.
+
+    Args:
+        path: A path.
+        what: What it is, for the error.
+
+    Raises:
+        RemotePathError: It is a URL.
+    """
+    if "://" in os.fspath(path):
+        raise RemotePathError(os.fspath(path), what)
+    return Path(path)
 
 
 @dataclass(frozen=True)

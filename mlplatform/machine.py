@@ -1,5 +1,6 @@
 """What this machine can run: its stack, and what is missing. Looks, and loads none of it."""
 
+import getpass
 import importlib.metadata
 import importlib.util
 import os
@@ -46,6 +47,14 @@ class Check:
     status: Status
     found: str
     todo: str = ""
+
+
+def user_name() -> str:
+    """Return the account's name, or its number where the system has no name for it, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # Python 3.13 raises OSError
+        return str(os.getuid())
 
 
 def possible_stacks(glibc: tuple[int, int]) -> list[str]:

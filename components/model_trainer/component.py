@@ -7,7 +7,10 @@ from typing import Any
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
+from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_trainer import executor
+from mlplatform.components.model_trainer.train import check_path
+from mlplatform.home import local_path
 
 
 class ModelTrainerSpec(component_spec.ComponentSpec):
@@ -27,6 +30,7 @@ class ModelTrainerSpec(component_spec.ComponentSpec):
             type=standard_artifacts.TransformGraph, optional=True
         ),
         "base_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -38,7 +42,7 @@ class ModelTrainer(base_component.BaseComponent):
     """Trains a model with code that is named by an import path, and can be killed at any time.
 
     What is already done (features, checkpoints) is kept in `work_dir` under a name made of the input files
-    and the hyperparameters; the next run of the same training goes on from there.
+    the code and the hyperparameters; the next run of the same training goes on from there.
     """
 
     SPEC_CLASS = ModelTrainerSpec
@@ -54,6 +58,7 @@ class ModelTrainer(base_component.BaseComponent):
         schema: channel.BaseChannel | None = None,
         transform_graph: channel.BaseChannel | None = None,
         base_model: channel.BaseChannel | None = None,
+        dataset: channel.BaseChannel | None = None,
         work_dir: str | None = None,
     ) -> None:
         """Declare the training.
@@ -67,14 +72,23 @@ class ModelTrainer(base_component.BaseComponent):
             schema: Schema of the Examples.
             transform_graph: Transform's output, where the model reads transformed Examples.
             base_model: Model to start from.
+            dataset: DatasetVersion that the Examples are; `mlplatform datasets blame` then names the model.
             work_dir: Folder of unfinished trainings; default: beside the component's outputs.
+
+        Raises:
+            RunFunctionError: `run_fn` is not `package.module:function`.
+            RemotePathError: `work_dir` is no local folder.
         """
+        check_path(run_fn)
+        if work_dir is not None:
+            local_path(work_dir, "work_dir of ModelTrainer")
         super().__init__(
             spec=ModelTrainerSpec(
                 examples=examples,
                 schema=schema,
                 transform_graph=transform_graph,
                 base_model=base_model,
+                dataset=dataset,
                 run_fn=run_fn,
                 hyperparameters=json.dumps(dict(hyperparameters or {}), sort_keys=True),
                 train_splits=json.dumps(list(train_splits)),

@@ -33,12 +33,42 @@ class SplitNotFoundError(UsageError):
 class NoExamplesError(MlplatformError):
     """There is nothing to train on."""
 
-    def __init__(self, splits: Sequence[str]) -> None:
-        super().__init__(splits)
-        self.splits = splits
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
 
     def __str__(self) -> str:
-        return f"no Examples to train on: the training splits ({', '.join(self.splits)}) hold no records."
+        return f"no Examples to train on: {self.where} hold no records."
+
+
+class TooFewClassesError(MlplatformError):
+    """A classifier of fewer than two classes says nothing."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__(labels)
+        self.labels = labels
+
+    def __str__(self) -> str:
+        return (
+            f"the training Examples are all of one class ({', '.join(self.labels)}); a classifier needs at "
+            "least two. Look at the labels, or at how the data is split."
+        )
+
+
+class NoEvaluationExamplesError(MlplatformError):
+    """The evaluation splits hold nothing that could judge the epochs."""
+
+    def __init__(self, classes: Sequence[str], trained: Sequence[str]) -> None:
+        super().__init__(classes, trained)
+        self.classes, self.trained = classes, trained
+
+    def __str__(self) -> str:
+        held = f"only other classes ({', '.join(self.classes[:5])})" if self.classes else "no records"
+        return (
+            f"no Examples to judge the epochs by: of the classes that are trained "
+            f"({', '.join(self.trained[:5])}) the evaluation splits hold none; they hold {held}. Give them "
+            "more, or train without evaluation splits."
+        )
 
 
 class NoModelError(MlplatformError):

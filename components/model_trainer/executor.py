@@ -10,8 +10,10 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
+from mlplatform.components.model_trainer.dataset_use import note_use
 from mlplatform.components.model_trainer.errors import NoExamplesError, SplitNotFoundError
 from mlplatform.components.model_trainer.train import train
+from mlplatform.home import local_path
 
 _UNFINISHED = "unfinished"  # beside the folders of the component's outputs, where no work_dir is given
 _SCHEMA_FILE = "schema.pbtxt"
@@ -30,22 +32,32 @@ class Executor(base_executor.BaseExecutor):
         train_splits = json.loads(exec_properties["train_splits"])
         model = artifact_utils.get_single_instance(output_dict["model"])
         model_run = artifact_utils.get_single_instance(output_dict["model_run"])
-        schema, graph, base = (_uri(input_dict, key) for key in ("schema", "transform_graph", "base_model"))
+        schema, graph, base, dataset = (
+            _uri(input_dict, key) for key in ("schema", "transform_graph", "base_model", "dataset")
+        )
         train_files = split_files(examples, train_splits)
         if not train_files:
-            raise NoExamplesError(train_splits)
+            raise NoExamplesError(f"the training splits ({', '.join(train_splits)})")
         train(
             exec_properties["run_fn"],
             train_files=train_files,
             eval_files=split_files(examples, json.loads(exec_properties["eval_splits"])),
             hyperparameters=json.loads(exec_properties["hyperparameters"]),
             work_root=_work_root(exec_properties, model_run),
-            model_dir=Path(path_utils.serving_model_dir(model.uri)),
+            model_dir=local_path(path_utils.serving_model_dir(model.uri), "the model's folder"),
             run_dir=Path(model_run.uri),
             schema_file=schema / _SCHEMA_FILE if schema else None,
             transform_dir=graph,
             base_model_dir=Path(path_utils.serving_model_path(str(base))) if base else None,
         )
+        if dataset is not None:
+            note_use(str(dataset), "model", self._name(), model.uri)
+
+    def _name(self) -> str:
+        """Name the model: by its pipeline and run, as it has no version before it is pushed."""
+        pipeline = self._context.pipeline_info if self._context else None
+        run = self._context.pipeline_run_id if self._context else None
+        return f"{pipeline.id if pipeline else 'model'}, run {run or 'unknown'}"
 
 
 def split_files(examples: Sequence[types.Artifact], splits: Sequence[str]) -> list[str]:
@@ -53,6 +65,7 @@ def split_files(examples: Sequence[types.Artifact], splits: Sequence[str]) -> li
 
     Raises:
         SplitNotFoundError: An artifact has no such split.
+        RemotePathError: An artifact does not lie on this machine.
     """
     files: list[str] = []
     for split in splits:
@@ -60,14 +73,17 @@ def split_files(examples: Sequence[types.Artifact], splits: Sequence[str]) -> li
             known = artifact_utils.decode_split_names(artifact.split_names)
             if split not in known:
                 raise SplitNotFoundError(split, known)
-            folder = Path(artifact_utils.get_split_uri([artifact], split))
-            files += [str(file) for file in sorted(folder.iterdir()) if file.is_file()]
+            folder = local_path(
+                artifact_utils.get_split_uri([artifact], split), f"the folder of split {split!r}"
+            )
+            # A name that begins with a dot is what a killed writer left.
+            files += [str(f) for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
     return files
 
 
 def _uri(input_dict: dict[str, list[types.Artifact]], key: str) -> Path | None:
     artifacts = input_dict.get(key)
-    return Path(artifact_utils.get_single_uri(artifacts)) if artifacts else None
+    return local_path(artifact_utils.get_single_uri(artifacts), f"the input {key!r}") if artifacts else None
 
 
 def _work_root(exec_properties: dict[str, Any], model_run: types.Artifact) -> Path:

@@ -6,6 +6,7 @@ of the epoch, so a resumed training sees the same batches as one that was never 
 """
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -132,9 +133,19 @@ class _Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self) -> Progress:
-        """Set the model to the newest checkpoint and return its progress; a new one where there is none."""
+        """Set the model to the newest checkpoint and return its progress.
+
+        Where there is none, or only that of another network, the fit begins anew.
+        """
         found = self._found()
         if not found:
+            return Progress()
+        if not _fits(self._variables(), found[-1] / "last.npz"):
+            logging.getLogger(__name__).warning(
+                "%s is the checkpoint of another network: the fit begins anew", found[-1]
+            )
+            for checkpoint in found:
+                shutil.rmtree(checkpoint)
             return Progress()
         _set(self._variables(), found[-1] / "last.npz")
         return Progress(**json.loads((found[-1] / "progress.json").read_text("utf-8")))
@@ -149,7 +160,7 @@ class _Checkpoints:
         if is_best:
             np.savez(partial / "best.npz", *[np.asarray(value) for value in self._model.variables])
         elif older and (older[-1] / "best.npz").exists():
-            os.link(older[-1] / "best.npz", partial / "best.npz")
+            _copy(older[-1] / "best.npz", partial / "best.npz")
         (partial / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
         target = self._folder / f"checkpoint-{progress.epoch:06d}-{progress.step:09d}"
         partial.rename(target)
@@ -168,6 +179,18 @@ class _Checkpoints:
 
     def _variables(self) -> list[Any]:
         return [*self._model.variables, *self._model.optimizer.variables]
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _fits(variables: Sequence[Any], file: Path) -> bool:
+    with np.load(file) as arrays:
+        return [tuple(v.shape) for v in variables] == [arrays[name].shape for name in arrays.files]
 
 
 def _set(variables: Sequence[Any], file: Path) -> None:

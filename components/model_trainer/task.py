@@ -15,7 +15,7 @@ class TrainingTask:
         eval_files: TFRecord files to watch the training with; may be empty.
         hyperparameters: The model's own settings, as the pipeline gave them.
         work_dir: For what must survive a kill (features, checkpoints). The next training of the same files
-            with the same hyperparameters finds it again; it is removed when the training is done.
+            with the same code and hyperparameters finds it again; it is removed when the training is done.
         model_dir: Where to write the SavedModel. Does not exist yet.
         run_dir: For history and TensorBoard logs.
         schema_file: Schema of the Examples (`schema.pbtxt`), if the pipeline gives one.

@@ -5,15 +5,16 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import mlplatform
 from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError, TrainingInProgressError
 from mlplatform.components.model_trainer.task import TrainingTask
+from mlplatform.orchestration.local.code_closure import Closure, closure_of
 
 RunFunction = Callable[[TrainingTask], object]
 
@@ -38,7 +39,8 @@ def train(
         train_files: TFRecord files to train on.
         eval_files: TFRecord files to watch the training with.
         hyperparameters: The model's own settings; JSON values.
-        work_root: Unfinished trainings lie here, each in a folder named by its inputs and hyperparameters.
+        work_root: Unfinished trainings lie here, each in a folder named by its code, inputs and
+            hyperparameters.
         model_dir: Where the SavedModel goes.
         run_dir: Where history and logs go.
         schema_file: Schema of the Examples.
@@ -51,8 +53,9 @@ def train(
         NoModelError: The training code wrote no model.
     """
     function = find_function(run_fn)
+    code = closure_of([run_fn.partition(":")[0]])
     inputs = [*train_files, "", *eval_files, *map(str, (schema_file, transform_dir, base_model_dir))]
-    work_dir = work_root / training_key(run_fn, inputs, hyperparameters)
+    work_dir = work_root / training_key(run_fn, code, inputs, hyperparameters)
     with _held(work_dir):
         logs = work_dir / "run"
         logs.mkdir(exist_ok=True)
@@ -75,15 +78,24 @@ def train(
         shutil.rmtree(work_dir)
 
 
+def check_path(path: str) -> None:
+    """See that an import path can be one; imports nothing.
+
+    Raises:
+        RunFunctionError: It is not `package.module:function`.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", path):
+        raise RunFunctionError(path, "it is not 'package.module:function'")
+
+
 def find_function(path: str) -> RunFunction:
     """Return the function that `package.module:function` names.
 
     Raises:
         RunFunctionError: There is none.
     """
+    check_path(path)
     module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise RunFunctionError(path, "it is not 'package.module:function'")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -96,10 +108,12 @@ def find_function(path: str) -> RunFunction:
     return cast(RunFunction, function)
 
 
-def training_key(run_fn: str, inputs: Sequence[str], hyperparameters: Mapping[str, Any]) -> str:
-    """Return the name of a training: equal for equal code, files, hyperparameters and library version."""
+def training_key(
+    run_fn: str, code: Closure, inputs: Sequence[str], hyperparameters: Mapping[str, Any]
+) -> str:
+    """Return the name of a training: equal for equal code, libraries, files and hyperparameters."""
     sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in inputs]
-    facts = [mlplatform.__version__, run_fn, list(inputs), sizes, dict(hyperparameters)]
+    facts = [run_fn, code.files, code.libraries, list(inputs), sizes, dict(hyperparameters)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,6 +7,9 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.components.model_validator import executor
+from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
+from mlplatform.home import local_path
+from mlplatform.registry import check_model_name
 
 
 class ModelValidatorSpec(component_spec.ComponentSpec):
@@ -67,7 +70,19 @@ class ModelValidator(base_component.BaseComponent):
             models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there.
             reports_dir: Folder that keeps the report also when the model is rejected.
+
+        Raises:
+            ConfigError: A key of `thresholds` or `budget` is unknown, or a value does not fit.
+            InvalidModelNameError: `model_name` cannot be a pushed model's name.
+            RemotePathError: `models_dir` or `reports_dir` is no local folder.
         """
+        parse_thresholds(thresholds or {})
+        parse_budget(budget or {})
+        if model_name is not None:
+            check_model_name(model_name)
+        for name, folder in (("models_dir", models_dir), ("reports_dir", reports_dir)):
+            if folder is not None:
+                local_path(folder, f"{name} of ModelValidator")
         super().__init__(
             spec=ModelValidatorSpec(
                 model=model,

@@ -6,7 +6,7 @@ from mlplatform.errors import GateError, MlplatformError
 
 
 class ModelRejectedError(GateError):
-    """The model did not pass its validation."""
+    """The model did not pass its validation; `report` is the page's path, empty where none was kept."""
 
     def __init__(self, reasons: Sequence[str], report: str) -> None:
         super().__init__(reasons, report)
@@ -15,7 +15,10 @@ class ModelRejectedError(GateError):
     def __str__(self) -> str:
         shown = "".join(f"\n  - {reason}" for reason in self.reasons[:10])
         more = f"\n  - and {len(self.reasons) - 10} more" if len(self.reasons) > 10 else ""
-        return f"the model is rejected:{shown}{more}\nThe report shows the rest: {self.report}"
+        rest = f"The report shows the rest: {self.report}"
+        if not self.report:
+            rest = "Give ModelValidator a reports_dir to keep its report of a rejected model."
+        return f"the model is rejected:{shown}{more}\n{rest}"
 
 
 class NothingToEvaluateError(MlplatformError):

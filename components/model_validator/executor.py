@@ -11,8 +11,8 @@ from tfx.utils import io_utils, path_utils
 
 from mlplatform.components.model_trainer.executor import split_files
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
-from mlplatform.components.model_validator.settings import Budget, Thresholds
-from mlplatform.config import parse_config
+from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
+from mlplatform.home import local_path
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
@@ -39,14 +39,12 @@ class Executor(base_executor.BaseExecutor):
             _saved_model(model),
             split_files(input_dict["examples"], splits),
             splits=splits,
-            thresholds=parse_config(
-                Thresholds, json.loads(exec_properties["thresholds"]), source="ModelValidator's thresholds"
-            ),
-            budget=parse_config(
-                Budget, json.loads(exec_properties["budget"]), source="ModelValidator's budget"
-            ),
+            thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
+            budget=parse_budget(json.loads(exec_properties["budget"])),
             baseline=_baseline(input_dict, exec_properties),
-            output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
+            output_dir=local_path(
+                artifact_utils.get_single_uri(output_dict["evaluation"]), "the evaluation's folder"
+            ),
             reports_dir=Path(reports_dir) if reports_dir else None,
             title=exec_properties.get("model_name") or "model",
         )
@@ -56,7 +54,8 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _saved_model(model: types.Artifact) -> Path:
-    return Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
+    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    return local_path(folder, "the model")
 
 
 def _baseline(

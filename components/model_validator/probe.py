@@ -2,7 +2,7 @@
 
 Run as `python -m mlplatform.components.model_validator.probe MODEL_DIR SAMPLES_FILE RUNS`. It prints one JSON
 object per line, so that whoever started it knows how far it came when it dies: `{"doing": ...}` before each
-step, `{"check": ..., "passed": ..., "detail": ...}` for each finding, `{"figures": {...}}` at the end.
+step, `{"check": ..., "passed": ..., "detail": ...}` for each finding, `{"figures": {...}}` once measured.
 """
 
 import io
@@ -19,11 +19,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
+from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
-from mlplatform.vision.exported import SIGNATURES, read_labels, read_warmup
+from mlplatform.vision.exported import SIGNATURES, TFLITE_FOLDER, largest_difference, read_labels, read_warmup
 
 WARM_UP_RUNS = 10
-TOLERANCE = "tolerance"
+REQUEST_PHOTOS = 8  # of the samples; more of them are for the comparison with TensorFlow Lite
+TOLERANCE, TFLITE = "tolerance", "tflite"
 _READS = {"serving_default": "examples", "image_bytes": "image_bytes", "pixels": "images"}
 
 
@@ -31,9 +33,10 @@ def main() -> None:
     """Probe the model that the command line names."""
     model_dir, samples_file, runs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     samples = list(tf.data.TFRecordDataset(samples_file).as_numpy_iterator())
-    photos = [_photo_of(sample) for sample in samples]
+    all_photos = [_photo_of(sample) for sample in samples]
+    photos = all_photos[:REQUEST_PHOTOS]
     probe = Probe(model_dir)
-    probe.answers_real_requests(samples, photos)
+    probe.answers_real_requests(samples[:REQUEST_PHOTOS], photos)
     probe.answers_as_in_training()
     probe.answers_odd_images(photos[0])
     probe.refuses_broken_images(photos[0])
@@ -47,6 +50,7 @@ def main() -> None:
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
     )
+    probe.agrees_with_tflite(all_photos)  # after the figures, which are those of the SavedModel
 
 
 class Probe:
@@ -65,6 +69,7 @@ class Probe:
         if missing:
             sys.exit(0)
         self._labels = set(read_labels(model_dir))
+        self._size = self._functions["pixels"].structured_input_signature[1]["images"].shape[1]
 
     def ask(self, signature: str, values: Any) -> dict[str, NDArray[Any]]:
         """Return the outputs of a signature for a batch."""
@@ -76,16 +81,16 @@ class Probe:
         _say(doing="ask about real photos")
         by_example = self.ask("serving_default", samples)
         self._check_sane("real photos, serving_default", by_example)
-        self._check_sane("real photos, image_bytes", self.ask("image_bytes", photos))
-        self._check_same("serving_default and image_bytes", by_example, self.ask("image_bytes", photos))
+        by_bytes = self.ask("image_bytes", photos)
+        self._check_sane("real photos, image_bytes", by_bytes)
+        self._check_same("serving_default and image_bytes", by_example, by_bytes)
         alone = self.ask("image_bytes", photos[:1])
         self._check_same("alone and in a batch", {k: v[:1] for k, v in by_example.items()}, alone)
-        size = self._functions["pixels"].structured_input_signature[1]["images"].shape[1]
-        scaled = [_scaled(photo, size) for photo in photos]
+        scaled = [_scaled(photo, self._size) for photo in photos]
+        by_pixels = self.ask("pixels", np.stack(scaled).astype(np.float32))
+        self._check_sane("real photos, pixels", by_pixels)
         self._check_same(
-            "pixels and image_bytes",
-            self.ask("pixels", np.stack(scaled).astype(np.float32)),
-            self.ask("image_bytes", [_png(pixels) for pixels in scaled]),
+            "pixels and image_bytes", by_pixels, self.ask("image_bytes", [_png(pixels) for pixels in scaled])
         )
 
     def answers_as_in_training(self) -> None:
@@ -98,7 +103,9 @@ class Probe:
             signature = log.request.model_spec.signature_name
             values = tf.make_ndarray(log.request.inputs[_READS[signature]])
             then = {name: tf.make_ndarray(value) for name, value in log.response.outputs.items()}
-            self._check_same(f"{signature} now and in training", then, self.ask(signature, values))
+            now = self.ask(signature, values)
+            self._check_sane(f"requests of training, {signature}", now)
+            self._check_same(f"{signature} now and in training", then, now)
 
     def answers_odd_images(self, photo: bytes) -> None:
         """Images that are unusual and readable get a sane answer."""
@@ -116,8 +123,7 @@ class Probe:
         empty = tf.train.Example().SerializeToString()
         self._check_refused("Example without image", "serving_default", [empty])
         self._check_refused("no Example", "serving_default", [b"no Example"])
-        size = self._functions["pixels"].structured_input_signature[1]["images"].shape[1]
-        nan = np.full((1, size, size, 3), np.nan, np.float32)
+        nan = np.full((1, self._size, self._size, 3), np.nan, np.float32)
         self._check_refused("pixels that are not numbers", "pixels", nan, "place 0")
 
     def tells_webp(self, photo: bytes) -> None:
@@ -141,6 +147,24 @@ class Probe:
             times.append(1000 * (time.perf_counter() - started))
         return times[WARM_UP_RUNS:]
 
+    def agrees_with_tflite(self, photos: list[bytes]) -> None:
+        """The TensorFlow Lite forms that the model carries answer as its signatures do, but for rounding."""
+        for file in sorted((self._model_dir / TFLITE_FOLDER).glob("*.tflite")):
+            _say(doing=f"ask {file.name}")
+            if file.stem != "pixels":
+                _check(file.name, False, "there is no check for it: only the signature pixels converts")
+                continue
+            runner = tf.lite.Interpreter(model_path=str(file)).get_signature_runner()
+            difference, disagreeing = 0.0, 0
+            for start in range(0, len(photos), REQUEST_PHOTOS):
+                part = photos[start : start + REQUEST_PHOTOS]
+                images = np.stack([decode_image(photo, self._size).numpy() for photo in part])
+                wanted, found = self.ask("pixels", images), runner(images=images)
+                difference = max(difference, largest_difference(wanted, found))
+                disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
+            share = disagreeing / len(photos)
+            _say(check=f"TensorFlow Lite, {file.stem}", difference=difference, disagreeing=share, kind=TFLITE)
+
     def _check_sane(self, name: str, answer: dict[str, NDArray[Any]]) -> None:
         scores, classes = answer["scores"], answer["classes"]
         problems = []
@@ -156,13 +180,8 @@ class Probe:
         _check(name, not problems, "; ".join(problems))
 
     def _check_same(self, name: str, one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> None:
-        difference = max(
-            abs(a - b)
-            for left, right in zip(_by_class(one), _by_class(other), strict=True)
-            for a, b in _pairs(left, right)
-        )
         # Compared with the tolerance by the parent process, which knows it.
-        _say(check=f"same answers: {name}", difference=float(difference), kind=TOLERANCE)
+        _say(check=f"same answers: {name}", difference=largest_difference(one, other), kind=TOLERANCE)
 
     def _check_refused(self, name: str, signature: str, values: Any, must_say: str = "") -> None:
         try:
@@ -172,19 +191,6 @@ class Probe:
             _check(name, said, "" if said else f"the error does not name the place ({must_say!r})")
         else:
             _check(name, False, "it got an answer instead of an error")
-
-
-def _by_class(answer: dict[str, NDArray[Any]]) -> list[dict[bytes, float]]:
-    return [
-        dict(zip(classes.tolist(), scores.tolist(), strict=True))
-        for classes, scores in zip(answer["classes"], answer["scores"], strict=True)
-    ]
-
-
-def _pairs(one: dict[bytes, float], other: dict[bytes, float]) -> Iterator[tuple[float, float]]:
-    """Yield the two scores of each class; one that only one side names is at most the other's lowest."""
-    for name in one.keys() | other.keys():
-        yield one.get(name, min(one.values())), other.get(name, min(other.values()))
 
 
 def _photo_of(sample: bytes) -> bytes:

@@ -10,8 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlplatform.progress import track
-from mlplatform.vision.decoding import READS_WEBP
-from mlplatform.vision.examples import IMAGE, ITEM_ID, LABEL, is_webp, read_records, webp_to_png
+from mlplatform.vision.examples import ITEM_ID, LABEL, read_records, turn_webp
 from mlplatform.vision.exported import TOP, read_labels
 
 BATCH_PHOTOS = 32
@@ -97,10 +96,8 @@ def _batches(files: Sequence[str]) -> Iterator[list[_Photo]]:
 def _photo(record: bytes) -> _Photo:
     example = tf.train.Example.FromString(record)
     features = example.features.feature
-    encoded = features[IMAGE].bytes_list.value[0]
-    is_turned = is_webp(encoded) and not READS_WEBP
+    is_turned = turn_webp(example)
     if is_turned:
-        features[IMAGE].bytes_list.value[0] = webp_to_png(encoded)
         record = example.SerializeToString()
     item_id = features[ITEM_ID].bytes_list.value if ITEM_ID in features else []
     return _Photo(

@@ -1,6 +1,7 @@
 """Is a model safe to serve? Loads and asks it in a process of its own, under limits of time and memory."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import psutil
 import tensorflow as tf
 
 from mlplatform.components.model_validator.settings import Budget
-from mlplatform.progress import track
+from mlplatform.progress import Task, track
 
 _PROBE = "mlplatform.components.model_validator.probe"
 LATENCY_RUNS = 200
@@ -75,8 +76,8 @@ def check_serving(model_dir: Path, samples: Sequence[bytes], budget: Budget) -> 
         with tf.io.TFRecordWriter(str(file)) as writer:
             for sample in samples:
                 writer.write(sample)
-        with track("check that the model is safe to serve", unit="seconds"):
-            ended = _run(model_dir, file, Path(scratch), budget)
+        with track("check that the model is safe to serve", unit="seconds") as bar:
+            ended = _run(model_dir, file, Path(scratch), budget, bar)
     facts = ended.facts
     findings = [_finding(fact, budget) for fact in facts if "check" in fact]
     if ended.reason:
@@ -93,7 +94,7 @@ class _Ended:
     reason: str  # why it did not come to its end; empty where it did
 
 
-def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget) -> _Ended:
+def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget, bar: Task) -> _Ended:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     output, errors = scratch / "output", scratch / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
@@ -104,19 +105,29 @@ def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget) -> _Ende
             stdin=subprocess.DEVNULL,
             env=environment,
         )
-        killed = _watch(process, budget)
-    facts = [json.loads(line) for line in output.read_text("utf-8").splitlines() if line.startswith("{")]
+        killed = _watch(process, budget, output, bar)
+    facts = _facts(output)
     if process.returncode == 0 and not killed:
         return _Ended(facts, "")
-    doing = next((fact["doing"] for fact in reversed(facts) if "doing" in fact), "start")
+    doing = _doing(facts)
     last = errors.read_text("utf-8", "replace").strip().splitlines()
     cause = killed or f"ended with code {process.returncode}: {last[-1][:300] if last else 'no message'}"
     return _Ended(facts, f"{cause}, while it was to {doing}")
 
 
-def _watch(process: psutil.Popen, budget: Budget) -> str:
+def _facts(output: Path) -> list[dict[str, Any]]:
+    whole, _, _unfinished = output.read_text("utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+
+def _doing(facts: Sequence[dict[str, Any]]) -> str:
+    return next((fact["doing"] for fact in reversed(facts) if "doing" in fact), "start")
+
+
+def _watch(process: psutil.Popen, budget: Budget, output: Path, bar: Task) -> str:
     """Wait for the process; kill it when it takes more than the budget. Returns why it was killed."""
-    deadline = time.monotonic() + budget.time_limit_s
+    started = time.monotonic()
+    deadline = started + budget.time_limit_s
     while process.poll() is None:
         try:
             memory_mb = process.memory_info().rss / _MEGABYTE
@@ -131,6 +142,8 @@ def _watch(process: psutil.Popen, budget: Budget) -> str:
             process.kill()
             process.wait()
             return reason
+        if time.monotonic() - started >= bar.done + 1:
+            bar.advance(1, note=_doing(_facts(output)))
         time.sleep(_POLL_S)
     process.wait()
     return ""
@@ -140,7 +153,13 @@ def _finding(fact: dict[str, Any], budget: Budget) -> Finding:
     if "difference" not in fact:
         return Finding(fact["check"], fact["passed"], fact["detail"])
     difference = fact["difference"]
+    if not math.isfinite(difference):
+        return Finding(fact["check"], False, "scores are not finite")
     detail = f"scores differ by up to {difference:.2g}"
+    if "disagreeing" in fact:
+        detail += f", and the first class of {100 * fact['disagreeing']:.1f} % of the photos"
+        agrees = fact["disagreeing"] <= budget.tflite_disagreement
+        return Finding(fact["check"], agrees and difference <= budget.tflite_score_tolerance, detail)
     return Finding(fact["check"], difference <= budget.score_tolerance, detail)
 
 

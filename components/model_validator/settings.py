@@ -1,8 +1,11 @@
 """What a model must reach, and what it may cost."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
-from mlplatform.config import Config
+from mlplatform.config import Config, parse_config
 
 
 class Thresholds(Config):
@@ -32,5 +35,19 @@ class Budget(Config):
     model_size_mb: float = Field(default=500.0, gt=0)
     # Largest difference of a score between the exported model and its training, and between signatures.
     score_tolerance: float = Field(default=1e-3, gt=0)
+    # Where the model carries a TensorFlow Lite form: largest difference of a score from the SavedModel's, and
+    # largest share of photos whose first class differs. int8 moves scores; float hardly does.
+    tflite_score_tolerance: float = Field(default=0.3, gt=0)
+    tflite_disagreement: float = Field(default=0.1, ge=0, le=1)
     # The whole check.
     time_limit_s: float = Field(default=300.0, gt=0)
+
+
+def parse_thresholds(values: Mapping[str, Any]) -> Thresholds:
+    """Return thresholds; ConfigError where a key is unknown or a value does not fit."""
+    return parse_config(Thresholds, values, source="ModelValidator's thresholds")
+
+
+def parse_budget(values: Mapping[str, Any]) -> Budget:
+    """Return a budget; ConfigError where a key is unknown or a value does not fit."""
+    return parse_config(Budget, values, source="ModelValidator's budget")

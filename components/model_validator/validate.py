@@ -17,11 +17,13 @@ from mlplatform.components.model_validator.scoring import Answers, score_photos
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.components.model_validator.tfma_evaluation import evaluate
+from mlplatform.progress import track
 from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
+from mlplatform.vision.exported import TFLITE_FOLDER
 
 METRICS_FILE, REPORT_FILE, VERDICT_FILE = "metrics.json", "report.html", "verdict.json"
-SAMPLE_PHOTOS = 8
+SAMPLE_PHOTOS, TFLITE_PHOTOS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Verdict:
     Attributes:
         quality_reasons: Why the model is not good enough; empty where it is.
         serving_reasons: Why it is not safe to serve; empty where it is.
-        report: The HTML page.
+        report: The HTML page that stays whatever is decided; None where there is no folder for it.
     """
 
     quality_reasons: tuple[str, ...]
     serving_reasons: tuple[str, ...]
-    report: Path
+    report: Path | None
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ class Verdict:
     def raise_if_rejected(self) -> None:
         """Raise `ModelRejectedError` where there is a reason."""
         if self.reasons:
-            raise ModelRejectedError(self.reasons, str(self.report))
+            raise ModelRejectedError(self.reasons, str(self.report or ""))
 
 
 def validate_model(
@@ -77,7 +79,8 @@ def validate_model(
     Raises:
         NothingToEvaluateError: The files hold no Examples.
     """
-    samples = sample_records(files, SAMPLE_PHOTOS)
+    has_tflite = any((model_dir / TFLITE_FOLDER).glob("*.tflite"))
+    samples = sample_records(files, TFLITE_PHOTOS if has_tflite else SAMPLE_PHOTOS)
     if not samples:
         raise NothingToEvaluateError(splits)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,9 @@ def validate_model(
         answers = score_photos(model_dir, files, "evaluate the model")
         quality = measure(answers)
         compared = _compare(answers, baseline, files, thresholds)
-        quality_reasons = evaluate(answers, thresholds, output_dir, top_1_floor=compared.top_1_floor)
+        with track("evaluate with TensorFlow Model Analysis", total=1, unit="evaluations") as bar:
+            quality_reasons = evaluate(answers, thresholds, output_dir, top_1_floor=compared.top_1_floor)
+            bar.advance()
         if quality.top_1.value < compared.top_1_floor:
             quality_reasons.append(compared.drop(quality, thresholds))
         notes = _notes(answers, quality, compared)
@@ -98,7 +103,6 @@ def validate_model(
         quality_reasons = ["its quality could not be measured, as it cannot be loaded or asked"]
 
     made_at = datetime.now(timezone.utc)
-    folder = reports_dir / f"ModelValidator-{made_at:%Y%m%dT%H%M%S%fZ}" if reports_dir else output_dir
     reasons = [*quality_reasons, *serving.reasons]
     facts = {
         "accepted": not reasons,
@@ -113,26 +117,35 @@ def validate_model(
         "serving": _serving_json(serving),
         "notes": notes,
     }
-    report = write_report(
-        output_dir / REPORT_FILE,
-        title=title,
-        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
-        reasons=reasons,
-        notes=notes,
-        answers=answers,
-        quality=quality,
-        baseline=compared.quality if compared else None,
-        baseline_text=compared.text if compared else "",
-        serving=serving,
-        files=files,
-    )
+    with track("write the report", total=1, unit="reports") as bar:
+        page = write_report(
+            output_dir / REPORT_FILE,
+            title=title,
+            made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+            reasons=reasons,
+            notes=notes,
+            answers=answers,
+            quality=quality,
+            baseline=compared.quality if compared else None,
+            baseline_text=compared.text if compared else "",
+            serving=serving,
+            files=files,
+        )
+        bar.advance()
     (output_dir / METRICS_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    if reports_dir:
-        folder.mkdir(parents=True)
-        (folder / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-        report = Path(folder / REPORT_FILE)
-        report.write_bytes((output_dir / REPORT_FILE).read_bytes())
-    return Verdict(tuple(quality_reasons), tuple(serving.reasons), report)
+    kept = _keep(page, facts, reports_dir, made_at) if reports_dir else None
+    return Verdict(tuple(quality_reasons), tuple(serving.reasons), kept)
+
+
+def _keep(page: Path, facts: dict[str, Any], reports_dir: Path, made_at: datetime) -> Path:
+    """Copy page and verdict to where they stay: TFX removes the outputs of a node that fails."""
+    folder = reports_dir / f"ModelValidator-{made_at:%Y%m%dT%H%M%S%fZ}"
+    partial = folder.with_name(f".{folder.name}")
+    partial.mkdir(parents=True)
+    (partial / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
+    (partial / REPORT_FILE).write_bytes(page.read_bytes())
+    partial.rename(folder)
+    return folder / REPORT_FILE
 
 
 @dataclass(frozen=True)

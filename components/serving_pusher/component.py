@@ -8,6 +8,10 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.serving_pusher import executor
+from mlplatform.components.serving_pusher.confirm import check_address
+from mlplatform.config_file import ConfigError
+from mlplatform.home import local_path
+from mlplatform.registry import check_model_name
 
 
 class ServingPusherSpec(component_spec.ComponentSpec):
@@ -68,8 +72,23 @@ class ServingPusher(base_component.BaseComponent):
             dataset: DatasetVersion that the model was trained on, for the ledger.
             servers: gRPC addresses (HOST:PORT) of servers that must serve the version.
             timeout_s: Seconds that a server has to load the version.
-            keep: How many of the newest versions stay (labelled ones always do); 0 keeps all.
+            keep: How many of the newest versions stay (labelled ones always do); 0 keeps all. Older ones are
+                removed when the new one is confirmed.
+
+        Raises:
+            InvalidModelNameError: `model_name` cannot be a folder that a model server reads.
+            ServerAddressError: One of `servers` is not HOST:PORT.
+            ConfigError: `timeout_s` or `keep` is out of range.
+            RemotePathError: `models_dir` is no local folder.
         """
+        check_model_name(model_name)
+        for server in servers:
+            check_address(server)
+        problems = [f"timeout_s is {timeout_s}: it must be above 0"] if timeout_s <= 0 else []
+        problems += [f"keep is {keep}: it must be 0 or more"] if keep < 0 else []
+        if problems:
+            raise ConfigError("ServingPusher", problems)
+        local_path(models_dir, "models_dir of ServingPusher")
         super().__init__(
             spec=ServingPusherSpec(
                 model=model,

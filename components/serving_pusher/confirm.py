@@ -3,9 +3,9 @@
 Speaks TensorFlow Serving's own gRPC API, so any server of that API can be confirmed.
 """
 
+import re
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -19,9 +19,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerAddressError
+from mlplatform.components.serving_pusher.errors import ServerAddressError, ServerRefusesError
+from mlplatform.vision.exported import largest_difference
 
-GOLDEN_REQUESTS_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 _State = get_model_status_pb2.ModelVersionStatus.State
 _TOLERANCE = 1e-2  # another processor or batch size rounds differently; a wrong model is further off
 _LONGEST_MESSAGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -49,7 +49,7 @@ def confirm_serving(
         How many requests were answered.
 
     Raises:
-        PushRejectedByServerError: The version did not become available in time, failed to load, or did not
+        ServerRefusesError: The version did not become available in time, failed to load, or did not
             give an answer that was expected.
     """
     with grpc.insecure_channel(address, options=_LONGEST_MESSAGE) as channel:
@@ -64,12 +64,12 @@ def confirm_serving(
                 answer = stub.Predict(request, timeout=timeout_s)
             except grpc.RpcError as error:
                 reason = f"did not answer golden request {number} of {len(golden)}: {_text(error)}"
-                raise PushRejectedByServerError(model_name, version, address, reason) from error
+                raise ServerRefusesError(address, reason) from error
             if different := _different_outputs(log.response, answer):
                 reason = (
                     f"answered golden request {number} of {len(golden)} with other {', '.join(different)}"
                 )
-                raise PushRejectedByServerError(model_name, version, address, reason)
+                raise ServerRefusesError(address, reason)
     return len(golden)
 
 
@@ -80,27 +80,32 @@ def check_address(address: str) -> None:
         ServerAddressError: `address` is not HOST:PORT.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
         raise ServerAddressError(address)
-
-
-def golden_requests(model_dir: Path, at_most: int = 8) -> list[prediction_log_pb2.PredictLog]:
-    """Return the Predict requests, with their answers, that an exported model carries for its own warm-up."""
-    file = model_dir / GOLDEN_REQUESTS_FILE
-    if not file.exists():
-        return []
-    records = tf.data.TFRecordDataset(str(file)).take(at_most).as_numpy_iterator()
-    logs = (prediction_log_pb2.PredictionLog.FromString(record) for record in records)
-    return [log.predict_log for log in logs if log.HasField("predict_log")]
 
 
 def _different_outputs(
     expected: predict_pb2.PredictResponse, found: predict_pb2.PredictResponse
 ) -> list[str]:
     """Names of outputs that are missing, or differ by more than rounding."""
-    return [
-        name for name, tensor in expected.outputs.items() if not _is_close(tensor, found.outputs.get(name))
+    names = set(expected.outputs)
+    different: list[str] = []
+    if {"scores", "classes"} <= names & set(found.outputs):  # classes that score alike may change places
+        names -= {"scores", "classes"}
+        if not _are_close_answers(expected, found):
+            different.append("scores")
+    return different + [
+        name for name in sorted(names) if not _is_close(expected.outputs[name], found.outputs.get(name))
     ]
+
+
+def _are_close_answers(expected: predict_pb2.PredictResponse, found: predict_pb2.PredictResponse) -> bool:
+    one, other = (
+        {name: tf.make_ndarray(answer.outputs[name]) for name in ("scores", "classes")}
+        for answer in (expected, found)
+    )
+    has_same_form = all(one[name].shape == other[name].shape and one[name].ndim == 2 for name in one)
+    return has_same_form and largest_difference(one, other) <= _TOLERANCE
 
 
 def _is_close(expected: TensorProto, found: TensorProto | None) -> bool:
@@ -136,12 +141,12 @@ def _wait_until_available(
                 return
             elif found.state == _State.END and found.status.error_code:
                 reason = f"failed to load it: {found.status.error_message}"
-                raise PushRejectedByServerError(model_name, version, address, reason)
+                raise ServerRefusesError(address, reason)
             else:
                 seen = f"has it in state {_State.Name(found.state)}"
         time.sleep(0.1)
     reason = f"did not have it within {timeout_s:g} s; it {seen}"
-    raise PushRejectedByServerError(model_name, version, address, reason)
+    raise ServerRefusesError(address, reason)
 
 
 def _text(error: grpc.RpcError) -> str:

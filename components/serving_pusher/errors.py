@@ -19,18 +19,49 @@ class NotBlessedError(GateError):
         )
 
 
-class PushRejectedByServerError(MlplatformError):
-    """A server could not load or answer with the new version; the push was taken back."""
+class ServerRefusesError(MlplatformError):
+    """A server cannot load a version, or does not answer with it as it must."""
 
-    def __init__(self, model_name: str, version: int, server: str, reason: str) -> None:
-        super().__init__(model_name, version, server, reason)
-        self.model_name, self.version, self.server, self.reason = model_name, version, server, reason
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(server, reason)
+        self.server, self.reason = server, reason
 
     def __str__(self) -> str:
+        return f"server {self.server} {self.reason}"
+
+
+class PushRejectedByServerError(GateError):
+    """A server could not load or answer with the pushed version.
+
+    Attributes:
+        model_name: The model's name.
+        version: The version that was pushed.
+        server: The server's address.
+        reason: What it said or did.
+        is_withdrawn: The push was taken back; False for a version that servers confirmed at an earlier push.
+        before: The newest version that servers see then; None where there is none.
+    """
+
+    def __init__(
+        self, model_name: str, version: int, server: str, reason: str, is_withdrawn: bool, before: int | None
+    ) -> None:
+        super().__init__(model_name, version, server, reason, is_withdrawn, before)
+        self.model_name, self.version, self.server, self.reason = model_name, version, server, reason
+        self.is_withdrawn, self.before = is_withdrawn, before
+
+    def __str__(self) -> str:
+        cause = f"server {self.server} {self.reason}"
+        if not self.is_withdrawn:
+            return (
+                f"version {self.version} of {self.model_name!r} is not confirmed: {cause}. It stays pushed, "
+                "as servers confirmed it before."
+            )
+        after = "There is no version before it, so nothing serves"
+        if self.before is not None:
+            after = f"Version {self.before} goes on serving"
         return (
-            f"version {self.version} of {self.model_name!r} was pushed and rolled back: server {self.server} "
-            f"{self.reason}. The version before it goes on serving; the new one lies in the model's "
-            "'withdrawn' folder."
+            f"version {self.version} of {self.model_name!r} was pushed and rolled back: {cause}. {after}; "
+            "the new one lies in the model's 'withdrawn' folder."
         )
 
 

@@ -9,11 +9,11 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from mlplatform.components.dataset_versioner.versioning import VERSION_FILE
+from mlplatform.components.model_trainer.dataset_use import note_use
 from mlplatform.components.serving_pusher.errors import NotBlessedError
 from mlplatform.components.serving_pusher.push import push_and_confirm
-from mlplatform.datasets import DatasetStore
-from mlplatform.registry import ModelStore, ModelVersion
+from mlplatform.home import local_path
+from mlplatform.registry import ModelStore
 
 
 class Executor(base_executor.BaseExecutor):
@@ -35,7 +35,8 @@ class Executor(base_executor.BaseExecutor):
             raise NotBlessedError(name, refused)
 
         model = artifact_utils.get_single_instance(input_dict["model"])
-        model_dir = Path(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
+        serving_dir = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+        model_dir = local_path(serving_dir, "the model")
         pushed = push_and_confirm(
             model_dir,
             ModelStore(Path(exec_properties["models_dir"])),
@@ -49,8 +50,9 @@ class Executor(base_executor.BaseExecutor):
             run=(self._context.pipeline_run_id or "") if self._context else "",
             dataset=_dataset_version(input_dict),
         )
-        if pushed.is_new and input_dict.get("dataset"):
-            _note_use(artifact_utils.get_single_instance(input_dict["dataset"]), name, pushed.version)
+        if input_dict.get("dataset"):  # noted once, also where a push was killed before it noted it
+            dataset = artifact_utils.get_single_instance(input_dict["dataset"])
+            note_use(dataset.uri, "push", f"{name}@{pushed.version.version}", str(pushed.version.path))
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
         artifact.set_int_custom_property("pushed", 1)
         artifact.set_string_custom_property("pushed_destination", str(pushed.version.path))
@@ -68,13 +70,6 @@ class Executor(base_executor.BaseExecutor):
 def _is_blessed(blessing: types.Artifact) -> bool:
     # Both blessings say it so (tfx.components.util.model_utils, which loads every stock component).
     return bool(blessing.get_int_custom_property("blessed") == 1)
-
-
-def _note_use(dataset: types.Artifact, name: str, pushed: ModelVersion) -> None:
-    """Let `mlplatform datasets blame` and `forget` name this push."""
-    facts = json.loads((Path(dataset.uri) / VERSION_FILE).read_text("utf-8"))
-    store = DatasetStore(facts["store"])
-    store.record_use(facts["dataset"], facts["version"], "push", f"{name}@{pushed.version}", str(pushed.path))
 
 
 def _dataset_version(input_dict: dict[str, list[types.Artifact]]) -> str:

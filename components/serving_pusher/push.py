@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.components.serving_pusher.confirm import check_address, confirm_serving, golden_requests
-from mlplatform.components.serving_pusher.errors import PushRejectedByServerError
+from mlplatform.components.serving_pusher.confirm import check_address, confirm_serving
+from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerRefusesError
 from mlplatform.registry import ModelStore, ModelVersion
+from mlplatform.vision.exported import read_warmup
+
+GOLDEN_REQUESTS = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ def push_and_confirm(
 ) -> ConfirmedPush:
     """Push a SavedModel and wait until every server in `servers` answers with it.
 
+    Until then no older version is removed. Whatever ends the waiting, an error or Ctrl-C, takes the push
+    back; a push that was killed in it is confirmed, or taken back, by the next one of the same model.
+
     Args:
         model_dir: Folder of the SavedModel.
         store: Where models are pushed.
@@ -50,18 +56,39 @@ def push_and_confirm(
         dataset: Dataset version that the model saw, for the ledger.
 
     Raises:
-        PushRejectedByServerError: A server could not serve the version; the push was rolled back.
+        PushRejectedByServerError: A server could not serve the version. The push was rolled back, unless
+            servers confirmed this very version before.
         ServerAddressError: An address is not HOST:PORT; nothing was pushed.
+        WarmupError: The model's golden requests cannot be read; nothing was pushed.
     """
     for server in servers:
         check_address(server)
-    outcome = store.push(model_dir, model_name, why=why, run=run, dataset=dataset, keep=keep)
-    golden = golden_requests(outcome.version.path)
-    try:
-        for server in servers:
-            confirm_serving(server, model_name, outcome.version.version, golden, timeout_s=timeout_s)
-    except PushRejectedByServerError as error:
-        if outcome.is_new:
-            store.withdraw(model_name, outcome.version.version, why=str(error.reason))
-        raise
+    golden = read_warmup(model_dir, GOLDEN_REQUESTS) if servers else []
+    outcome = store.push(model_dir, model_name, why=why, run=run, dataset=dataset)
+    version = outcome.version.version
+    if servers:
+        was_confirmed = store.is_confirmed(model_name, version)
+        try:
+            for server in servers:
+                confirm_serving(server, model_name, version, golden, timeout_s=timeout_s)
+        except BaseException as error:
+            if not was_confirmed:
+                store.withdraw(model_name, version, why=str(error) or type(error).__name__)
+            if not isinstance(error, ServerRefusesError):
+                raise
+            raise PushRejectedByServerError(
+                model_name,
+                version,
+                error.server,
+                error.reason,
+                not was_confirmed,
+                _newest(store, model_name),
+            ) from error
+        store.confirm(model_name, version, servers)
+    store.drop_old(model_name, keep)
     return ConfirmedPush(outcome.version, outcome.is_new, tuple(servers))
+
+
+def _newest(store: ModelStore, model_name: str) -> int | None:
+    serving = [v.version for v in store.versions(model_name) if not v.is_withdrawn]
+    return serving[-1] if serving else None

@@ -54,8 +54,8 @@ def list_models(root: str | None, as_json: bool) -> None:
     if not rows:
         click.echo(f"No model was pushed under {store.models_dir} yet.")
     for row in rows:
-        data = row["dataset"] or "?"
-        click.echo(f"{row['name']}  version {row['version']}  pushed {row['pushed_at']}  data {data}")
+        version, pushed_at, data = (row[key] or "-" for key in ("version", "pushed_at", "dataset"))
+        click.echo(f"{row['name']}  version {version}  pushed {pushed_at}  data {data}")
 
 
 @models.command()
@@ -86,12 +86,20 @@ def show(name: str, root: str | None, as_json: bool) -> None:
 @click.argument("model_dir", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option("--why", default="", help="The reason, for the ledger.")
-@click.option("--keep", default=0, show_default=True, help="Keep only the newest N versions; 0 keeps all.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Keep only the newest N versions; 0 keeps all.",
+)
 @root_option
 @json_option
 def push(model_dir: Path, name: str, why: str, keep: int, root: str | None, as_json: bool) -> None:
     """Push the SavedModel in MODEL_DIR as the newest version of NAME, without any gate."""
-    outcome = _store(root).push(model_dir, name, why=why, keep=keep)
+    store = _store(root)
+    outcome = store.push(model_dir, name, why=why)
+    store.drop_old(name, keep)
     if as_json:
         echo_json({**_row(outcome.version), "is_new": outcome.is_new})
     else:

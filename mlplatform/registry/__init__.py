@@ -3,3 +3,4 @@
 from mlplatform.registry.models import ModelStore as ModelStore
 from mlplatform.registry.models import ModelVersion as ModelVersion
 from mlplatform.registry.models import Push as Push
+from mlplatform.registry.models import check_model_name as check_model_name

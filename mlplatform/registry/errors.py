@@ -62,6 +62,20 @@ class InvalidModelNameError(UsageError):
         )
 
 
+class InvalidLabelError(UsageError):
+    """The label could be taken for something else that names a version."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.label = label
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label!r} cannot be a label: use letters, digits, '-', '_' and '.', not starting with a "
+            "digit, and not 'latest', which is always the newest version."
+        )
+
+
 class CorruptCopyError(MlplatformError):
     """The copy that would have become visible differs from the model that was to be pushed."""
 

@@ -2,27 +2,30 @@
 
     <name>/<version>/            a SavedModel, plus push.json: who pushed it, when, why, from what data
     <name>/withdrawn/<version>/  versions taken back by a rollback; a server does not look there
-    <name>/ledger.jsonl          every push, promotion and rollback, one JSON object a line
+    <name>/ledger.jsonl          every push, confirmation, promotion, rollback and removal, one a line
 
 A version is copied aside, checked by digest and then renamed into place: a server sees all of it or nothing.
 Labels are what the ledger says last; they are not stored a second time.
 """
 
-import getpass
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mlplatform.machine import user_name
 from mlplatform.registry.errors import (
     CorruptCopyError,
+    InvalidLabelError,
     InvalidModelNameError,
     ModelNotFoundError,
     ModelVersionNotFoundError,
@@ -34,6 +37,9 @@ PUSH_FILE = "push.json"
 LEDGER_FILE = "ledger.jsonl"
 WITHDRAWN = "withdrawn"
 STABLE = "stable"
+LATEST = "latest"
+_COPY, _DOOMED = ".incoming-", ".removed-"  # of these, what a killed process left is removed after a day
+_STALE_S = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +128,20 @@ class ModelStore:
         return sorted(found, key=lambda version: version.version)
 
     def ledger(self, name: str) -> list[dict[str, object]]:
-        """Return every push, promotion and rollback of a model, oldest first."""
+        """Return every push, confirmation, promotion, rollback and removal of a model, oldest first."""
         path = self._base(name) / LEDGER_FILE
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+        whole, _, _torn = path.read_text("utf-8").rpartition("\n")  # a full disk can cut the last line
+        return [json.loads(line) for line in whole.splitlines() if line]
 
     def push(
-        self, source: Path, name: str, *, why: str = "", run: str = "", dataset: str = "", keep: int = 0
+        self, source: Path, name: str, *, why: str = "", run: str = "", dataset: str = ""
     ) -> PushOutcome:
         """Make the SavedModel in `source` the newest version of `name`.
 
-        Pushing what the newest version already holds changes nothing.
+        Pushing what the newest version already holds makes no version. No older version is removed: see
+        `drop_old`.
 
         Args:
             source: Folder of a SavedModel; not modified.
@@ -141,7 +149,6 @@ class ModelStore:
             why: The reason, for the ledger.
             run: Id of the pipeline run that pushes.
             dataset: The dataset version the model was trained on.
-            keep: How many of the newest versions stay; labelled ones always do; 0 keeps all.
 
         Raises:
             NotASavedModelError: `source` holds no SavedModel.
@@ -151,16 +158,18 @@ class ModelStore:
             raise NotASavedModelError(source)
         base = self._base(name)
         base.mkdir(parents=True, exist_ok=True)
+        _remove_stale(base)
         digest = tree_digest(source)
-        present = self.versions(name)
-        serving = [v for v in present if not v.is_withdrawn]
-        if serving and serving[-1].push is not None and serving[-1].push.digest == digest:
-            return PushOutcome(serving[-1], is_new=False)
+        newest = self._newest(name)
+        if newest is not None and newest.push is not None and newest.push.digest == digest:
+            with self._ledger_alone(name) as ledger:
+                self._record_unrecorded(name, ledger)
+            return PushOutcome(newest, is_new=False)
 
         push = Push(
             digest=digest,
             pushed_at=_timestamp(),
-            pushed_by=getpass.getuser(),
+            pushed_by=user_name(),
             why=why,
             run=run,
             dataset=dataset,
@@ -171,19 +180,28 @@ class ModelStore:
                 raise CorruptCopyError(source, digest, found)
             (copy / PUSH_FILE).write_text(json.dumps(asdict(push), indent=2), "utf-8")
             _sync_tree(copy)
-            number = max((v.version for v in present), default=0) + 1
-            while True:  # another pusher may take the number first; a rename onto a full folder fails
-                try:
-                    copy.rename(base / str(number))
-                    break
-                except OSError:
-                    if not (base / str(number)).exists():
-                        raise
-                    number += 1
-        self._record(name, "push", version=number, **asdict(push))
-        if keep:
-            self._drop_old(name, keep)
+            with self._ledger_alone(name) as ledger:
+                number = max((v.version for v in self.versions(name)), default=0) + 1
+                copy.rename(base / str(number))
+                self._record_unrecorded(name, ledger)
         return PushOutcome(self.version(name, str(number)), is_new=True)
+
+    def drop_old(self, name: str, keep: int) -> None:
+        """Remove all but the newest `keep` versions that servers see; labelled ones stay, and 0 keeps all."""
+        serving = [v for v in self.versions(name) if not v.is_withdrawn]
+        for version in serving[:-keep] if keep > 0 else []:
+            if not version.labels:
+                self._record(name, "remove", version=version.version, why=f"only the newest {keep} are kept")
+                doomed = version.path.rename(version.path.with_name(f"{_DOOMED}{uuid.uuid4().hex}"))
+                shutil.rmtree(doomed)
+
+    def confirm(self, name: str, version: int, servers: Sequence[str]) -> None:
+        """Note that servers have a version available and answer with it."""
+        self._record(name, "confirm", version=version, servers=list(servers))
+
+    def is_confirmed(self, name: str, version: int) -> bool:
+        """A server was seen serving this version."""
+        return any(e["event"] == "confirm" and e["version"] == version for e in self.ledger(name))
 
     def version(self, name: str, version: str) -> ModelVersion:
         """Return one version: a number, a label, or `latest`.
@@ -194,7 +212,7 @@ class ModelStore:
         """
         versions = self.versions(name)
         serving = [v for v in versions if not v.is_withdrawn]
-        if version == "latest" and serving:
+        if version == LATEST and serving:
             return serving[-1]
         for candidate in versions:
             if str(candidate.version) == version or version in candidate.labels:
@@ -202,7 +220,14 @@ class ModelStore:
         raise ModelVersionNotFoundError(name, version, [v.version for v in versions])
 
     def promote(self, name: str, version: str, label: str = STABLE, *, why: str = "") -> ModelVersion:
-        """Give a version a label; a withdrawn version becomes visible to servers again."""
+        """Give a version a label; a withdrawn version becomes visible to servers again.
+
+        Raises:
+            InvalidLabelError: `label` is `latest`, or could be taken for a version's number.
+            ModelVersionNotFoundError: There is no such version.
+        """
+        if label == LATEST or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]*", label):
+            raise InvalidLabelError(label)
         found = self.version(name, version)
         if found.is_withdrawn:
             found.path.rename(self._base(name) / str(found.version))
@@ -238,9 +263,12 @@ class ModelStore:
         self._record(name, "rollback", version=version, why=why)
 
     def _base(self, name: str) -> Path:
-        if not _is_name(name):
-            raise InvalidModelNameError(name)
+        check_model_name(name)
         return self.models_dir / name
+
+    def _newest(self, name: str) -> ModelVersion | None:
+        serving = [v for v in self.versions(name) if not v.is_withdrawn]
+        return serving[-1] if serving else None
 
     def _labels(self, name: str) -> dict[str, int]:
         labels: dict[str, int] = {}
@@ -249,23 +277,35 @@ class ModelStore:
                 labels[str(event["label"])] = int(str(event["version"]))
         return labels
 
-    def _drop_old(self, name: str, keep: int) -> None:
-        serving = [v for v in self.versions(name) if not v.is_withdrawn]
-        for version in serving[:-keep]:
-            if not version.labels:
-                self._record(name, "remove", version=version.version, why=f"only the newest {keep} are kept")
-                doomed = version.path.rename(version.path.with_name(f".removed-{uuid.uuid4().hex}"))
-                shutil.rmtree(doomed)
+    def _record_unrecorded(self, name: str, ledger: int) -> None:
+        """Write the ledger's line of each push that has none: this one, or one killed before it wrote it."""
+        recorded = {event["version"] for event in self.ledger(name) if event["event"] == "push"}
+        for found in self.versions(name):
+            if found.push is not None and found.version not in recorded:
+                facts = {"by": found.push.pushed_by, "version": found.version, **asdict(found.push)}
+                _write_line(ledger, {"event": "push", "at": found.push.pushed_at, **facts})
 
     def _record(self, name: str, event: str, **facts: object) -> None:
-        line = json.dumps({"event": event, "at": _timestamp(), "by": getpass.getuser(), **facts})
-        # One write in append mode: writers in several processes never mix their lines.
-        descriptor = os.open(self._base(name) / LEDGER_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with self._ledger_alone(name) as ledger:
+            _write_line(ledger, {"event": event, "at": _timestamp(), "by": user_name(), **facts})
+
+    @contextmanager
+    def _ledger_alone(self, name: str) -> Iterator[int]:
+        """The ledger, held against other processes; a killed one lets go by itself."""
+        descriptor = os.open(self._base(name) / LEDGER_FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode() + b"\n")
-            os.fsync(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _write_line(ledger: int, facts: Mapping[str, object]) -> None:
+    size = os.fstat(ledger).st_size
+    if size and os.pread(ledger, 1, size - 1) != b"\n":
+        os.ftruncate(ledger, os.pread(ledger, size, 0).rfind(b"\n") + 1)  # a line that was cut
+    os.write(ledger, json.dumps(facts).encode() + b"\n")
+    os.fsync(ledger)
 
 
 def _timestamp() -> str:
@@ -284,6 +324,16 @@ def tree_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def check_model_name(name: str) -> None:
+    """See that a model can have this name.
+
+    Raises:
+        InvalidModelNameError: It cannot be the name of a folder that a model server reads.
+    """
+    if not _is_name(name):
+        raise InvalidModelNameError(name)
+
+
 def _is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
 
@@ -299,12 +349,20 @@ def _read_version(path: Path, is_withdrawn: bool, labels: dict[str, int]) -> Mod
 @contextmanager
 def _copied_aside(source: Path, base: Path) -> Iterator[Path]:
     """A copy of `source` under a name that no server reads; removed if it is still there at the end."""
-    copy = base / f".incoming-{uuid.uuid4().hex}"
+    copy = base / f"{_COPY}{uuid.uuid4().hex}"
     try:
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns(PUSH_FILE))
         yield copy
     finally:
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def _remove_stale(base: Path) -> None:
+    """Remove what pushes and removals left that were killed."""
+    for path in base.iterdir():
+        # The time of the last change of its entry: a copy takes over its source's other times.
+        if path.name.startswith((_COPY, _DOOMED)) and time.time() - path.stat().st_ctime > _STALE_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Backbones by name: networks that turn images into features."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,22 @@ class Backbone:
     is_pretrained: bool
 
 
-def build_backbone(name: str, image_size: int) -> Backbone:
+def check_backbone(name: str) -> None:
+    """See that a backbone has this name, or that a weights file lies at this path; builds nothing.
+
+    Raises:
+        UnknownBackboneError: The name means nothing.
+        WeightsDoNotFitError: There is no such file.
+    """
+    if name.endswith(_WEIGHT_SUFFIXES):
+        if not Path(name).expanduser().is_file():
+            raise WeightsDoNotFitError(name, "there is no such file")
+    elif name not in (LITE0, SCRATCH, *_builders()):
+        near = difflib.get_close_matches(name, [LITE0, SCRATCH, *_builders()], n=1)
+        raise UnknownBackboneError(name, near[0] if near else None)
+
+
+def build_backbone(name: str, image_size: int, *, pretrained: bool = True) -> Backbone:
     """Return the backbone that `name` means.
 
     Args:
@@ -79,24 +95,24 @@ def build_backbone(name: str, image_size: int) -> Backbone:
             weights are downloaded), or the path of a weights file: `.keras` for a whole network,
             `.weights.h5` for weights of EfficientNet-Lite0.
         image_size: Height and width of its images.
+        pretrained: False gives a Keras application without its ImageNet weights, and downloads nothing.
 
     Raises:
         UnknownBackboneError: The name means nothing.
         BackboneNotAvailableError: The weights cannot be downloaded.
         WeightsDoNotFitError: The weights file holds something else.
     """
+    check_backbone(name)
     if name == LITE0:
         return Backbone(efficientnet_lite0(image_size), is_pretrained=True)
     if name == SCRATCH:
         return Backbone(small_cnn(image_size), is_pretrained=False)
     if name.endswith(_WEIGHT_SUFFIXES):
         return Backbone(_from_file(Path(name).expanduser(), image_size), is_pretrained=True)
-    return Backbone(_application(name, image_size), is_pretrained=True)
+    return Backbone(_application(name, image_size, "imagenet" if pretrained else None), is_pretrained=True)
 
 
 def _from_file(path: Path, image_size: int) -> keras.Model:
-    if not path.is_file():
-        raise WeightsDoNotFitError(str(path), "there is no such file")
     try:
         if path.name.endswith(".weights.h5"):
             network = efficientnet_lite0(image_size, pretrained=False)
@@ -111,15 +127,15 @@ def _from_file(path: Path, image_size: int) -> keras.Model:
     return network
 
 
-def _application(name: str, image_size: int) -> keras.Model:
-    builders = {
+def _builders() -> dict[str, Callable[..., keras.Model]]:
+    return {
         attribute: getattr(keras.applications, attribute)
         for attribute in dir(keras.applications)
         if attribute[0].isupper() and callable(getattr(keras.applications, attribute))
     }
-    if name not in builders:
-        near = difflib.get_close_matches(name, [LITE0, SCRATCH, *builders], n=1)
-        raise UnknownBackboneError(name, near[0] if near else None)
+
+
+def _application(name: str, image_size: int, weights: str | None) -> keras.Model:
     images = keras.Input((image_size, image_size, 3), name="images")
     module = next(
         module
@@ -127,8 +143,13 @@ def _application(name: str, image_size: int) -> keras.Model:
         if hasattr(module, "preprocess_input") and hasattr(module, name)
     )
     try:
-        body = builders[name](
-            include_top=False, weights="imagenet", input_shape=(image_size, image_size, 3), pooling="avg"
+        # Given the tensor, its layers become the backbone's own, so that fine-tuning sees its blocks.
+        body = _builders()[name](
+            include_top=False,
+            weights=weights,
+            input_tensor=module.preprocess_input(images),
+            input_shape=(image_size, image_size, 3),
+            pooling="avg",
         )
     except ValueError as error:
         raise BackboneNotAvailableError(name, " ".join(str(error).split())[:200]) from error
@@ -136,5 +157,4 @@ def _application(name: str, image_size: int) -> keras.Model:
         if type(error) is not Exception:
             raise
         raise BackboneNotAvailableError(name, " ".join(str(error).split())[:200]) from error
-    features = body(module.preprocess_input(images))
-    return keras.Model(images, features, name=name.lower())
+    return keras.Model(images, body.outputs[0], name=name.lower())

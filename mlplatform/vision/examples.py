@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mlplatform.errors import MlplatformError
+from mlplatform.progress import track
 from mlplatform.vision.decoding import READS_WEBP, decode_image
 
 IMAGE, LABEL, ITEM_ID = "image/encoded", "label", "item_id"
@@ -71,8 +72,12 @@ def count_labels(files: Sequence[str]) -> Contents:
     """Read all files once and count their Examples by label; no image is decoded."""
     counts: Counter[bytes] = Counter()
     labels = {LABEL: _FEATURES[LABEL]}
-    for batch in read_records(files).batch(1024).map(lambda records: tf.io.parse_example(records, labels)):
-        counts.update(batch[LABEL].numpy().tolist())
+    with track("count photos by class", unit="photos") as bar:
+        for batch in (
+            read_records(files).batch(1024).map(lambda records: tf.io.parse_example(records, labels))
+        ):
+            counts.update(batch[LABEL].numpy().tolist())
+            bar.advance(len(batch[LABEL]))
     return Contents(sum(counts.values()), {name.decode(): counts[name] for name in sorted(counts)})
 
 
@@ -90,14 +95,14 @@ def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def sample_records(files: Sequence[str], count: int) -> list[bytes]:
-    """Return the first serialized Examples, at most `count`, whose photos a served model can read."""
+    """Return the first serialized Examples, at most `count`, with photos that a served model can read.
+
+    WebP is turned into PNG where this TensorFlow reads no WebP.
+    """
     found: list[bytes] = []
-    for record in read_records(files).as_numpy_iterator():
-        encoded = tf.train.Example.FromString(record).features.feature[IMAGE].bytes_list.value[0]
-        if READS_WEBP or not is_webp(encoded):
-            found.append(record)
-            if len(found) == count:
-                break
+    for record in read_records(files).take(count).as_numpy_iterator():
+        example = tf.train.Example.FromString(record)
+        found.append(example.SerializeToString(deterministic=True) if turn_webp(example) else record)
     return found
 
 
@@ -124,6 +129,15 @@ def _without_webp(encoded: tf.Tensor) -> tf.Tensor:
         return png
 
     return tf.cond(has_webp_marks, transcode, lambda: encoded)
+
+
+def turn_webp(example: tf.train.Example) -> bool:
+    """Turn a WebP photo into PNG, in place, where this TensorFlow reads no WebP; say whether it was one."""
+    photo = example.features.feature[IMAGE].bytes_list.value
+    if READS_WEBP or not is_webp(photo[0]):
+        return False
+    photo[0] = webp_to_png(photo[0])
+    return True
 
 
 def is_webp(encoded: bytes) -> bool:

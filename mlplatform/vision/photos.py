@@ -1,8 +1,7 @@
 """Photos as batches for end-to-end training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
 from mlplatform.vision.decoding import decode_image
@@ -18,7 +17,7 @@ def photo_batches(
     batch_size: int,
     *,
     seed: int | None = None,
-    augment: keras.Model | None = None,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Stream decoded photos; photos of classes that are not in `labels` are left out.
 
@@ -29,7 +28,8 @@ def photo_batches(
         batch_size: Photos per batch; the last batch may be smaller.
         seed: Order of the photos, the same for the same seed; None for the order of the files. At most
             `SHUFFLED_PHOTOS` encoded photos are held in memory.
-        augment: Changes each batch of images at random.
+        augment: Changes each batch of images at random, given a seed, int64 of shape (2,), that is made of
+            `seed` and the batch's number: batches are the same again, also those after skipped ones.
 
     Returns:
         Batches of float32 images (batch, image_size, image_size, 3), 0 to 255, and int32 labels (batch,).
@@ -55,5 +55,10 @@ def photo_batches(
         .batch(batch_size)
     )
     if augment is not None:
-        batches = batches.map(lambda images, label: (augment(images, training=True), label))
+        batches = batches.enumerate().map(
+            lambda number, batch: (
+                augment(batch[0], tf.stack([tf.cast(seed or 0, tf.int64), number])),
+                batch[1],
+            )
+        )
     return batches.prefetch(2)

@@ -101,7 +101,7 @@ def export_image_classifier(
     Raises:
         LabelError: A class name holds a line break, is empty, or stands there twice.
     """
-    _check_labels(labels)
+    check_labels(labels)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         labels_file = Path(scratch) / LABELS_FILE
@@ -114,7 +114,12 @@ def export_image_classifier(
         partial.rename(folder)
 
 
-def _check_labels(labels: Sequence[str]) -> None:
+def check_labels(labels: Sequence[str]) -> None:
+    """See that class names can be listed, one a line.
+
+    Raises:
+        LabelError: One holds a line break, is empty, or stands there twice.
+    """
     seen: set[str] = set()
     for label in labels:
         if not label or label.splitlines() != [label]:

@@ -2,24 +2,39 @@
 
 import json
 import math
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from mlplatform.components.model_trainer.errors import NoExamplesError
+from mlplatform.components.model_trainer.errors import (
+    NoEvaluationExamplesError,
+    NoExamplesError,
+    TooFewClassesError,
+)
 from mlplatform.components.model_trainer.fit import Progress, fit
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.config import parse_config
 from mlplatform.pipelines.item_category.config import HyperParameters
-from mlplatform.vision.augmentation import augmentation
+from mlplatform.progress import track
+from mlplatform.serving.tflite_export import export_tflite
+from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
 from mlplatform.vision.examples import Contents, count_labels, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
+from mlplatform.vision.fine_tuning import blocks, unfreeze_last_blocks
 from mlplatform.vision.photos import photo_batches
-from mlplatform.vision.signatures import export_image_classifier
+from mlplatform.vision.signatures import check_labels, export_image_classifier
 from mlplatform.vision.warm_start import start_from
 
-WARMUP_PHOTOS = 4
+WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
+
+
+class Settings(HyperParameters):
+    """`HyperParameters`, and what is exported beside the SavedModel."""
+
+    # TensorFlow Lite form of the signature `pixels`: none, float, or int8 (calibrated on training photos).
+    tflite: Literal["none", "float", "int8"] = "none"
 
 
 def train(task: TrainingTask) -> None:
@@ -28,14 +43,20 @@ def train(task: TrainingTask) -> None:
     Raises:
         ConfigError: A hyperparameter is unknown or does not fit.
         NoExamplesError: The training split is empty.
+        TooFewClassesError: It holds one class.
+        NoEvaluationExamplesError: The evaluation split holds no class of the training split.
+        LabelError: A class name cannot be written to `labels.txt`.
+        NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
     """
-    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
+    settings = parse_config(Settings, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
     contents = count_labels(task.train_files)
-    if not contents.records:
-        raise NoExamplesError(["train"])
+    judged = count_labels(task.eval_files) if task.eval_files else None
+    _check(task, contents, judged)
     labels = list(contents.per_label)
     backbone = build_backbone(settings.backbone, settings.image_size)
+    if backbone.is_pretrained and settings.fine_tune_blocks:
+        blocks(backbone.network)  # a backbone without them is told now, not after the head's training
     head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
     network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="item_category")
     if task.base_model_dir:
@@ -43,9 +64,9 @@ def train(task: TrainingTask) -> None:
 
     history: dict[str, Progress] = {}
     if backbone.is_pretrained:
-        history["head"] = _fit_head(task, settings, backbone, head, contents)
+        history["head"] = _fit_head(task, settings, backbone, head, contents, judged)
         if settings.fine_tune_blocks:
-            _unfreeze(backbone.network, settings.fine_tune_blocks)
+            unfreeze_last_blocks(backbone.network, settings.fine_tune_blocks)
             history["fine_tuning"] = _fit_network(
                 task, settings, network, contents, settings.fine_tune_epochs, settings.fine_tune_learning_rate
             )
@@ -61,6 +82,20 @@ def train(task: TrainingTask) -> None:
         task.model_dir,
         samples=sample_records(task.train_files, WARMUP_PHOTOS),
     )
+    if settings.tflite != "none":
+        _export_tflite(task, settings, labels)
+
+
+def _check(task: TrainingTask, contents: Contents, judged: Contents | None) -> None:
+    """See, before anything is computed, that there is something to learn and to judge it by."""
+    labels = list(contents.per_label)
+    if not labels:
+        raise NoExamplesError(f"the training files ({', '.join(task.train_files[:3])})")
+    check_labels(labels)
+    if len(labels) < 2:
+        raise TooFewClassesError(labels)
+    if judged is not None and not set(labels) & set(judged.per_label):
+        raise NoEvaluationExamplesError(list(judged.per_label), labels)
 
 
 def _head(width: int, classes: int, dropout: float) -> keras.Model:
@@ -70,7 +105,12 @@ def _head(width: int, classes: int, dropout: float) -> keras.Model:
 
 
 def _fit_head(
-    task: TrainingTask, settings: HyperParameters, backbone: Backbone, head: keras.Model, contents: Contents
+    task: TrainingTask,
+    settings: HyperParameters,
+    backbone: Backbone,
+    head: keras.Model,
+    contents: Contents,
+    judged: Contents | None,
 ) -> Progress:
     """Fit the head on features that are computed once per photo."""
     labels = list(contents.per_label)
@@ -84,13 +124,13 @@ def _fit_head(
         description="compute features of training photos",
     )
     validation = None
-    if task.eval_files:
+    if judged is not None:
         store = compute_features(
             backbone.network,
             task.eval_files,
             labels,
             task.work_dir / "eval-features",
-            photos=count_labels(task.eval_files).records,
+            photos=judged.records,
             mirrored=False,
             description="compute features of evaluation photos",
         )
@@ -121,7 +161,6 @@ def _fit_network(
 ) -> Progress:
     """Fit all trainable layers on the photos themselves."""
     labels = list(contents.per_label)
-    augment = augmentation(settings.image_size) if settings.augment else None
     steps = math.ceil(contents.records / settings.batch_size)
     trained = keras.Model(network.inputs, network.outputs)
     _compile(trained, settings, learning_rate, epochs * steps, len(labels))
@@ -133,7 +172,7 @@ def _fit_network(
             settings.image_size,
             settings.batch_size,
             seed=settings.seed * 1_000_003 + epoch,
-            augment=augment,
+            augment=augment if settings.augment else None,
         ),
         photo_batches(task.eval_files, labels, settings.image_size, settings.batch_size)
         if task.eval_files
@@ -182,18 +221,14 @@ def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, f
     return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
 
 
-def _unfreeze(network: keras.Model, blocks: int) -> None:
-    """Let the last blocks of a backbone learn; normalisation layers keep their statistics."""
-    names = [_block_of(layer.name) for layer in network.layers if layer.weights]
-    last = set(list(dict.fromkeys(names))[-blocks:])
-    for layer in network.layers:
-        is_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = _block_of(layer.name) in last and not is_norm
-
-
-def _block_of(layer: str) -> str:
-    """Return the part of a layer's name that its block shares: block11_expand_conv -> block11."""
-    return layer.split("_")[0]
+def _export_tflite(task: TrainingTask, settings: Settings, labels: list[str]) -> None:
+    calibration = None
+    if settings.tflite == "int8":
+        photos = photo_batches(task.train_files, labels, settings.image_size, 1, seed=settings.seed)
+        calibration = [{"images": images.numpy()} for images, _ in photos.take(CALIBRATION_PHOTOS)]
+    with track("convert the model to TensorFlow Lite", total=1, unit="signatures") as bar:
+        export_tflite(task.model_dir, "pixels", calibration=calibration)
+        bar.advance()
 
 
 def _write_history(

@@ -1,12 +1,15 @@
 """The store of pushed models: atomic pushes, labels, rollback and its undo, the ledger."""
 
+import getpass
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import (
+    InvalidLabelError,
     InvalidModelNameError,
     ModelNotFoundError,
     ModelVersionNotFoundError,
@@ -101,8 +104,76 @@ def test_only_the_newest_stay_when_asked_and_labelled_ones_always(store: ModelSt
     store.push(saved_model(tmp_path / "a", "a"), "items")
     store.promote("items", "1")
     for name in "bcd":
-        store.push(saved_model(tmp_path / name, name), "items", keep=2)
+        store.push(saved_model(tmp_path / name, name), "items")
+    store.drop_old("items", 2)
     assert [v.version for v in store.versions("items")] == [1, 3, 4]
+    for keep in (0, -1):
+        store.drop_old("items", keep)
+    assert [v.version for v in store.versions("items")] == [1, 3, 4]
+    assert store.ledger("items")[-1]["event"] == "remove"
+    assert not list((store.models_dir / "items").glob(".*"))
+
+
+def test_a_push_killed_before_its_ledger_line_is_recorded_by_the_next(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    first = saved_model(tmp_path / "a", "a")
+    store.push(first, "items", run="run-1")
+    ledger = store.models_dir / "items" / "ledger.jsonl"
+    for torn in (
+        "",
+        '{"event": "push", "version"',
+    ):  # killed before it was written, and a full disk within it
+        ledger.write_text(torn)
+        assert store.ledger("items") == []
+        store.push(first, "items")
+        assert [(e["event"], e["version"], e["run"]) for e in store.ledger("items")] == [("push", 1, "run-1")]
+    ledger.write_text("")
+    store.push(saved_model(tmp_path / "b", "b"), "items")
+    assert [(e["event"], e["version"]) for e in store.ledger("items")] == [("push", 1), ("push", 2)]
+
+
+def test_what_killed_pushes_left_is_removed_after_a_day(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    left = [saved_model(store.models_dir / "items" / name, "x") for name in (".incoming-1", ".removed-2")]
+    store.push(saved_model(tmp_path / "b", "b"), "items")
+    assert all(folder.exists() for folder in left)  # another process may be at it
+    monkeypatch.setattr("mlplatform.registry.models._STALE_S", -1)
+    store.push(saved_model(tmp_path / "c", "c"), "items")
+    assert not any(folder.exists() for folder in left)
+
+
+def test_confirmations_are_kept(store: ModelStore, tmp_path: Path) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    assert not store.is_confirmed("items", 1)
+    store.confirm("items", 1, ["host:8500"])
+    assert store.is_confirmed("items", 1)
+    assert store.ledger("items")[-1]["servers"] == ["host:8500"]
+
+
+@pytest.mark.parametrize("label", ["latest", "3", "3rd", "", "a b", "a/b"])
+def test_a_label_that_means_something_else_is_refused(store: ModelStore, tmp_path: Path, label: str) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    with pytest.raises(InvalidLabelError, match="cannot be a label"):
+        store.promote("items", "1", label)
+    assert store.version("items", "1").labels == ()
+
+
+def test_an_account_without_a_name_can_push(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under a number of its own."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_123_456)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    push = store.version("items", "1").push
+    assert push is not None
+    assert push.pushed_by == "4000123456"
 
 
 def _push(models_dir: Path, source: Path) -> int:

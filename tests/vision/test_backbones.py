@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 
-from mlplatform.vision.augmentation import augmentation
 from mlplatform.vision.backbones import (
     BackboneNotAvailableError,
     UnknownBackboneError,
@@ -20,6 +19,15 @@ def test_a_misspelt_name_is_told_what_was_meant() -> None:
         build_backbone("MobilNetV2", 64)
     with pytest.raises(UnknownBackboneError, match="Did you mean 'efficientnet_lite0'"):
         build_backbone("efficientnet_lite", 64)
+
+
+def test_a_keras_application_takes_pixels_and_gives_features() -> None:
+    backbone = build_backbone("MobileNetV2", 64, pretrained=False)
+
+    assert backbone.network.input_shape == (None, 64, 64, 3)
+    assert backbone.network(np.zeros((2, 64, 64, 3), np.float32)).shape == (2, 1280)
+    names = [layer.name for layer in backbone.network.layers]
+    assert "block_16_project" in names  # its layers are the network's own
 
 
 def test_scratch_is_small_and_not_pretrained() -> None:
@@ -67,14 +75,3 @@ def test_weights_of_another_network_do_not_fit(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(WeightsDoNotFitError, match=reason):
             build_backbone(str(tmp_path / name), 64)
-
-
-def test_augmentation_changes_photos_only_in_training() -> None:
-    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
-    augment = augmentation(32)
-
-    np.testing.assert_array_equal(augment(images, training=False), images)
-    changed = augment(images, training=True).numpy()
-    assert not np.allclose(changed, images)
-    assert changed.min() >= 0
-    assert changed.max() <= 255

@@ -5,7 +5,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from mlplatform.vision.augmentation import augment
 from mlplatform.vision.photos import photo_batches
 from mlplatform.vision.signatures import export_image_classifier
 from mlplatform.vision.warm_start import BaseModelDoesNotFitError, start_from
@@ -23,6 +25,22 @@ def test_photos_come_shuffled_by_their_seed_alone(colours: ModuleType, tmp_path:
     assert labels(1) == labels(1)
     assert labels(1) != labels(2)
     assert sorted(labels(1)) == sorted(labels(None))
+
+
+def test_batches_after_skipped_ones_are_changed_as_they_always_are(
+    colours: ModuleType, tmp_path: Path
+) -> None:
+    file = colours.write(tmp_path / "a.gz", colours.examples(4))
+
+    def batches(seed: int) -> tf.data.Dataset:
+        return photo_batches([file], ["blue", "green", "red"], 16, 5, seed=seed, augment=augment)
+
+    whole = [images.numpy() for images, _ in batches(3)]
+    rest = [images.numpy() for images, _ in batches(3).skip(1)]
+
+    for one, other in zip(whole[1:], rest, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.allclose(whole[0], next(iter(batches(4)))[0])
 
 
 def test_a_new_model_starts_with_the_classes_that_both_know(colours: ModuleType, tmp_path: Path) -> None:

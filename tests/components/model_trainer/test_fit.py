@@ -148,6 +148,35 @@ def test_tensorboard_reads_the_logs(tmp_path: Path) -> None:
         assert tags == {"epoch_loss", "epoch_accuracy"}
 
 
+def test_the_checkpoint_of_another_network_is_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(model(), tmp_path, epochs=2)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)])
+    other.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+
+    progress = run(other, tmp_path, epochs=2)
+
+    assert len(progress.history) == 2
+    assert "is the checkpoint of another network: the fit begins anew" in caplog.text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000002-000000000"]
+
+
+def test_checkpoints_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError("this file system has none")
+
+    monkeypatch.setattr("os.link", no_links)
+    progress = run(model(), tmp_path)
+
+    assert progress.epoch == 4
+    assert (tmp_path / "checkpoints" / "checkpoint-000004-000000000" / "best.npz").is_file()
+
+
 def test_a_torn_checkpoint_is_not_taken(tmp_path: Path) -> None:
     network = model()
     run(network, tmp_path, epochs=2)

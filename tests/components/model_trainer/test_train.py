@@ -1,13 +1,14 @@
 """Running a model's code: found, keyed, held, and taken up again after a kill."""
 
 import csv
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -16,17 +17,26 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.components.model_trainer.errors import (
+    NoEvaluationExamplesError,
     NoExamplesError,
     NoModelError,
     RunFunctionError,
+    TooFewClassesError,
     TrainingInProgressError,
 )
 from mlplatform.components.model_trainer.task import TrainingTask
-from mlplatform.components.model_trainer.train import _held, find_function, train, training_key
+from mlplatform.components.model_trainer.train import _held, find_function, train
+from mlplatform.components.model_validator.serving_check import check_serving
+from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import ConfigError
 from mlplatform.demo.photos import make_photos
 from mlplatform.pipelines.item_category.model import train as train_item_category
+from mlplatform.serving.saved_model import load
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
+from mlplatform.vision.examples import sample_records
+from mlplatform.vision.fine_tuning import NoBlocksError
+from mlplatform.vision.signatures import LabelError
+from mlplatform.vision.small_cnn import small_cnn
 
 MODEL = "mlplatform.pipelines.item_category.model:train"
 SETTINGS = {"image_size": 32, "epochs": 12, "patience": 0, "batch_size": 8}
@@ -35,12 +45,15 @@ SETTINGS = {"image_size": 32, "epochs": 12, "patience": 0, "batch_size": 8}
 TRAIN = f"""
 import json, sys
 from pathlib import Path
+from mlplatform.components.model_trainer import fit
 from mlplatform.vision import features
 features.SHARD_PHOTOS = 32
+fit.CHECKPOINT_EVERY_S = 0.0
 from mlplatform.components.model_trainer.train import train
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-train({MODEL!r}, train_files=[str(folder / "train.gz")], eval_files=[str(folder / "eval.gz")],
-      hyperparameters={SETTINGS!r}, work_root=out / "work", model_dir=out / "model", run_dir=out / "run")
+train({MODEL!r}, train_files=[str(folder / sys.argv[4])], eval_files=[str(folder / "eval.gz")],
+      hyperparameters=json.loads(sys.argv[3]), work_root=out / "work", model_dir=out / "model",
+      run_dir=out / "run")
 """
 
 
@@ -61,19 +74,22 @@ def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def start(photos: Path, out: Path) -> "subprocess.Popen[bytes]":
+def start(
+    photos: Path, out: Path, settings: Mapping[str, object] = SETTINGS, train_file: str = "train.gz"
+) -> "subprocess.Popen[bytes]":
     out.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", TRAIN, str(photos), str(out), json.dumps(settings), train_file]
     with (out / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", TRAIN, str(photos), str(out)], stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def kill_when(process: "subprocess.Popen[bytes]", is_time: Callable[[], bool]) -> None:
     """Kill with SIGKILL as soon as `is_time` says so."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not is_time():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -111,6 +127,33 @@ def test_killed_twice_it_ends_with_the_same_model(photos: Path, tmp_path: Path) 
     ]
     np.testing.assert_allclose(answers[0]["probabilities"], answers[1]["probabilities"], atol=5e-3)
     assert max(epoch["val_accuracy"] for epoch in two) > 0.5  # a guess is right one time in four
+    assert not list((out / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_killed_in_fine_tuning_and_in_the_export_it_ends_with_the_same_model(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Also the random changes of photos are the same after a kill in the middle of an epoch."""
+    settings = {**SETTINGS, "epochs": 1, "fine_tune_blocks": 1, "fine_tune_epochs": 2}
+    undisturbed = start(photos, tmp_path / "one", settings, "few.gz")
+    out = tmp_path / "two"
+    kill_when(
+        start(photos, out, settings, "few.gz"),
+        lambda: any(out.glob("work/*/network/checkpoint-000001-00000000[12]")),
+    )
+    assert not (out / "model").exists()
+    kill_when(start(photos, out, settings, "few.gz"), lambda: any(out.glob(".model.*/model/*")))
+    assert not (out / "model").exists()
+    assert start(photos, out, settings, "few.gz").wait(timeout=240) == 0, (out / "log").read_text()
+    assert undisturbed.wait(timeout=240) == 0, (tmp_path / "one" / "log").read_text()
+
+    one, two = (
+        json.loads((folder / "run" / "history.json").read_text())["fits"]["fine_tuning"]["epochs"]
+        for folder in (tmp_path / "one", out)
+    )
+    assert len(one) == len(two) == 2
+    np.testing.assert_allclose([e["val_loss"] for e in one], [e["val_loss"] for e in two], atol=5e-3)
     assert not list((out / "work").iterdir())
 
 
@@ -156,6 +199,64 @@ def test_scratch_trains_the_whole_network(photos: Path, tmp_path: Path) -> None:
     assert not list(scratch.work_dir.glob("*features*"))
 
 
+def test_what_cannot_be_trained_or_judged_is_told_before_anything_is_computed(
+    colours: ModuleType, photos: Path, tmp_path: Path
+) -> None:
+    write, examples = colours.write, colours.examples
+    two = write(tmp_path / "two.gz", examples(2, ["red", "blue"]))
+    odd = [colours.example(colours.encode("red"), label, label) for label in ("red", "two\nlines")]
+    cases: list[tuple[str, str, dict[str, object], type[Exception], str]] = [
+        (write(tmp_path / "one.gz", examples(2, ["red"])), two, {}, TooFewClassesError, r"one class \(red\)"),
+        (
+            two,
+            write(tmp_path / "g.gz", examples(2, ["green"])),
+            {},
+            NoEvaluationExamplesError,
+            "other classes",
+        ),
+        (two, write(tmp_path / "none.gz", []), {}, NoEvaluationExamplesError, "no records"),
+        (write(tmp_path / "odd.gz", odd), two, {}, LabelError, "line break"),
+    ]
+    small_cnn(32).save(tmp_path / "mine.keras")
+    mine = {"backbone": str(tmp_path / "mine.keras"), "fine_tune_blocks": 1, "image_size": 32}
+    cases.append((two, two, mine, NoBlocksError, "not named by blocks"))
+    for number, (train_file, eval_file, settings, error, says) in enumerate(cases):
+        work = tmp_path / str(number)
+        work.mkdir()
+        with pytest.raises(error, match=says):
+            train_item_category(
+                TrainingTask(
+                    train_files=(train_file,),
+                    eval_files=(eval_file,),
+                    hyperparameters=settings,
+                    work_dir=work,
+                    model_dir=work / "model",
+                    run_dir=work,
+                )
+            )
+        assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("form", ["float", "int8"])
+def test_a_tensorflow_lite_form_is_exported_checked_and_served(
+    photos: Path, tmp_path: Path, form: str
+) -> None:
+    scratch = task(photos, tmp_path, backbone="scratch", epochs=1, tflite=form)
+
+    train_item_category(scratch)
+
+    samples = sample_records([str(photos / "eval.gz")], 16)
+    check = check_serving(scratch.model_dir, samples, Budget())
+    assert check.reasons == []
+    assert "TensorFlow Lite, pixels" in {finding.name for finding in check.findings}
+    served = load(scratch.model_dir, "items", 1, prefers_tflite=True)
+    assert {name: s.engine for name, s in served.signatures.items()} == {
+        "serving_default": "tensorflow",
+        "image_bytes": "tensorflow",
+        "pixels": "tflite",
+    }
+
+
 def test_a_misspelt_hyperparameter_is_told(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         train_item_category(task(photos, tmp_path, learning_rat=0.1))
@@ -180,6 +281,8 @@ def test_an_empty_training_split_is_told(colours: ModuleType, photos: Path, tmp_
     ("path", "reason"),
     [
         ("no_colon", "is not 'package.module:function'"),
+        ("a/file.py:train", "is not 'package.module:function'"),
+        ("module:train()", "is not 'package.module:function'"),
         ("mlplatform.nowhere:train", "no module 'mlplatform.nowhere'"),
         ("mlplatform.pipelines.item_category.model:trian", "no function 'trian'"),
     ],
@@ -189,15 +292,46 @@ def test_code_that_is_not_there_is_told(path: str, reason: str) -> None:
         find_function(path)
 
 
-def test_the_key_sees_files_and_hyperparameters(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_bytes(b"12")
-    key = training_key(MODEL, [str(file)], {"epochs": 1})
+UNFINISHED = """
+from a_network import WIDTH
 
-    assert key == training_key(MODEL, [str(file)], {"epochs": 1})
-    assert key != training_key(MODEL, [str(file)], {"epochs": 2})
-    file.write_bytes(b"123")
-    assert key != training_key(MODEL, [str(file)], {"epochs": 1})
+def train(task):
+    (task.work_dir / "half a model").touch()
+    raise RuntimeError(sorted(p.name for p in task.work_dir.iterdir()))
+"""
+
+
+def test_an_unfinished_training_is_taken_up_with_the_same_code_files_and_settings_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a_model.py").write_text(UNFINISHED)
+    network, data = tmp_path / "code" / "a_network.py", tmp_path / "data"
+    network.write_text("WIDTH = 1")
+    data.write_bytes(b"12")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    for name in ("a_model", "a_network"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    importlib.invalidate_caches()
+
+    def folders(epochs: int = 1) -> int:
+        with pytest.raises(RuntimeError, match="half a model"):
+            train(
+                "a_model:train",
+                train_files=[str(data)],
+                eval_files=[],
+                hyperparameters={"epochs": epochs},
+                work_root=tmp_path / "work",
+                model_dir=tmp_path / "model",
+                run_dir=tmp_path / "run",
+            )
+        return len(list((tmp_path / "work").iterdir()))
+
+    assert [folders(), folders(), folders(epochs=2), folders()] == [1, 1, 2, 2]
+    network.write_text("WIDTH = 2")  # which the model's code imports
+    assert [folders(), folders()] == [3, 3]
+    data.write_bytes(b"123")
+    assert folders() == 4
 
 
 def test_two_processes_never_train_the_same_model_at_once(tmp_path: Path) -> None:

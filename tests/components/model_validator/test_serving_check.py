@@ -1,5 +1,6 @@
 """Safe to serve: a good model passes every check; each fault is caught and named."""
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,10 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget
-from mlplatform.vision.exported import WARMUP_FILE
-from mlplatform.vision.signatures import ImageClassifier, export_image_classifier
+from mlplatform.serving.tflite_export import export_tflite
+from mlplatform.vision.decoding import decode_image
+from mlplatform.vision.exported import TFLITE_FOLDER, WARMUP_FILE
+from mlplatform.vision.signatures import ImageClassifier, _finite, export_image_classifier
 
 LABELS = ["blue", "green", "red"]
 
@@ -107,6 +110,68 @@ def test_each_fault_is_named(colours: ModuleType, good_model: Path, tmp_path: Pa
     for name in ("serving_default", "image_bytes", "pixels"):
         assert "scores differ by up to" in reasons[f"same answers: {name} now and in training"]
     assert "real photos, serving_default" not in failed(check)
+
+
+class FaultyPixels(ImageClassifier):
+    """A model whose signature `pixels` gives NaN for the second of several photos, and for nothing else."""
+
+    def signatures(self) -> Any:
+        size = self._image_size
+
+        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
+        def pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            answer = self._best(self._probabilities(_finite(images)))
+            is_second = (tf.range(tf.shape(images)[0]) == 1)[:, None]
+            return {**answer, "scores": tf.where(is_second, np.float32(np.nan), answer["scores"])}
+
+        return {**super().signatures(), "pixels": pixels.get_concrete_function()}
+
+
+def test_an_answer_that_is_no_number_is_found_in_every_signature(
+    colours: ModuleType, good_model: Path, tmp_path: Path
+) -> None:
+    labels_file = tmp_path / "labels.txt"
+    labels_file.write_text("".join(f"{label}\n" for label in LABELS))
+    model = FaultyPixels(colours.colour_network(16, LABELS), LABELS, 16, labels_file)
+    folder = tmp_path / "faulty"
+    tf.saved_model.save(model, str(folder), signatures=model.signatures())
+    (folder / WARMUP_FILE).parent.mkdir()
+    (folder / WARMUP_FILE).write_bytes((good_model / WARMUP_FILE).read_bytes())
+
+    check = check_serving(folder, colours.examples(1), Budget())
+
+    assert failed(check) == {"real photos, pixels", "same answers: pixels and image_bytes"}
+    assert all(reason.endswith("scores are not finite") for reason in check.reasons)
+
+
+def test_tensorflow_lite_forms_are_held_against_the_signatures(
+    colours: ModuleType, good_model: Path, tmp_path: Path
+) -> None:
+    model, wrong = tmp_path / "model", tmp_path / "wrong"
+    shutil.copytree(good_model, model)
+    photos = [
+        decode_image(colours.encode(name, n), 16) for n in range(4) for name in ("red", "green", "blue")
+    ]
+    export_tflite(model, "pixels", calibration=[{"images": photo.numpy()[None]} for photo in photos])
+
+    good = check_serving(model, colours.examples(6), Budget())
+
+    assert failed(good) == set()
+    (found,) = (f for f in good.findings if f.name == "TensorFlow Lite, pixels")
+    assert "and the first class of 0.0 % of the photos" in found.detail
+
+    network = colours.colour_network(16, LABELS)
+    export_image_classifier(network, ["green", "blue", "red"], 16, wrong, samples=colours.examples(1))
+    export_tflite(wrong, "pixels")
+    shutil.copytree(wrong / TFLITE_FOLDER, model / TFLITE_FOLDER, dirs_exist_ok=True)
+    (model / TFLITE_FOLDER / "image_bytes.tflite").write_bytes(b"")
+
+    bad = check_serving(
+        model, colours.examples(6), Budget(tflite_score_tolerance=1.0, tflite_disagreement=0.5)
+    )
+
+    assert failed(bad) == {"TensorFlow Lite, pixels", "image_bytes.tflite"}
+    assert any("the first class of 66.7 % of the photos" in reason for reason in bad.reasons)
 
 
 def test_a_model_without_the_signatures_is_told(colours: ModuleType, tmp_path: Path) -> None:

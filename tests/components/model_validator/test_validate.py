@@ -47,16 +47,15 @@ def quick_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def judge(models: Path, name: str, photos: str, out: Path, **changes: object) -> Verdict:
-    settings = {"thresholds": Thresholds(top_1=0.5), "baseline": None, **changes}
+    defaults = {"thresholds": Thresholds(top_1=0.5), "baseline": None, "reports_dir": out / "reports"}
     return validate_model(
         models / name,
         [photos],
         splits=["eval"],
         budget=Budget(),
         output_dir=out / "evaluation",
-        reports_dir=out / "reports",
         title="colours",
-        **settings,  # type: ignore[arg-type]
+        **{**defaults, **changes},  # type: ignore[arg-type]
     )
 
 
@@ -90,6 +89,7 @@ class TestVerdict:
         facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
         assert facts["baseline"]["top_1"] == pytest.approx(8 / 28)
         assert facts["baseline"]["only_new_right"] == 16
+        assert verdict.report is not None
         page = verdict.report.read_text()
         assert "accepted" in page
         assert "Compared with version 7 of colours." in page
@@ -122,6 +122,14 @@ class TestVerdict:
         assert json.loads((folder / "verdict.json").read_text())["accepted"] is False
         assert "rejected" in (folder / "report.html").read_text()
 
+    def test_no_report_is_named_that_tfx_removes(self, models: Path, photos: str, tmp_path: Path) -> None:
+        verdict = judge(models, "old", photos, tmp_path, reports_dir=None)
+
+        with pytest.raises(ModelRejectedError, match="Give ModelValidator a reports_dir") as caught:
+            verdict.raise_if_rejected()
+        assert "evaluation" not in str(caught.value)
+        assert (tmp_path / "evaluation" / "report.html").exists()
+
     def test_what_is_odd_is_noted(self, models: Path, colours: ModuleType, tmp_path: Path) -> None:
         records = [
             colours.example(colours.encode("green", kind="WEBP"), "green", "w"),
@@ -149,6 +157,7 @@ def test_a_model_that_cannot_be_loaded_is_rejected(models: Path, photos: str, tm
 
     assert any("its quality could not be measured" in reason for reason in verdict.reasons)
     assert any("while it was to load the model" in reason for reason in verdict.reasons)
+    assert verdict.report is not None
     assert verdict.report.exists()
 
 

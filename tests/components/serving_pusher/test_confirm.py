@@ -1,17 +1,27 @@
 """A push that real servers confirm, or that is taken back, over real sockets."""
 
+import pickle
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import keras
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from mlplatform.components.serving_pusher.confirm import GOLDEN_REQUESTS_FILE
+from mlplatform.components.serving_pusher import push as push_module
 from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerAddressError
 from mlplatform.components.serving_pusher.push import push_and_confirm
+from mlplatform.errors import GateError
 from mlplatform.registry import ModelStore
 from mlplatform.serving import ModelServer
+from mlplatform.vision.exported import WARMUP_FILE, WarmupError
+from mlplatform.vision.signatures import export_image_classifier
+from mlplatform.vision.small_cnn import small_cnn
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +40,7 @@ def scaling_model(folder: Path, factor: float, *, golden_answer: float | None = 
             request=predict_pb2.PredictRequest(inputs={"x": tf.make_tensor_proto([2.0])}),
             response=predict_pb2.PredictResponse(outputs={"y": tf.make_tensor_proto([golden_answer])}),
         )
-        file = folder / GOLDEN_REQUESTS_FILE
+        file = folder / WARMUP_FILE
         file.parent.mkdir()
         with tf.io.TFRecordWriter(str(file)) as writer:
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
@@ -66,13 +76,21 @@ def test_a_good_version_is_confirmed(store: ModelStore, server: str, tmp_path: P
     )
     assert (pushed.version.version, pushed.confirmed_by) == (2, (server,))
     assert visible(store) == [1, 2]
+    again = push_and_confirm(tmp_path / "m", store, "scale", servers=[server], timeout_s=30, keep=1)
+    assert (again.version.version, again.is_new) == (2, False)
+    assert visible(store) == [2]
+    assert [e["event"] for e in store.ledger("scale")] == ["push", "push", "confirm", "confirm", "remove"]
 
 
 def test_a_version_that_answers_wrong_is_rolled_back(store: ModelStore, server: str, tmp_path: Path) -> None:
     model = scaling_model(tmp_path / "m", 3.0, golden_answer=7.0)
-    with pytest.raises(PushRejectedByServerError, match="answered golden request 1 of 1 with other y"):
-        push_and_confirm(model, store, "scale", servers=[server], timeout_s=30)
-    assert visible(store) == [1]
+    with pytest.raises(
+        PushRejectedByServerError, match="answered golden request 1 of 1 with other y"
+    ) as told:
+        push_and_confirm(model, store, "scale", servers=[server], timeout_s=30, keep=1)
+    assert isinstance(told.value, GateError)
+    assert "Version 1 goes on serving" in str(pickle.loads(pickle.dumps(told.value)))
+    assert visible(store) == [1]  # though only one was to be kept
     assert store.version("scale", "2").is_withdrawn
 
 
@@ -88,12 +106,122 @@ def test_a_version_that_cannot_be_loaded_is_rolled_back(
 
 def test_a_server_that_is_not_there_takes_the_push_back(store: ModelStore, tmp_path: Path) -> None:
     model = scaling_model(tmp_path / "m", 3.0)
-    with pytest.raises(PushRejectedByServerError, match="did not have it within 1 s"):
+    with pytest.raises(PushRejectedByServerError, match="did not have it within 1 s") as told:
         push_and_confirm(model, store, "scale", servers=["127.0.0.1:9"], timeout_s=1)
+    assert "There is no version before it, so nothing serves" in str(told.value)
     assert visible(store) == []
 
 
-def test_an_address_that_is_none_is_told(store: ModelStore, tmp_path: Path) -> None:
-    with pytest.raises(ServerAddressError, match="HOST:PORT"):
-        push_and_confirm(scaling_model(tmp_path / "m", 1.0), store, "scale", servers=["localhost"])
+def test_a_version_that_was_confirmed_before_stays(store: ModelStore, server: str, tmp_path: Path) -> None:
+    model = scaling_model(tmp_path / "m", 3.0, golden_answer=6.0)
+    push_and_confirm(model, store, "scale", servers=[server], timeout_s=30)
+    with pytest.raises(PushRejectedByServerError, match="stays pushed") as told:
+        push_and_confirm(model, store, "scale", servers=["127.0.0.1:9"], timeout_s=1)
+    assert "rolled back" not in str(told.value)
+    assert visible(store) == [1, 2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_whatever_ends_the_waiting_takes_the_push_back(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def interrupted(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr(push_module, "confirm_serving", interrupted)
+    with pytest.raises(error):
+        push_and_confirm(scaling_model(tmp_path / "m", 3.0), store, "scale", servers=["127.0.0.1:9"])
+    assert visible(store) == []
+    assert store.ledger("scale")[-1]["why"] == error.__name__
+
+
+PUSH = """
+import sys
+from pathlib import Path
+from mlplatform.components.serving_pusher.push import push_and_confirm
+from mlplatform.registry import ModelStore
+push_and_confirm(Path(sys.argv[1]), ModelStore(Path(sys.argv[2])), "scale", servers=["127.0.0.1:9"])
+"""
+
+
+def test_a_push_killed_while_it_waits_is_decided_by_the_next(
+    store: ModelStore, server: str, tmp_path: Path
+) -> None:
+    model = scaling_model(tmp_path / "m", 3.0, golden_answer=7.0)
+    process = subprocess.Popen([sys.executable, "-c", PUSH, str(model), str(store.models_dir)])
+    deadline = time.monotonic() + 120
+    while visible(store) != [1, 2]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+    with pytest.raises(PushRejectedByServerError, match="rolled back"):
+        push_and_confirm(model, store, "scale", servers=[server], timeout_s=30)
+
+    assert visible(store) == [1]
+    assert [e["event"] for e in store.ledger("scale")] == ["push", "push", "rollback"]
+
+
+def test_a_damaged_golden_request_is_told_before_the_push(store: ModelStore, tmp_path: Path) -> None:
+    model = scaling_model(tmp_path / "m", 3.0, golden_answer=6.0)
+    (model / WARMUP_FILE).write_bytes((model / WARMUP_FILE).read_bytes()[:-3])
+    with pytest.raises(WarmupError, match="cannot be read"):
+        push_and_confirm(model, store, "scale", servers=["127.0.0.1:9"])
     assert store.names() == []
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:http", "localhost:0", "h:70000"])
+def test_an_address_that_is_none_is_told(store: ModelStore, tmp_path: Path, address: str) -> None:
+    with pytest.raises(ServerAddressError, match="HOST:PORT"):
+        push_and_confirm(scaling_model(tmp_path / "m", 1.0), store, "scale", servers=[address])
+    assert store.names() == []
+
+
+def test_an_image_model_is_confirmed_though_classes_that_score_alike_change_places(
+    colours: ModuleType, store: ModelStore, tmp_path: Path
+) -> None:
+    """Of 24 classes, most score about alike; another processor ranks those in another order."""
+    features = small_cnn(32)
+    network = keras.Model(features.inputs, keras.layers.Dense(24)(features.outputs[0]))
+    folder = tmp_path / "m"
+    export_image_classifier(network, [f"c{n}" for n in range(24)], 32, folder, samples=colours.examples(2))
+    logs = read_logs(folder)
+    for log in logs:
+        classes = tf.make_ndarray(log.predict_log.response.outputs["classes"])
+        order = [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
+        swapped = tf.make_tensor_proto(classes[:, order])
+        log.predict_log.response.outputs["classes"].CopyFrom(swapped)
+    write_logs(folder, logs)
+    push_and_confirm(folder, store, "photos")  # a server waits for its first version
+    with ModelServer(
+        model_name="photos",
+        model_base_path=store.models_dir / "photos",
+        port=0,
+        rest_api_port=0,
+        file_system_poll_wait_seconds=0.1,
+    ) as running:
+        server = f"127.0.0.1:{running.grpc_port}"
+        pushed = push_and_confirm(folder, store, "photos", servers=[server], timeout_s=60)
+        assert pushed.confirmed_by == (server,)
+
+        for log in logs:  # the best class is another, and surely so
+            scores = log.predict_log.response.outputs["scores"]
+            values = tf.make_ndarray(scores).copy()
+            values[:, 0] += 0.5
+            scores.CopyFrom(tf.make_tensor_proto(values))
+        write_logs(folder, logs)
+        with pytest.raises(PushRejectedByServerError, match="with other scores"):
+            push_and_confirm(folder, store, "photos", servers=[server], timeout_s=60)
+
+
+def read_logs(model: Path) -> list[prediction_log_pb2.PredictionLog]:
+    records = tf.data.TFRecordDataset(str(model / WARMUP_FILE)).as_numpy_iterator()
+    return [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+
+
+def write_logs(model: Path, logs: list[prediction_log_pb2.PredictionLog]) -> None:
+    with tf.io.TFRecordWriter(str(model / WARMUP_FILE)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())

@@ -1,0 +1,58 @@
+"""What a component cannot work with is told when the pipeline is made, not after the training."""
+
+from typing import Any
+
+import pytest
+from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
+
+from mlplatform.components import ModelTrainer, ModelValidator, ServingPusher
+from mlplatform.components.model_trainer.errors import RunFunctionError
+from mlplatform.components.serving_pusher.errors import ServerAddressError
+from mlplatform.config_file import ConfigError
+from mlplatform.home import RemotePathError
+from mlplatform.registry.errors import InvalidModelNameError
+
+EXAMPLES, MODEL = Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"run_fn": "model.py"}, RunFunctionError, "package.module:function"),
+        ({"work_dir": "gs://bucket/work"}, RemotePathError, "no folder of this machine"),
+    ],
+)
+def test_trainer(changes: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        ModelTrainer(EXAMPLES, **{"run_fn": "a.model:train", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"thresholds": {"top_11": 0.5}}, ConfigError, "did you mean 'top_1'"),
+        ({"thresholds": {"top_1": 50}}, ConfigError, "top_1 is 50"),
+        ({"budget": {"p99_latency_ms": 0}}, ConfigError, "ModelValidator's budget"),
+        ({"model_name": "../x"}, InvalidModelNameError, "cannot be a model's name"),
+        ({"models_dir": "s3://bucket/models"}, RemotePathError, "models_dir of ModelValidator"),
+        ({"reports_dir": "s3://bucket/reports"}, RemotePathError, "reports_dir of ModelValidator"),
+    ],
+)
+def test_validator(changes: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        ModelValidator(MODEL, EXAMPLES, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"servers": ["h:1", "localhost"]}, ServerAddressError, "'localhost' is not HOST:PORT"),
+        ({"model_name": "../x"}, InvalidModelNameError, "cannot be a model's name"),
+        ({"keep": -1, "timeout_s": 0}, ConfigError, "timeout_s is 0.*keep is -1"),
+        ({"models_dir": "gs://bucket/models"}, RemotePathError, "models_dir of ServingPusher"),
+    ],
+)
+def test_pusher(changes: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        ServingPusher(MODEL, **{"models_dir": "models", "model_name": "items", **changes})
