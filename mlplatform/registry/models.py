@@ -111,7 +111,7 @@ class ModelStore:
         base = self._base(name)
         if not base.is_dir():
             raise ModelNotFoundError(name, self.models_dir, self.names())
-        labels = self._labels(name)
+        labels = self.labels(name)
         found = [
             _read_version(path, is_withdrawn, labels)
             for folder, is_withdrawn in ((base, False), (base / WITHDRAWN, True))
@@ -242,7 +242,8 @@ class ModelStore:
             raise InvalidModelNameError(name)
         return self.models_dir / name
 
-    def _labels(self, name: str) -> dict[str, int]:
+    def labels(self, name: str) -> dict[str, int]:
+        """Return the version that each label of a model names, as promoted last."""
         labels: dict[str, int] = {}
         for event in self.ledger(name):
             if event["event"] == "promote":

@@ -12,6 +12,8 @@ from typing import Any
 def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> None:
     """Serve until SIGTERM or SIGINT; one line on stderr names the addresses when ready.
 
+    Does not return: the process ends with 0.
+
     Args:
         settings: The fields of `ServerSettings`.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -36,17 +38,20 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
         signal.signal(number, stop)
 
     from mlplatform.serving.server import ModelServer
+    from mlplatform.serving.settings import host_and_port
     from mlplatform.serving.threads import spare_collector
 
     server = ModelServer(**settings)
     spare_collector()
     server.start()
     is_ready.set()
-    addresses = [f"gRPC {server.settings.host}:{server.grpc_port}"]
+    addresses = []
+    if server.grpc_port >= 0:
+        addresses.append(f"gRPC {host_and_port(server.settings.host, server.grpc_port)}")
     if server.settings.grpc_socket_path:
         addresses.append(f"unix:{server.settings.grpc_socket_path}")
     if server.rest_port >= 0:
-        addresses.append(f"REST {server.settings.host}:{server.rest_port}")
+        addresses.append(f"REST {host_and_port(server.settings.host, server.rest_port)}")
     serving = ", ".join(
         f"{name} ({', '.join(map(str, versions))})" for name, versions in server.manager.serving().items()
     )
@@ -58,3 +63,5 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     asked_to_stop.wait()
     server.stop()
     print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201
+    logging.shutdown()
+    os._exit(0)  # requests that did not finish in time still compute in threads that Python would wait for
