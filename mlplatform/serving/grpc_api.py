@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_ERROR_TEXT = 1024  # characters of an error
 MAX_ERROR_BYTES = 4096  # of it percent-encoded: more would not pass as gRPC metadata
+NO_DEADLINE_S = 365 * 24 * 3600.0  # grpc gives centuries where the caller set none
 SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
 
 
@@ -110,6 +111,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 def _answer(context: grpc.ServicerContext, answer: Callable[[float | None], Any]) -> Any:
     timeout_s = context.time_remaining()
+    if timeout_s is not None and timeout_s > NO_DEADLINE_S:
+        timeout_s = None
     try:
         if timeout_s is not None and timeout_s <= 0:
             raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request was read")

@@ -6,10 +6,10 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 
-def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> None:
+def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> NoReturn:
     """Serve until SIGTERM or SIGINT; one line on stderr names the addresses when ready.
 
     Does not return: the process ends with 0.
@@ -31,8 +31,8 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
 
     def stop(*_: object) -> None:
         asked_to_stop.set()
-        if not is_ready.is_set():  # still waiting for models: nobody is served yet
-            raise SystemExit(0)
+        if not is_ready.is_set():  # nobody is served yet; a load that is under way would go on for long
+            _end()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -63,5 +63,10 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     asked_to_stop.wait()
     server.stop()
     print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201
+    _end()
+
+
+def _end() -> NoReturn:
+    """End at once: Python would wait for threads that still load or compute what nobody waits for."""
     logging.shutdown()
-    os._exit(0)  # requests that did not finish in time still compute in threads that Python would wait for
+    os._exit(0)

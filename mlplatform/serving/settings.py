@@ -111,6 +111,7 @@ class ServerSettings:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise SettingsError(f"--{name} {getattr(self, name)} is negative")
+        self.channel_arguments()
         if not 0 <= self.request_log_sampling_rate <= 1:
             raise SettingsError(
                 f"--request_log_sampling_rate {self.request_log_sampling_rate} is not within 0 and 1"
@@ -151,7 +152,9 @@ class ServerSettings:
             ("grpc.so_reuseport", 0),
         ]
         for pair in filter(None, self.grpc_channel_arguments.split(",")):
-            key, _, value = pair.partition("=")
+            key, equals, value = pair.partition("=")
+            if not key or not equals:
+                raise SettingsError(f"--grpc_channel_arguments: {pair!r} is no key=value pair")
             options.append((key, int(value) if value.lstrip("-").isdigit() else value))
         return options
 

@@ -118,7 +118,7 @@ def read_ssl_config(file: Path) -> Any:
         if config.custom_ca:
             what = "custom_ca"
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=config.custom_ca)
-    except ValueError as error:  # SSLError is one
+    except ssl.SSLError as error:
         reason = f"{what}: {error}"
         raise ConfigFileError(file, "SSLConfig", reason) from error
     return config
