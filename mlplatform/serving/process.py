@@ -26,6 +26,7 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for each malformed message
     logging.getLogger("mlplatform").setLevel(log_level.upper())
     asked_to_stop, is_ready = threading.Event(), threading.Event()
 
