@@ -166,7 +166,7 @@ def _numbers(value: Any, dtype: int) -> Array | None:
         array = np.array(value)
     except (ValueError, OverflowError):
         return None
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or array.ndim >= MAX_RANK:
         return None
     if dtype in _INTEGERS:
         low, high = _INTEGERS[dtype]

@@ -80,7 +80,7 @@ _COMPLEX: dict[int, Any] = {DataType.COMPLEX64: np.float32, DataType.COMPLEX128:
 
 # A few bytes can declare a tensor of any size; more bytes than this are never filled in for a caller.
 MAX_FILLED_BYTES = 16 << 20
-MAX_RANK = 32  # numpy's
+MAX_RANK = 32  # numpy's before 2.0
 
 
 def dtype_name(enum: int) -> str:
