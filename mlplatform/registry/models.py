@@ -117,7 +117,7 @@ class ModelStore:
         base = self._base(name)
         if not base.is_dir():
             raise ModelNotFoundError(name, self.models_dir, self.names())
-        labels = self._labels(name)
+        labels = self.labels(name)
         found = [
             _read_version(path, is_withdrawn, labels)
             for folder, is_withdrawn in ((base, False), (base / WITHDRAWN, True))
@@ -270,7 +270,8 @@ class ModelStore:
         serving = [v for v in self.versions(name) if not v.is_withdrawn]
         return serving[-1] if serving else None
 
-    def _labels(self, name: str) -> dict[str, int]:
+    def labels(self, name: str) -> dict[str, int]:
+        """Return the version that each label of a model names, as promoted last."""
         labels: dict[str, int] = {}
         for event in self.ledger(name):
             if event["event"] == "promote":

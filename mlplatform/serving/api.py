@@ -1,9 +1,10 @@
 """What both protocols call: answers, counts and logs."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from tensorflow_serving.apis import predict_pb2
 
@@ -15,7 +16,13 @@ from mlplatform.serving.servable import Servable, Signature
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import Array, fill_proto
 
-Answer = TypeVar("Answer")
+# The field of PredictionLog that a method's requests go to, and what answers them.
+_METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "Predict": ("predict_log", Inference.predict),
+    "Classify": ("classify_log", Inference.classify),
+    "Regress": ("regress_log", Inference.regress),
+    "MultiInference": ("multi_inference_log", Inference.multi_inference),
+}
 
 
 @dataclass(frozen=True)
@@ -48,41 +55,38 @@ class Api:
         self.metrics = metrics
         self._request_log = request_log
 
-    def predict(self, request: Any, entrypoint: str, timeout_s: float | None = None) -> Any:
-        """Answer a PredictRequest."""
-        return self._answer(
-            "Predict", "predict_log", request, entrypoint, lambda: self.inference.predict(request, timeout_s)
-        )
+    def answer(
+        self,
+        method: str,
+        model: str,
+        entrypoint: str,
+        read: Callable[[], Any],
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Answer the request that `read` returns.
 
-    def classify(self, request: Any, entrypoint: str, timeout_s: float | None = None) -> Any:
-        """Answer a ClassificationRequest."""
-        return self._answer(
-            "Classify",
-            "classify_log",
-            request,
-            entrypoint,
-            lambda: self.inference.classify(request, timeout_s),
-        )
+        Args:
+            method: `Predict`, `Classify`, `Regress` or `MultiInference`.
+            model: The model that the request names.
+            entrypoint: `GRPC` or `REST`.
+            read: Returns the request; what is wrong with it is counted too.
+            timeout_s: Seconds to wait for a free core.
 
-    def regress(self, request: Any, entrypoint: str, timeout_s: float | None = None) -> Any:
-        """Answer a RegressionRequest."""
-        return self._answer(
-            "Regress", "regress_log", request, entrypoint, lambda: self.inference.regress(request, timeout_s)
-        )
-
-    def multi_inference(self, request: Any, entrypoint: str, timeout_s: float | None = None) -> Any:
-        """Answer a MultiInferenceRequest."""
-        return self._answer(
-            "MultiInference",
-            "multi_inference_log",
-            request,
-            entrypoint,
-            lambda: self.inference.multi_inference(request, timeout_s),
-        )
+        Raises:
+            StatusError: With TensorFlow Serving's code and text.
+        """
+        kind, infer = _METHODS[method]
+        with self._counted(method, model, entrypoint):
+            request = read()
+            response = infer(self.inference, request, timeout_s)
+        if self._request_log is not None and self._request_log.takes_next():
+            self._request_log.write(kind, model, request, response)
+        return response
 
     def predict_arrays(self, model: str, answer: Callable[[], tuple[Predicted, bytes]]) -> bytes:
         """Count, and log a sample of, a predict request that `answer` answers."""
-        predicted, body = self._counted("Predict", model, "REST", answer)
+        with self._counted("Predict", model, "REST"):
+            predicted, body = answer()
         if self._request_log is not None and self._request_log.takes_next():
             self._request_log.write("predict_log", model, *predicted.messages())
         return body
@@ -91,32 +95,16 @@ class Api:
         """Serve these models and no others."""
         self.inference.manager.configure(models, timeout_s)
 
-    def _answer(
-        self, name: str, kind: str, request: Any, entrypoint: str, answer: Callable[[], Answer]
-    ) -> Answer:
-        model = _model_name(request)
-        response = self._counted(name, model, entrypoint, answer)
-        if self._request_log is not None and self._request_log.takes_next():
-            self._request_log.write(kind, model, request, response)
-        return response
-
-    def _counted(self, name: str, model: str, entrypoint: str, answer: Callable[[], Answer]) -> Answer:
+    @contextmanager
+    def _counted(self, method: str, model: str, entrypoint: str) -> Iterator[None]:
         started = time.perf_counter()
         status = Code.INTERNAL
         try:
-            response = answer()
+            yield
             status = Code.OK
-            return response
         except StatusError as error:
             status = error.code
             raise
         finally:
-            known = "" if status == Code.NOT_FOUND else model  # names that callers make up are not kept
-            self.metrics.record(known, name, entrypoint, status.name, time.perf_counter() - started)
-
-
-def _model_name(request: Any) -> str:
-    """Return the model that a request names; a MultiInferenceRequest names it in its tasks."""
-    if "tasks" not in request.DESCRIPTOR.fields_by_name:
-        return str(request.model_spec.name)
-    return str(request.tasks[0].model_spec.name) if request.tasks else ""
+            known = model if self.inference.manager.knows(model) else ""  # callers make names up
+            self.metrics.record(known, method, entrypoint, status.name, time.perf_counter() - started)

@@ -1,14 +1,18 @@
 """The gRPC side: TensorFlow Serving's services, health and reflection."""
 
 import logging
+import stat
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -20,37 +24,53 @@ from tensorflow_serving.apis import (
 from mlplatform.serving.api import Api
 from mlplatform.serving.model_config import checked_models
 from mlplatform.serving.reflection_pool import MODEL_SERVICE, PREDICTION_SERVICE, reflection_pool
-from mlplatform.serving.settings import ServerSettings
+from mlplatform.serving.settings import ServerSettings, host_and_port
 from mlplatform.serving.status import Code, StatusError, invalid_argument
 from mlplatform.serving.text_config import read_ssl_config
 
 log = logging.getLogger(__name__)
 
-MAX_ERROR_TEXT = 1024  # more would not pass as gRPC metadata
+MAX_ERROR_TEXT = 1024  # characters of an error
+MAX_ERROR_BYTES = 4096  # of it percent-encoded: more would not pass as gRPC metadata
+NO_DEADLINE_S = 365 * 24 * 3600.0  # grpc gives centuries where the caller set none
 SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
+    """Predict, Classify, Regress, MultiInference and GetModelMetadata.
 
-    def __init__(self, api: Api) -> None:
+    Args:
+        api: What answers.
+        timeout_s: Seconds that a request of a caller without a deadline may wait for a free core.
+    """
+
+    def __init__(self, api: Api, timeout_s: float) -> None:
         self._api = api
+        self._timeout_s = timeout_s
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answer a PredictRequest."""
-        return _answer(context, lambda t: self._api.predict(request, "GRPC", t))
+        return self._infer("Predict", request.model_spec.name, request, context)
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answer a ClassificationRequest."""
-        return _answer(context, lambda t: self._api.classify(request, "GRPC", t))
+        return self._infer("Classify", request.model_spec.name, request, context)
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answer a RegressionRequest."""
-        return _answer(context, lambda t: self._api.regress(request, "GRPC", t))
+        return self._infer("Regress", request.model_spec.name, request, context)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Answer a MultiInferenceRequest."""
-        return _answer(context, lambda t: self._api.multi_inference(request, "GRPC", t))
+        model = request.tasks[0].model_spec.name if request.tasks else ""
+        return self._infer("MultiInference", model, request, context)
+
+    def _infer(self, method: str, model: str, request: Any, context: grpc.ServicerContext) -> Any:
+        def answer(timeout_s: float | None) -> Any:
+            wait_s = self._timeout_s if timeout_s is None else timeout_s
+            return self._api.answer(method, model, "GRPC", lambda: request, wait_s)
+
+        return _answer(context, answer)
 
     def GetModelMetadata(  # noqa: N802
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
@@ -83,7 +103,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        models = checked_models(request.config)
+        models = checked_models(request.config, self._api.inference.manager.serving())
         if models is not None:
             self._api.configure(models, timeout_s)
         return model_management_pb2.ReloadConfigResponse()
@@ -91,6 +111,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 def _answer(context: grpc.ServicerContext, answer: Callable[[float | None], Any]) -> Any:
     timeout_s = context.time_remaining()
+    if timeout_s is not None and timeout_s > NO_DEADLINE_S:
+        timeout_s = None
     try:
         if timeout_s is not None and timeout_s <= 0:
             raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request was read")
@@ -103,30 +125,47 @@ def _answer(context: grpc.ServicerContext, answer: Callable[[float | None], Any]
 
 
 def _limited(text: str) -> str:
+    """Cut a text to what passes as gRPC metadata: there, what is not ASCII takes several bytes."""
+    text = text.encode("utf-8", "replace").decode()
+    kept = text[:MAX_ERROR_TEXT]
+    while len(quote(kept)) > MAX_ERROR_BYTES:
+        kept = kept[: len(kept) * 3 // 4]
     suffix = "...TRUNCATED"
-    return text if len(text) <= MAX_ERROR_TEXT else text[: MAX_ERROR_TEXT - len(suffix)] + suffix
+    return text if kept == text else kept[: MAX_ERROR_TEXT - len(suffix)] + suffix
 
 
 class GrpcServer:
     """Listens for gRPC on a port, a unix socket, or both."""
 
-    def __init__(self, api: Api, settings: ServerSettings) -> None:
+    def __init__(
+        self, api: Api, settings: ServerSettings, credentials: grpc.ServerCredentials | None
+    ) -> None:
         self.port = -1
+        self._socket = Path(settings.grpc_socket_path) if settings.grpc_socket_path else None
         self._health = health.HealthServicer()
         self._pool = ThreadPoolExecutor(settings.grpc_max_threads, thread_name_prefix="grpc")
+        self._side_pools = [
+            ThreadPoolExecutor(2, thread_name_prefix=f"grpc-{n}") for n in ("about", "reflect")
+        ]
         self._server = grpc.server(
             self._pool,
             options=settings.channel_arguments(),
             maximum_concurrent_rpcs=settings.max_concurrent_requests,
         )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(api), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(api), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        predictions = PredictionService(api, settings.grpc_timeout_in_ms / 1000)
+        models = ModelService(api)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=reflection_pool())
-        self._listen(settings)
+        reflecting = reflection.ReflectionServicer(names, reflection_pool())
+        about, reflect = self._side_pools
+        _give_threads(about, predictions, "GetModelMetadata")
+        _give_threads(about, models, "GetModelStatus")
+        _give_threads(about, self._health, "Check")
+        _give_threads(reflect, reflecting, "ServerReflectionInfo")
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)
+        self._listen(settings, credentials)
 
     def start(self) -> None:
         """Answer requests, and say so in the health service."""
@@ -138,30 +177,66 @@ class GrpcServer:
         """Tell the health service's clients to go elsewhere; requests are still answered."""
         self._health.enter_graceful_shutdown()
 
-    def stop(self, drain_s: float) -> None:
-        """Take no new requests; return when those in flight are done, at most `drain_s` seconds later."""
-        self._server.stop(drain_s).wait()
-        self._pool.shutdown(wait=False)
+    def stop(self, drain_s: float) -> threading.Event:
+        """Take no new requests.
 
-    def _listen(self, settings: ServerSettings) -> None:
-        credentials = _credentials(settings.ssl_config_file)
+        Returns:
+            Set when those in flight are done, or cut after `drain_s` seconds.
+        """
+        is_drained: threading.Event = self._server.stop(drain_s)
+        return is_drained
+
+    def close(self) -> None:
+        """Let the threads go, once stopped."""
+        for pool in (self._pool, *self._side_pools):
+            pool.shutdown(wait=False)
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+
+    def _listen(self, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> None:
         if settings.port >= 0:
-            address = f"{settings.host}:{settings.port}"
-            try:
-                if credentials is None:
-                    self.port = self._server.add_insecure_port(address)
-                else:
-                    self.port = self._server.add_secure_port(address, credentials)
-            except RuntimeError as error:
-                raise StatusError(
-                    Code.UNAVAILABLE, f"cannot listen for gRPC on {address}: {error}"
-                ) from error
-        if settings.grpc_socket_path:
-            Path(settings.grpc_socket_path).unlink(missing_ok=True)
-            self._server.add_insecure_port(f"unix:{settings.grpc_socket_path}")
+            self.port = self._bind(host_and_port(settings.host, settings.port), credentials)
+        if self._socket is not None:
+            _make_way(self._socket)
+            self._bind(f"unix:{self._socket}", credentials)
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, credentials))
+        except RuntimeError as error:
+            raise StatusError(Code.UNAVAILABLE, f"cannot listen for gRPC on {address}: {error}") from error
 
 
-def _credentials(file: str) -> grpc.ServerCredentials | None:
+def _give_threads(pool: ThreadPoolExecutor, servicer: Any, method: str) -> None:
+    """Answer a method in threads of its own, so that it is answered while every other thread computes."""
+    behaviour = partial(getattr(servicer, method))
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    setattr(servicer, method, behaviour)
+
+
+def _make_way(socket: Path) -> None:
+    """Remove the socket of a server that is gone; anything else is left alone."""
+    try:
+        mode = socket.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StatusError(
+            Code.FAILED_PRECONDITION,
+            f"cannot listen for gRPC on {socket}: a file that is no socket lies there. Name another "
+            "--grpc_socket_path, or remove it",
+        )
+    socket.unlink()
+
+
+def grpc_credentials(file: str) -> grpc.ServerCredentials | None:
+    """Return what `--ssl_config_file` says; None without one.
+
+    Raises:
+        ConfigFileError: It cannot be read, or does not hold a key and a certificate that fit.
+    """
     if not file:
         return None
     config = read_ssl_config(Path(file))

@@ -15,9 +15,10 @@ import orjson
 
 from mlplatform.serving.servable import TensorSpec
 from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.tensors import NUMPY_OF, Array, DataType, dtype_name
+from mlplatform.serving.tensors import MAX_RANK, NUMPY_OF, Array, DataType, dtype_name
 
 _MAX_VALUE_TEXT = 500  # characters of a value in an error
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _FLOATS: dict[int, tuple[int, float]] = {
     DataType.FLOAT: (24, float(np.finfo(np.float32).max)),
     DataType.DOUBLE: (53, float(np.finfo(np.float64).max)),
@@ -66,8 +67,14 @@ def _parse_leniently(body: bytes) -> Any:
 
 def value_text(value: Any) -> str:
     """Return a JSON value as text for an error, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_VALUE_TEXT else text[:_MAX_VALUE_TEXT] + "..."
+    if isinstance(value, str):  # written in one piece
+        value = value[: _MAX_VALUE_TEXT + 1]
+    text = ""
+    for piece in _ENCODER.iterencode(value):
+        text += piece
+        if len(text) > _MAX_VALUE_TEXT:
+            return text[:_MAX_VALUE_TEXT] + "..."
+    return text
 
 
 def is_base64(value: Any) -> bool:
@@ -159,7 +166,7 @@ def _numbers(value: Any, dtype: int) -> Array | None:
         array = np.array(value)
     except (ValueError, OverflowError):
         return None
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf" or array.ndim >= MAX_RANK:
         return None
     if dtype in _INTEGERS:
         low, high = _INTEGERS[dtype]
@@ -168,14 +175,14 @@ def _numbers(value: Any, dtype: int) -> Array | None:
         if array.dtype.kind == "f" or int(array.min()) < low or int(array.max()) > high:
             return None
         return array.astype(NUMPY_OF[dtype])
-    digits, largest = _FLOATS[dtype]
+    digits, _ = _FLOATS[dtype]
     if array.size:
         if array.dtype.kind in "iu":
             if max(abs(int(array.min())), abs(int(array.max()))) >= 1 << digits:
                 return None
         else:
             biggest = np.abs(array).max()
-            if not np.isfinite(biggest) or biggest > largest:
+            if not np.isfinite(biggest) or biggest >= 1 << digits:  # whole numbers may have been among them
                 return None
     return array.astype(NUMPY_OF[dtype])
 
@@ -188,6 +195,8 @@ def _walked(value: Any, dtype: int) -> Array:
         if not inner:
             break
         inner = inner[0]
+    if len(shape) >= MAX_RANK:  # a batch adds a dimension
+        raise invalid_argument(f"Encountered lists in {len(shape)} levels, expected less than {MAX_RANK}")
     leaves: list[Any] = []
     _walk(value, 0, shape, dtype, leaves)
     array: Array = np.empty(len(leaves), dtype=NUMPY_OF[dtype])

@@ -1,8 +1,8 @@
 """Which models are loaded: follows base paths and configuration, loads aside, swaps, unloads.
 
 One thread looks, loads and unloads; requests read an immutable map that is replaced as a whole. A new version
-takes over only when it is loaded and warmed up, and the version before it is unloaded when its last request
-is done. A version that fails to load is reported and not tried again before its files change.
+takes over only when it is loaded and warmed up, and the version before it is freed when its last request is
+done. A version that fails to load is reported, and tried again when its files change or when a retry is due.
 """
 
 import logging
@@ -15,17 +15,14 @@ from enum import IntEnum
 from pathlib import Path
 
 from mlplatform.serving.model_config import ModelConfig
-from mlplatform.serving.saved_model import give_memory_back, without_garbage_collection
+from mlplatform.serving.saved_model import give_memory_back, run_error, without_garbage_collection
 from mlplatform.serving.servable import Servable
-from mlplatform.serving.status import Code, StatusError, from_tensorflow, invalid_argument
-from mlplatform.serving.version_folders import aspired, fingerprint, version_folders
+from mlplatform.serving.status import Code, StatusError, invalid_argument
+from mlplatform.serving.version_folders import Fingerprint, aspired, fingerprint, version_folders
 
 log = logging.getLogger(__name__)
 
-UNLOAD_WAIT_S = 60.0  # longer requests of an unloaded version keep its memory until they are done
-
 Loader = Callable[[Path, str, int], Servable]
-_Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class State(IntEnum):
@@ -46,12 +43,44 @@ class VersionStatus:
     state: State
     error: StatusError | None = None
 
+    @property
+    def error_text(self) -> str:
+        """The error with its code, as the server's own messages give it."""
+        return f"{self.error.code.name}: {self.error}" if self.error else ""
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What requests see of a model: its loaded versions, and which of them each label names."""
+
+    versions: Mapping[int, Servable] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A load that failed."""
+
+    files: Fingerprint
+    tries: int
+    next_try: float  # monotonic time
+
+    def rules_out(self, folder: Path, max_retries: int) -> bool:
+        """Another load now would be in vain."""
+        is_retry_due = self.tries <= max_retries and time.monotonic() >= self.next_try
+        return not is_retry_due and self.files == fingerprint(folder)
+
 
 @dataclass
 class _Model:
-    config: ModelConfig
+    config: ModelConfig | None  # None: to be unloaded
     served: dict[int, Servable] = field(default_factory=dict)
-    failed: dict[int, _Fingerprint] = field(default_factory=dict)
+    failed: dict[int, _Failure] = field(default_factory=dict)
+    problem: str = ""  # what was logged last of its base path
+
+    @property
+    def wanted_labels(self) -> Mapping[str, int]:
+        return self.config.labels if self.config else {}
 
 
 class ModelManager:
@@ -61,7 +90,9 @@ class ModelManager:
         load: Loads one version and warms it up.
         poll_wait_s: Seconds between looks into the base paths; 0 looks once, negative never.
         discover: Returns the models to serve at each look, instead of a fixed configuration.
-        allows_labels_for_unavailable: A label may name a version that is not loaded (yet).
+        allows_labels_for_unavailable: A new label may name a version that is not loaded (yet).
+        max_load_retries: How often a load that failed is tried again while its files stay as they are.
+        load_retry_interval_s: Seconds between such tries.
     """
 
     def __init__(
@@ -71,16 +102,18 @@ class ModelManager:
         poll_wait_s: float = 1.0,
         discover: Callable[[], dict[str, ModelConfig]] | None = None,
         allows_labels_for_unavailable: bool = False,
+        max_load_retries: int = 0,
+        load_retry_interval_s: float = 60.0,
     ) -> None:
         self._load = load
         self._poll_wait_s = poll_wait_s
         self._discover = discover
         self._allows_labels_for_unavailable = allows_labels_for_unavailable
+        self._max_load_retries = max_load_retries
+        self._load_retry_interval_s = load_retry_interval_s
         self._changed = threading.Condition()  # guards everything below
         self._models: dict[str, _Model] = {}
-        self._serving: Mapping[str, Mapping[int, Servable]] = {}
-        self._labels: Mapping[str, Mapping[str, int]] = {}
-        self._orphans: dict[str, _Model] = {}  # no longer configured, still loaded
+        self._serving: Mapping[str, _Served] = {}
         self._states: dict[str, dict[int, VersionStatus]] = {}
         self._is_stopping = False
         self._looks_wanted = 1
@@ -109,17 +142,19 @@ class ModelManager:
         """
         if not name:
             raise invalid_argument("ModelSpec has no name specified.")
-        if label:
-            version = self.labelled(name, label)
         while True:
-            versions = self._serving.get(name, {})
-            number = version if version is not None else max(versions, default=None)
-            found = versions.get(number) if number is not None else None
+            served = self._serving.get(name, _Served())
+            number = _labelled(served, label) if label else version
+            if number is None:
+                found = served.versions[max(served.versions)] if served.versions else None
+            else:
+                found = served.versions.get(number)
             if found is None:
-                asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+                asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
                 raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {asked}")
             with found.held():
-                if self._serving.get(name, {}).get(found.version) is found:  # not unloaded in between
+                now = self._serving.get(name, _Served())
+                if now.versions.get(found.version) is found:  # not unloaded in between
                     yield found
                     return
 
@@ -129,10 +164,11 @@ class ModelManager:
         Raises:
             StatusError: INVALID_ARGUMENT.
         """
-        version = self._labels.get(name, {}).get(label)
-        if version is None:
-            raise invalid_argument(f"Unrecognized servable version label: {label}")
-        return version
+        return _labelled(self._serving.get(name, _Served()), label)
+
+    def knows(self, name: str) -> bool:
+        """The model is, or was, configured here: no caller made its name up."""
+        return name in self._states
 
     def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
         """Return the state of every version of a model that was ever loaded, newest first, or of one.
@@ -152,7 +188,11 @@ class ModelManager:
 
     def serving(self) -> dict[str, list[int]]:
         """Return the loaded versions of each model, newest first."""
-        return {name: sorted(versions, reverse=True) for name, versions in self._serving.items()}
+        return {
+            name: sorted(served.versions, reverse=True)
+            for name, served in self._serving.items()
+            if served.versions
+        }
 
     # What the configuration says.
 
@@ -160,25 +200,20 @@ class ModelManager:
         """Serve these models and no others; returns when each new one is available.
 
         Raises:
-            StatusError: FAILED_PRECONDITION for a label of a version that is not available; UNKNOWN where a
-                model could not be loaded; DEADLINE_EXCEEDED after `timeout_s` seconds.
+            StatusError: FAILED_PRECONDITION for a label of a version that is not available, and where this
+                manager discovers its models; UNKNOWN where a model could not be loaded; DEADLINE_EXCEEDED
+                after `timeout_s` seconds.
         """
+        if self._discover is not None:
+            raise StatusError(
+                Code.FAILED_PRECONDITION,
+                "This server follows its root folder and takes no other configuration: push models there, or "
+                "start it with --model_config_file or --model_base_path",
+            )
         with self._changed:
             self._check_labels(models)
-            new = [name for name in models if name not in self._models]
-            for name, config in models.items():
-                known = self._models.get(name)
-                if known is None:
-                    self._models[name] = _Model(config)
-                    self._states.setdefault(name, {})
-                else:
-                    if known.config.base_path != config.base_path:
-                        known.failed.clear()
-                    known.config = config
-            removed = [name for name in self._models if name not in models]
-            orphans = {name: self._models.pop(name) for name in removed}
-            self._orphans = {**self._orphans, **orphans}
-            self._labels = {name: dict(config.labels) for name, config in models.items()}
+            is_first = not self._models
+            new = self._take(models)
             self._looks_wanted += 1
             look = self._looks_wanted
             self._changed.notify_all()
@@ -188,7 +223,26 @@ class ModelManager:
             )
             if not is_done:
                 raise StatusError(Code.DEADLINE_EXCEEDED, f"models not available in time: {', '.join(new)}")
-            self._raise_for_unavailable(new)
+            self._raise_for_unavailable(new, "servable(s)" if is_first else "model(s)")
+
+    def _take(self, models: Mapping[str, ModelConfig]) -> list[str]:
+        """Want these models and no others; returns the new ones. Called under the lock."""
+        new = []
+        for name, config in models.items():
+            known = self._models.get(name)
+            if known is None:
+                known = self._models[name] = _Model(None)
+                self._states.setdefault(name, {})
+            if known.config is None:
+                new.append(name)
+            if known.config is None or known.config.base_path != config.base_path:
+                known.failed.clear()
+            known.config = config
+        for name, model in self._models.items():
+            if name not in models:
+                model.config = None
+            self._publish(name, model)
+        return new
 
     def look_now(self) -> None:
         """Look into the base paths now; returns when what was found is loaded."""
@@ -200,31 +254,35 @@ class ModelManager:
 
     def _check_labels(self, models: Mapping[str, ModelConfig]) -> None:
         for name, config in models.items():
+            served = self._serving.get(name, _Served())
             for label, version in config.labels.items():
-                moves = self._labels.get(name, {}).get(label, version) != version
-                if self._allows_labels_for_unavailable and not moves:
+                is_new = label not in served.labels
+                if version in served.versions or (is_new and self._allows_labels_for_unavailable):
                     continue
-                is_new = name not in self._models  # its versions are not loaded yet
-                if version not in self._serving.get(name, {}) and not is_new:
-                    raise StatusError(
-                        Code.FAILED_PRECONDITION,
-                        f"Request to assign label to version {version} of model {name}, "
-                        "which is not currently available for inference",
-                    )
+                raise StatusError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {version} of model {name}, "
+                    "which is not currently available for inference",
+                )
 
     def _are_settled(self, names: list[str]) -> bool:
-        return all(self._serving.get(name) or self._errors(name) for name in names)
+        return all(self._is_served(name) or self._failures(name) for name in names)
 
-    def _errors(self, name: str) -> list[StatusError]:
-        return [s.error for s in self._states.get(name, {}).values() if s.error is not None]
+    def _is_served(self, name: str) -> bool:
+        return name in self._serving and bool(self._serving[name].versions)
 
-    def _raise_for_unavailable(self, names: list[str]) -> None:
-        missing = [name for name in names if not self._serving.get(name)]
-        if missing:
-            reasons = ", ".join(f"{{{name} due to error: {self._errors(name)[-1:]}}}" for name in missing)
-            raise StatusError(
-                Code.UNKNOWN, f"{len(missing)} model(s) did not become available: {{{reasons}}}"
+    def _failures(self, name: str) -> list[VersionStatus]:
+        return [status for status in self._states.get(name, {}).values() if status.error is not None]
+
+    def _raise_for_unavailable(self, names: list[str], what: str) -> None:
+        failures = [(n, status) for n in names if not self._is_served(n) for status in self._failures(n)]
+        if failures:
+            reasons = "".join(
+                f"{{{{name: {name} version: {status.version}}} due to error: {status.error_text}}}, "
+                for name, status in failures
             )
+            text = f"{len(failures)} {what} did not become available: {{{reasons}}}"
+            raise StatusError(Code.UNKNOWN, text)
 
     # The thread.
 
@@ -245,89 +303,133 @@ class ModelManager:
                 )
 
     def _look(self) -> None:
-        if self._discover is not None:
-            self._take_discovered(self._discover())
+        found = self._discover() if self._discover is not None else None
         with self._changed:
-            orphans, self._orphans = self._orphans, {}
+            if found is not None:
+                self._take(found)
             models = dict(self._models)
-        for name, model in orphans.items():
-            for version in sorted(model.served):
-                self._unload(name, model, version)
         for name, model in models.items():
             if self._is_stopping:
                 return
-            self._follow(name, model)
-
-    def _take_discovered(self, found: Mapping[str, ModelConfig]) -> None:
-        with self._changed:
-            for name, config in found.items():
-                if name in self._models:
-                    self._models[name].config = config
-                else:
-                    self._models[name] = _Model(config)
-                    self._states.setdefault(name, {})
-            gone = [name for name in self._models if name not in found]
-            self._orphans = {
-                **self._orphans,
-                **{name: self._models.pop(name) for name in gone},
-            }
-            self._labels = {name: dict(config.labels) for name, config in found.items()}
+            try:
+                self._follow(name, model)
+            except Exception as error:
+                if str(error) != model.problem:
+                    log.exception("following model %s failed", name)
+                model.problem = str(error)
 
     def _follow(self, name: str, model: _Model) -> None:
         config = model.config
+        if config is None:
+            self._leave(name, model)
+            return
         try:
             folders = version_folders(config.base_path)
         except OSError as error:
-            log.warning("base path of model %s cannot be read: %s", name, error)
+            if str(error) != model.problem:
+                log.warning("base path of model %s cannot be read: %s", name, error)
+            model.problem = str(error)
             return
+        model.problem = ""
         wanted = aspired(folders, config.policy)
-        moved = {v for v, s in model.served.items() if v in wanted and s.path != folders[v]}
-        for version in reversed(wanted):
-            if version in model.served and version not in moved:
-                continue
-            if model.failed.get(version) == fingerprint(folders[version]):
-                continue
+        missing = [v for v in reversed(wanted) if v not in model.served or model.served[v].path != folders[v]]
+        loadable = [v for v in missing if not self._is_ruled_out(model, v, folders[v])]
+        for version in loadable:
+            self._set_state(name, version, State.START)
+        for version in loadable:
             self._load_version(name, model, version, folders[version])
-        has_wanted = any(version in model.served for version in wanted)
-        if has_wanted or not wanted:
-            for version in sorted(set(model.served) - set(wanted)):
-                self._unload(name, model, version)
+        labels = self._serving[name].labels
+        early = {version for label, version in labels.items() if model.wanted_labels.get(label) != version}
+        for version in _superseded(set(model.served), set(wanted), early):
+            self._unload(name, model, version)
+
+    def _is_ruled_out(self, model: _Model, version: int, folder: Path) -> bool:
+        failure = model.failed.get(version)
+        return failure is not None and failure.rules_out(folder, self._max_load_retries)
+
+    def _leave(self, name: str, model: _Model) -> None:
+        for version in sorted(model.served):
+            self._unload(name, model, version)
+        with self._changed:
+            if model.config is None:  # and not wanted again meanwhile
+                del self._models[name]
 
     def _load_version(self, name: str, model: _Model, version: int, folder: Path) -> None:
-        state_before = fingerprint(folder)
+        files = fingerprint(folder)
         self._set_state(name, version, State.LOADING)
         started = time.monotonic()
         try:
             with without_garbage_collection():
                 servable = self._load(folder, name, version)
         except Exception as error:  # noqa: BLE001 - whatever a model does, the others go on
-            status = error if isinstance(error, StatusError) else from_tensorflow(error)
-            model.failed[version] = state_before
+            status = error if isinstance(error, StatusError) else run_error(error)
+            before = model.failed.get(version)
+            tries = before.tries + 1 if before is not None and before.files == files else 1
+            model.failed[version] = _Failure(files, tries, time.monotonic() + self._load_retry_interval_s)
             self._set_state(name, version, State.END, status)
             log.error("loading version %d of model %s failed: %s", version, name, status)
             return
         model.failed.pop(version, None)
         model.served[version] = servable
-        self._publish(name, model)
+        with self._changed:
+            self._publish(name, model)
         self._set_state(name, version, State.AVAILABLE)
         log.info("version %d of model %s is available (%.1f s)", version, name, time.monotonic() - started)
 
     def _unload(self, name: str, model: _Model, version: int) -> None:
+        """Take a version out of service; a thread of its own waits for its last request and frees it."""
         self._set_state(name, version, State.UNLOADING)
         servable = model.served.pop(version)
-        self._publish(name, model)
-        servable.wait_until_unused(UNLOAD_WAIT_S)
-        del servable
+        with self._changed:
+            self._publish(name, model)
+        threading.Thread(
+            target=self._free, args=(name, version, [servable]), name=f"free-{name}-{version}", daemon=True
+        ).start()
+
+    def _free(self, name: str, version: int, held: list[Servable]) -> None:
+        held[0].wait_until_unused()
+        held.clear()  # the last reference
         give_memory_back()
-        self._set_state(name, version, State.END)
+        with self._changed:
+            if self._states[name][version].state == State.UNLOADING:  # and not loaded again meanwhile
+                self._set_state(name, version, State.END)
         log.info("version %d of model %s is unloaded", version, name)
 
     def _publish(self, name: str, model: _Model) -> None:
-        with self._changed:
-            self._serving = {**self._serving, name: dict(model.served)}
-            self._changed.notify_all()
+        """Show requests what a model serves now. Called under the lock.
+
+        A label that moves stays with its old version until its new one is there.
+        """
+        before = self._serving.get(name, _Served()).labels
+        labels = {}
+        for label, version in model.wanted_labels.items():
+            is_early = version not in model.served and before.get(label) in model.served
+            labels[label] = before[label] if is_early else version
+        self._serving = {**self._serving, name: _Served(dict(model.served), labels)}
+        self._changed.notify_all()
 
     def _set_state(self, name: str, version: int, state: State, error: StatusError | None = None) -> None:
         with self._changed:
             self._states.setdefault(name, {})[version] = VersionStatus(version, state, error)
             self._changed.notify_all()
+
+
+def _labelled(served: _Served, label: str) -> int:
+    version = served.labels.get(label)
+    if version is None:
+        raise invalid_argument(f"Unrecognized servable version label: {label}")
+    return version
+
+
+def _superseded(served: set[int], wanted: set[int], labelled: set[int]) -> list[int]:
+    """Return the served versions that may go.
+
+    None before one that is wanted is there; nor the newest while a newer one fails to load; nor one of
+    `labelled`, which labels name until the version that they move to is there.
+    """
+    if wanted and not wanted & served:
+        return []
+    kept = wanted | labelled
+    if any(version > max(served) for version in wanted - served):
+        kept = kept | {max(served)}
+    return sorted(served - kept)

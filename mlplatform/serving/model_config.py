@@ -1,6 +1,7 @@
 """Which models a server is told to serve: TensorFlow Serving's ModelServerConfig, checked."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,6 +17,8 @@ from mlplatform.serving.version_folders import (
     SpecificVersions,
     VersionPolicy,
 )
+
+log = logging.getLogger(__name__)
 
 LATEST = LatestVersions(1)
 TENSORFLOW_PLATFORM = "tensorflow"
@@ -66,8 +69,14 @@ def read_config_file(file: Path) -> model_server_config_pb2.ModelServerConfig:
         raise ModelConfigFileError(file, str(error)) from error
 
 
-def checked_models(config: model_server_config_pb2.ModelServerConfig) -> dict[str, ModelConfig] | None:
+def checked_models(
+    config: model_server_config_pb2.ModelServerConfig, served: Container[str] = ()
+) -> dict[str, ModelConfig] | None:
     """Return the models of a config by name, or None where it is empty.
+
+    Args:
+        config: What was asked.
+        served: Names of the models that are served already.
 
     Raises:
         StatusError: INVALID_ARGUMENT, with TensorFlow Serving's text.
@@ -79,6 +88,8 @@ def checked_models(config: model_server_config_pb2.ModelServerConfig) -> dict[st
         raise invalid_argument("Missing custom_model_config_loader in ServerCore Options")
     models: dict[str, ModelConfig] = {}
     for entry in config.model_config_list.config:
+        if not entry.name:
+            raise invalid_argument(f"Illegal to list a model without a name: base_path {entry.base_path}")
         if entry.name in models:
             raise invalid_argument(f"Illegal to list model {entry.name} multiple times in config list")
         scheme = urlparse(entry.base_path).scheme
@@ -93,7 +104,9 @@ def checked_models(config: model_server_config_pb2.ModelServerConfig) -> dict[st
                 f"base_path {entry.base_path} of model {entry.name}: this server reads local folders only; "
                 "mount the storage, or serve it with TensorFlow Serving",
             )
-        _check_platform(entry)
+        _check_platform(entry, served)
+        if entry.HasField("logging_config"):
+            log.warning("logging_config of model %s is not taken: use --request_log_dir", entry.name)
         models[entry.name] = ModelConfig(
             name=entry.name,
             base_path=Path(urlparse(entry.base_path).path if scheme else entry.base_path),
@@ -103,7 +116,7 @@ def checked_models(config: model_server_config_pb2.ModelServerConfig) -> dict[st
     return models
 
 
-def _check_platform(entry: model_server_config_pb2.ModelConfig) -> None:
+def _check_platform(entry: model_server_config_pb2.ModelConfig, served: Container[str]) -> None:
     if entry.model_type and entry.model_platform:
         raise invalid_argument(
             "Illegal setting both ModelServerConfig::model_type (deprecated) "
@@ -117,6 +130,11 @@ def _check_platform(entry: model_server_config_pb2.ModelConfig) -> None:
         raise invalid_argument(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) "
             "nor ModelServerConfig::model_platform."
+        )
+    if entry.model_platform != TENSORFLOW_PLATFORM and entry.name in served:
+        raise invalid_argument(
+            f"Illegal to change a model's platform. For model {entry.name} platform was "
+            f"{TENSORFLOW_PLATFORM} and new platform requested is {entry.model_platform}"
         )
     if entry.model_platform != TENSORFLOW_PLATFORM:
         raise invalid_argument(f"Model {entry.name} requests unsupported platform {entry.model_platform}")

@@ -6,11 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 
-def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> None:
+def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> NoReturn:
     """Serve until SIGTERM or SIGINT; one line on stderr names the addresses when ready.
+
+    Does not return: the process ends with 0.
 
     Args:
         settings: The fields of `ServerSettings`.
@@ -24,29 +26,33 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for each malformed message
     logging.getLogger("mlplatform").setLevel(log_level.upper())
     asked_to_stop, is_ready = threading.Event(), threading.Event()
 
     def stop(*_: object) -> None:
         asked_to_stop.set()
-        if not is_ready.is_set():  # still waiting for models: nobody is served yet
-            raise SystemExit(0)
+        if not is_ready.is_set():  # nobody is served yet; a load that is under way would go on for long
+            _end()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
 
     from mlplatform.serving.server import ModelServer
+    from mlplatform.serving.settings import host_and_port
     from mlplatform.serving.threads import spare_collector
 
     server = ModelServer(**settings)
     spare_collector()
     server.start()
     is_ready.set()
-    addresses = [f"gRPC {server.settings.host}:{server.grpc_port}"]
+    addresses = []
+    if server.grpc_port >= 0:
+        addresses.append(f"gRPC {host_and_port(server.settings.host, server.grpc_port)}")
     if server.settings.grpc_socket_path:
         addresses.append(f"unix:{server.settings.grpc_socket_path}")
     if server.rest_port >= 0:
-        addresses.append(f"REST {server.settings.host}:{server.rest_port}")
+        addresses.append(f"REST {host_and_port(server.settings.host, server.rest_port)}")
     serving = ", ".join(
         f"{name} ({', '.join(map(str, versions))})" for name, versions in server.manager.serving().items()
     )
@@ -58,3 +64,10 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     asked_to_stop.wait()
     server.stop()
     print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201
+    _end()
+
+
+def _end() -> NoReturn:
+    """End at once: Python would wait for threads that still load or compute what nobody waits for."""
+    logging.shutdown()
+    os._exit(0)

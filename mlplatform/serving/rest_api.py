@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -23,8 +25,9 @@ from mlplatform.serving import rest_json
 from mlplatform.serving.api import Api, Predicted
 from mlplatform.serving.inference import SIGNATURE_FIELD
 from mlplatform.serving.json_values import parse_object
-from mlplatform.serving.settings import ServerSettings
+from mlplatform.serving.settings import ServerSettings, host_and_port
 from mlplatform.serving.status import HTTP_STATUS, Code, StatusError, invalid_argument
+from mlplatform.serving.version_folders import MAX_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ _ABOUT = re.compile(
     _MODEL.replace(r"/(?P<name>[^/:]+)", r"(?:/(?P<name>[^/:]+))?") + r"(?:/(?P<what>metadata))?",
     re.IGNORECASE,
 )
-_MAX_VERSION = (1 << 63) - 1
+_MAX_VERSION_DIGITS = 1000  # leading zeros are allowed, but Python refuses to read very long numbers
 
 _JSON = {"Content-Type": "application/json"}
 _CORS = {
@@ -50,12 +53,15 @@ class RestHandler:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    def answer(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
-        """Answer a request.
+    def answer(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
+        """Answer a request before `deadline`, a monotonic time.
 
         Raises:
             StatusError: It is malformed or cannot be answered.
         """
+        timeout_s = deadline - time.monotonic()
+        if timeout_s <= 0:  # nobody waits for the answer any more
+            raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded while waiting for a free thread")
         pattern = {"POST": _INFER, "GET": _ABOUT}.get(method)
         found = pattern.fullmatch(path) if pattern else None
         if found is None:
@@ -86,18 +92,18 @@ class RestHandler:
         return self._api.predict_arrays(asked.name, answer)
 
     def _classify(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
-        document = parse_object(body)
-        request = classification_pb2.ClassificationRequest(model_spec=asked.spec())
-        request.model_spec.signature_name = rest_json.signature_name(document)
-        request.input.CopyFrom(rest_json.examples_input(document))
-        return rest_json.classify_answer(self._api.classify(request, "REST", timeout_s).result)
+        def read() -> Any:
+            return _on_examples(classification_pb2.ClassificationRequest(), asked, body)
+
+        response = self._api.answer("Classify", asked.name, "REST", read, timeout_s)
+        return rest_json.classify_answer(response.result)
 
     def _regress(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
-        document = parse_object(body)
-        request = regression_pb2.RegressionRequest(model_spec=asked.spec())
-        request.model_spec.signature_name = rest_json.signature_name(document)
-        request.input.CopyFrom(rest_json.examples_input(document))
-        return rest_json.regress_answer(self._api.regress(request, "REST", timeout_s).result)
+        def read() -> Any:
+            return _on_examples(regression_pb2.RegressionRequest(), asked, body)
+
+        response = self._api.answer("Regress", asked.name, "REST", read, timeout_s)
+        return rest_json.regress_answer(response.result)
 
     def _about(self, asked: "_Asked", what: str) -> bytes:
         if not asked.name:
@@ -111,6 +117,14 @@ class RestHandler:
         return rest_json.status_answer(self._api.inference.status(status))
 
 
+def _on_examples(request: Any, asked: "_Asked", body: bytes) -> Any:
+    document = parse_object(body)
+    request.model_spec.CopyFrom(asked.spec())
+    request.model_spec.signature_name = rest_json.signature_name(document)
+    request.input.CopyFrom(rest_json.examples_input(document))
+    return request
+
+
 @dataclass(frozen=True)
 class _Asked:
     """The model that a path names."""
@@ -122,7 +136,7 @@ class _Asked:
     @classmethod
     def of(cls, found: "re.Match[str]") -> "_Asked":
         version = found["version"]
-        if version is not None and int(version) > _MAX_VERSION:
+        if version is not None and (len(version) > _MAX_VERSION_DIGITS or int(version) > MAX_VERSION):
             raise invalid_argument(f"Failed to convert version: {version} to numeric.")
         label = found["label"]
         return cls(
@@ -151,9 +165,12 @@ class RestServer:
         self._handler = RestHandler(api)
         self._headers = {**_JSON, **(_CORS if settings.rest_api_enable_cors_support else {})}
         self._timeout_s = settings.rest_api_timeout_in_ms / 1000
-        self._in_flight = 0
+        self._in_flight = 0  # requests that are read or computed, whether or not their caller still waits
+        self._bytes_in_flight = 0
+        self._is_closing = False
         self._pool = ThreadPoolExecutor(settings.rest_api_num_threads, thread_name_prefix="rest")
         self._loop = asyncio.new_event_loop()
+        self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
 
@@ -167,18 +184,26 @@ class RestServer:
         try:
             asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
         except OSError as error:
-            raise StatusError(Code.UNAVAILABLE, f"cannot listen for REST: {error.strerror}") from error
+            self.stop(0.0)
+            address = host_and_port(self._settings.host, self._settings.rest_api_port)
+            text = f"cannot listen for REST on {address}: {error.strerror}"
+            raise StatusError(Code.UNAVAILABLE, text) from error
+
+    def say_not_serving(self) -> None:
+        """Tell clients that keep connections open to go elsewhere; requests are still answered."""
+        self._is_closing = True
 
     def stop(self, drain_s: float) -> None:
         """Take no new requests; return when those in flight are done, at most `drain_s` seconds later."""
         asyncio.run_coroutine_threadsafe(self._close(drain_s), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+        self._loop.close()
         self._pool.shutdown(wait=False)
 
     async def _listen(self) -> None:
-        server = web.Server(self._serve, access_log=None, keepalive_timeout=75.0)
-        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain_s)
+        self._server = web.Server(self._serve, access_log=None, keepalive_timeout=75.0)
+        self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self._settings.host, self._settings.rest_api_port, backlog=512, reuse_address=True
@@ -187,13 +212,17 @@ class RestServer:
         self.port = self._runner.addresses[0][1]
 
     async def _close(self, drain_s: float) -> None:
-        if self._runner is None:
+        deadline = time.monotonic() + drain_s
+        self._is_closing = True
+        if self._runner is None or self._server is None:
             return
         for site in list(self._runner.sites):
             await site.stop()
-        deadline = time.monotonic() + drain_s
+        await asyncio.sleep(0)  # what was accepted is being read now
+        self._server.pre_shutdown()  # idle connections close at once, the others with their answer
         while self._in_flight and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
+        await self._server.shutdown(max(0.1, deadline - time.monotonic()))  # answers are written, or cut
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -212,47 +241,80 @@ class RestServer:
             return self._error(
                 StatusError(Code.RESOURCE_EXHAUSTED, f"{self._in_flight} requests are in flight already")
             )
+        deadline = time.monotonic() + self._timeout_s
+        body, answer = b"", None
         self._in_flight += 1
         try:
             body = await asyncio.wait_for(self._body(request), self._timeout_s)
             answer = self._loop.run_in_executor(
-                self._pool, self._handler.answer, request.method, path, body, self._timeout_s
+                self._pool, self._handler.answer, request.method, path, body, deadline
             )
-            done = await asyncio.wait_for(asyncio.shield(answer), self._timeout_s)
-            return web.Response(body=done, headers=self._headers)
+            done = await asyncio.wait_for(asyncio.shield(answer), deadline - time.monotonic())
+            return self._response(done)
         except StatusError as error:
             return self._error(error)
         except asyncio.TimeoutError:
-            return self._error(StatusError(Code.DEADLINE_EXCEEDED, f"not done in {self._timeout_s:g} s"))
-        except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+            text = f"not done in {self._timeout_s:g} s"
+            return self._error(StatusError(Code.DEADLINE_EXCEEDED, text), is_cut=answer is None)
+        except web.RequestPayloadError as error:
+            request.content.feed_eof()  # or the server reads on, to the same error
+            return self._error(invalid_argument(f"the body cannot be read: {error}"), is_cut=True)
+        except ConnectionError:
+            return self._error(StatusError(Code.CANCELLED, "the caller is gone"), is_cut=True)
+        except (web.HTTPException, asyncio.CancelledError):
             raise
         except Exception as error:
             log.exception("a request failed for a reason of the server")
             return self._error(StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
         finally:
-            self._in_flight -= 1
+            if answer is None:
+                self._leave(len(body))
+            else:  # a call that is not waited for any more keeps its place: it holds memory and a thread
+                answer.add_done_callback(partial(self._leave, len(body)))
+
+    def _leave(self, size: int, _: object = None) -> None:
+        self._in_flight -= 1
+        self._bytes_in_flight -= size
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        limit = self._settings.max_request_bytes
-        length = request.content_length
-        if length is not None and length > limit:
+        """Read a body, and count its bytes as in flight."""
+        limit, all_limit = self._settings.max_request_bytes, self._settings.max_request_bytes_in_flight
+        if (request.content_length or 0) > limit:
             raise _TooLargeError(limit)
         parts, size = [], 0
-        async for part in request.content.iter_any():
-            size += len(part)
-            if size > limit:
-                raise _TooLargeError(limit)
-            parts.append(part)
+        try:
+            async for part in request.content.iter_any():
+                size += len(part)
+                self._bytes_in_flight += len(part)
+                if size > limit:
+                    raise _TooLargeError(limit)
+                if self._bytes_in_flight > all_limit:
+                    raise _TooManyBytesError(all_limit)
+                parts.append(part)
+        except BaseException:
+            self._bytes_in_flight -= size
+            raise
         return b"".join(parts)
 
-    def _error(self, error: StatusError) -> web.Response:
-        status = 413 if isinstance(error, _TooLargeError) else HTTP_STATUS.get(error.code, 500)
-        response = web.Response(status=status, body=rest_json.error_answer(error), headers=self._headers)
-        if status == 413:
+    def _response(self, body: bytes, status: int = 200, *, is_last: bool = False) -> web.Response:
+        response = web.Response(status=status, body=body, headers=self._headers)
+        if is_last or self._is_closing:
             response.force_close()
         return response
+
+    def _error(self, error: StatusError, *, is_cut: bool = False) -> web.Response:
+        """Answer with an error; `is_cut`: the rest of the body is not read, so the connection ends."""
+        is_too_large = isinstance(error, _TooLargeError)
+        status = 413 if is_too_large else HTTP_STATUS.get(error.code, 500)
+        is_last = is_cut or is_too_large or isinstance(error, _TooManyBytesError)
+        return self._response(rest_json.error_answer(error), status, is_last=is_last)
 
 
 class _TooLargeError(StatusError):
     def __init__(self, limit: int) -> None:
         super().__init__(Code.RESOURCE_EXHAUSTED, f"the request is larger than {limit} bytes")
+
+
+class _TooManyBytesError(StatusError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(Code.RESOURCE_EXHAUSTED, f"requests of {limit} bytes are in flight already")

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,9 @@ from mlplatform.serving.json_values import (
 )
 from mlplatform.serving.servable import Signature
 from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.tensors import Array, dtype_name, enum_of
+from mlplatform.serving.tensors import Array, DataType, dtype_name, enum_of
+
+_TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 _DEFAULTS_OPTION = (
     "including_default_value_fields"
@@ -159,7 +162,7 @@ def predict_answer(outputs: Mapping[str, Array], *, is_row: bool) -> bytes:
     """
     if is_row:
         return _dumps({"predictions": _row_values(outputs)})
-    values = {name: _jsonable(name, outputs[name]) for name in sorted(outputs)}
+    values = {name: _jsonable(_plain(name, outputs[name])) for name in sorted(outputs)}
     return _dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
 
 
@@ -174,14 +177,14 @@ def _row_values(outputs: Mapping[str, Array]) -> Any:
                 f"Tensor name: {name} has inconsistent batch size: {found} expecting: {rows}"
             )
         rows = found
-    values = {name: _jsonable(name, outputs[name]) for name in sorted(outputs)}
+    values = {name: _plain(name, outputs[name]) for name in sorted(outputs)}
     if len(values) == 1:
-        return next(iter(values.values()))
-    return [{name: value[row] for name, value in values.items()} for row in range(rows or 0)]
+        return _jsonable(next(iter(values.values())))
+    return [{name: _jsonable(value[row]) for name, value in values.items()} for row in range(rows or 0)]
 
 
-def _jsonable(name: str, array: Array) -> Any:
-    """Return what orjson or json can write: an array of numbers, or nested lists."""
+def _plain(name: str, array: Array) -> Any:
+    """Return texts as nested lists, and numbers as an array of a dtype that orjson writes."""
     if array.dtype == np.object_:
         convert = _as_base64 if name.endswith("_bytes") else _as_text
         flat = np.empty(array.size, dtype=np.object_)
@@ -189,12 +192,21 @@ def _jsonable(name: str, array: Array) -> Any:
         return flat.reshape(array.shape).tolist() if array.ndim else flat[0]
     if array.dtype.kind == "c":
         raise invalid_argument(f"Failed to write JSON value for tensor type: {dtype_name(enum_of(array))}")
-    if array.dtype.kind == "V" or array.dtype.name == "bfloat16":
+    if enum_of(array) in (DataType.HALF, DataType.BFLOAT16):
         array = array.astype(np.float32)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        shortest = np.array([float(str(value)) for value in array.ravel()]).reshape(array.shape)
-        return shortest.tolist()
     return np.ascontiguousarray(array) if array.ndim else array[()]
+
+
+def _jsonable(value: Any) -> Any:
+    """Return what orjson writes as TensorFlow Serving would: NaN and Infinity are tokens, not null."""
+    if not isinstance(value, (np.ndarray, np.floating)) or value.dtype.kind != "f":
+        return value
+    is_finite = np.isfinite(value)
+    if is_finite.all():
+        return value
+    tokens = iter([_TOKENS[str(number)] for number in np.asarray(value)[~is_finite].tolist()])
+    text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.Fragment(re.sub(b"null", lambda _: next(tokens), text))
 
 
 def _as_base64(value: bytes) -> dict[str, str]:
@@ -206,26 +218,7 @@ def _as_text(value: bytes) -> str:
 
 
 def _dumps(document: Any) -> bytes:
-    if _holds_non_finite(document):
-        return json.dumps(document, default=_plain, ensure_ascii=False).encode()
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.floating):
-        return float(str(value))
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        return np.array([float(str(v)) for v in value.ravel()]).reshape(value.shape).tolist()
-    return value.tolist()
-
-
-def _holds_non_finite(document: Any) -> bool:
-    """Lists hold floats only where one of them is not finite (or where they are texts)."""
-    if isinstance(document, dict):
-        return any(_holds_non_finite(value) for value in document.values())
-    if isinstance(document, list):
-        return any(_holds_non_finite(value) for value in document)
-    return isinstance(document, float) and not math.isfinite(document)
 
 
 def examples_input(document: Mapping[str, Any]) -> input_pb2.Input:
@@ -294,19 +287,16 @@ def _add_to_feature(feature: Any, name: str, value: Any) -> None:
 
 def classify_answer(result: classification_pb2.ClassificationResult) -> bytes:
     """Return the answer to a classify request: `[label, score]` pairs of each Example."""
-    return _scored(
-        [[[c.label, np.float32(c.score)] for c in found.classes] for found in result.classifications]
-    )
+    results = [
+        [[c.label, _jsonable(np.float32(c.score))] for c in found.classes] for found in result.classifications
+    ]
+    return _dumps({"results": results})
 
 
 def regress_answer(result: regression_pb2.RegressionResult) -> bytes:
     """Return the answer to a regress request: one value of each Example."""
-    return _scored([np.float32(found.value) for found in result.regressions])
-
-
-def _scored(results: list[Any]) -> bytes:
-    text = json.dumps({"results": results}, default=_plain, ensure_ascii=False)
-    return text.encode()
+    values = np.array([found.value for found in result.regressions], np.float32)
+    return _dumps({"results": _jsonable(values)})
 
 
 def status_answer(response: Any) -> bytes:

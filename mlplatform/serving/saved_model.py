@@ -58,11 +58,10 @@ def load(
         return load_tflite(path, model, version)
     definitions = _signature_defs(path, tags)
     try:
-        with without_garbage_collection():
-            loaded = tf.saved_model.load(str(path), tags=list(tags))
-            signatures = _signatures(loaded, definitions)
+        loaded = tf.saved_model.load(str(path), tags=list(tags))
+        signatures = _signatures(loaded, definitions)
     except Exception as error:
-        raise from_tensorflow(error) from error
+        raise run_error(error) from error
     if prefers_tflite:
         for name, signature in list(signatures.items()):
             file = path / TFLITE_FOLDER / f"{name}.tflite"

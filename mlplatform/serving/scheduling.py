@@ -37,6 +37,13 @@ class BatchingParameters:
     max_queued: int = 1000
     allowed_batch_sizes: tuple[int, ...] = ()
 
+    @property
+    def usual_sizes(self) -> tuple[int, ...]:
+        """Sizes of shared runs that a version should have seen before it serves; none where none share."""
+        if self.max_batch_size <= 1:
+            return ()
+        return self.allowed_batch_sizes or tuple(n for n in (1, 8, 32) if n <= self.max_batch_size)
+
 
 @dataclass(eq=False)
 class _Call:
@@ -61,6 +68,8 @@ class Scheduler:
     def __init__(self, parameters: BatchingParameters) -> None:
         self.parameters = parameters
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)  # a call joined a batch that waits for more
+        self._filling: dict[Any, list[_Call]] = {}  # those batches, by key
         self._free_runners = parameters.num_batch_threads
         self._queue: deque[_Call] = deque()
 
@@ -80,7 +89,9 @@ class Scheduler:
         """
         call = self._call(signature, inputs)
         with self._lock:
-            if self._free_runners:
+            if self._joins(call):
+                pass
+            elif self._free_runners:
                 self._free_runners -= 1
                 call.batch = [call]
             elif len(self._queue) >= self.parameters.max_queued:
@@ -114,12 +125,33 @@ class Scheduler:
                 raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded while waiting for a free runner")
         call.woken.wait()  # it runs already
 
+    def _joins(self, call: _Call) -> bool:
+        """Put a call into a batch that waits for more, where one does. Called under the lock."""
+        batch = self._filling.get(call.key)
+        if batch is None or _rows(batch) + call.rows > self.parameters.max_batch_size:
+            return False
+        batch.append(call)
+        self._arrived.notify_all()
+        return True
+
+    def _fill(self, batch: list[_Call]) -> None:
+        """Wait until `batch` is full or its time is up, while others join it."""
+        due = time.monotonic() + self.parameters.batch_timeout_micros / 1e6
+        key = batch[0].key
+        with self._lock:
+            self._take_along(batch)
+            if key in self._filling:
+                return
+            self._filling[key] = batch
+            self._arrived.wait_for(
+                lambda: _rows(batch) >= self.parameters.max_batch_size, timeout=due - time.monotonic()
+            )
+            del self._filling[key]
+
     def _lead(self, batch: list[_Call]) -> None:
         try:
             if self.parameters.batch_timeout_micros and batch[0].key is not None:
-                time.sleep(self.parameters.batch_timeout_micros / 1e6)
-                with self._lock:
-                    self._take_along(batch)
+                self._fill(batch)
             _run(batch, self.parameters.allowed_batch_sizes)
         finally:
             self._hand_over()
@@ -138,7 +170,7 @@ class Scheduler:
 
     def _take_along(self, batch: list[_Call]) -> None:
         """Move what fits from the queue into `batch`. Called under the lock."""
-        key, rows = batch[0].key, sum(call.rows for call in batch)
+        key, rows = batch[0].key, _rows(batch)
         if key is None:
             return
         kept: list[_Call] = []
@@ -152,18 +184,31 @@ class Scheduler:
         self._queue.extend(kept)
 
 
+def _rows(batch: Sequence[_Call]) -> int:
+    return sum(call.rows for call in batch)
+
+
 def _run(batch: Sequence[_Call], allowed_sizes: Sequence[int]) -> None:
-    if len(batch) == 1 and not (allowed_sizes and batch[0].key is not None):
+    """Run a batch; where that fails, in halves, so that an error ends with the call that causes it."""
+    signature, rows = batch[0].signature, _rows(batch)
+    is_padded = bool(allowed_sizes) and batch[0].key is not None and rows > 0
+    if len(batch) == 1 and not is_padded:
         _run_alone(batch[0])
         return
     try:
-        _run_together(batch, allowed_sizes)
-    except Exception as error:  # noqa: BLE001 - whose error it is shows when each runs alone
+        is_told_apart = _run_together(batch, rows, allowed_sizes)
+    except Exception as error:  # noqa: BLE001 - whose error it is shows when each half runs alone
         if len(batch) == 1:
             batch[0].error = error
         else:
-            for call in batch:
-                _run_alone(call)
+            middle = len(batch) // 2
+            _run(batch[:middle], allowed_sizes)
+            _run(batch[middle:], allowed_sizes)
+        return
+    if not is_told_apart:
+        signature.keeps_rows = False
+        for call in batch:
+            _run_alone(call)
 
 
 def _run_alone(call: _Call) -> None:
@@ -173,22 +218,21 @@ def _run_alone(call: _Call) -> None:
         call.error = error
 
 
-def _run_together(batch: Sequence[_Call], allowed_sizes: Sequence[int]) -> None:
-    signature, rows = batch[0].signature, sum(call.rows for call in batch)
-    missing = next((size - rows for size in allowed_sizes if size >= rows), 0)
+def _run_together(batch: Sequence[_Call], rows: int, allowed_sizes: Sequence[int]) -> bool:
+    """Run the calls as one; False where the outputs have not the rows of the inputs."""
+    missing = next((size - rows for size in allowed_sizes if size >= rows), 0) if rows else 0
     inputs = {}
     for alias in batch[0].inputs:
-        parts = [call.inputs[alias] for call in batch]
+        together = np.concatenate([call.inputs[alias] for call in batch])
         if missing:
-            parts.append(np.repeat(parts[0][:1], missing, axis=0))
-        inputs[alias] = np.concatenate(parts)
-    outputs = signature.run(inputs)
+            together = np.concatenate([together, np.repeat(together[:1], missing, axis=0)])
+        inputs[alias] = together
+    outputs = batch[0].signature.run(inputs)
     if any(output.shape[:1] != (rows + missing,) for output in outputs.values()):
-        raise StatusError(
-            Code.INTERNAL, f"signature {signature.name} gave another number of rows than it got"
-        )
+        return False
     start = 0
     for call in batch:
         stop = start + call.rows
         call.outputs = {alias: output[start:stop] for alias, output in outputs.items()}
         start = stop
+    return True

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.tensors import NUMPY_OF, Array, dtype_name
+from mlplatform.serving.tensors import NUMPY_OF, Array, dtype_name, enum_of
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -51,7 +50,7 @@ class TensorSpec:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Signature:
     """A named function of a model.
 
@@ -63,6 +62,7 @@ class Signature:
         run: Calls it: arrays by alias in and out.
         is_stateless: Calls do not change the model, so that several may share one.
         engine: What computes it: `tensorflow` or `tflite`.
+        keeps_rows: Outputs have a row for each row of the inputs; False once a call showed otherwise.
     """
 
     name: str
@@ -72,12 +72,14 @@ class Signature:
     run: Run
     is_stateless: bool = True
     engine: str = "tensorflow"
+    keeps_rows: bool = True
 
     @property
     def is_batchable(self) -> bool:
         """Rows of several requests may be run as one batch and be told apart again."""
         tensors = (*self.inputs.values(), *self.outputs.values())
-        return self.is_stateless and bool(self.inputs) and all(tensor.is_batched for tensor in tensors)
+        can_share = self.is_stateless and self.keeps_rows and bool(self.inputs)
+        return can_share and all(tensor.is_batched for tensor in tensors)
 
     def check_inputs(self, inputs: Mapping[str, Array]) -> None:
         """Check the dtypes of a call; shapes are left to the kernels, as in TensorFlow Serving.
@@ -89,24 +91,17 @@ class Signature:
         """
         for place, (alias, spec) in enumerate(self.inputs.items()):
             array = inputs[alias]
-            wanted = np.dtype(NUMPY_OF[spec.dtype])
-            if array.dtype != wanted:
+            wanted = NUMPY_OF.get(spec.dtype)
+            if wanted is None or array.dtype != wanted:
                 raise invalid_argument(
-                    f"Expects arg[{place}] to be {dtype_name(spec.dtype)} but {_name_of(array)} is provided"
+                    f"Expects arg[{place}] to be {dtype_name(spec.dtype)} "
+                    f"but {dtype_name(enum_of(array))} is provided"
                 )
             if self.engine == "tflite" and not spec.accepts(array.shape):
                 raise invalid_argument(
                     f"input tensor {alias} has shape {_shape_text(array.shape)}, "
                     f"expected {_shape_text(spec.shape)}"
                 )
-
-
-def _name_of(array: Array) -> str:
-    return "string" if array.dtype == np.object_ else _names().get(array.dtype, str(array.dtype))
-
-
-def _names() -> dict[np.dtype, str]:  # type: ignore[type-arg]
-    return {np.dtype(numpy_type): dtype_name(enum) for enum, numpy_type in NUMPY_OF.items()}
 
 
 def _shape_text(shape: tuple[int | None, ...] | None) -> str:
@@ -158,10 +153,10 @@ class Servable:
                 self._in_use -= 1
                 self._changed.notify_all()
 
-    def wait_until_unused(self, timeout_s: float) -> bool:
-        """Wait until no request holds it; False where one still does after `timeout_s` seconds."""
+    def wait_until_unused(self) -> None:
+        """Wait until no request holds it."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._in_use == 0, timeout=timeout_s)
+            self._changed.wait_for(lambda: self._in_use == 0)
 
 
 def signature_not_found(name: str) -> StatusError:

@@ -7,18 +7,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from mlplatform.home import Home
 from mlplatform.serving.api import Api
-from mlplatform.serving.grpc_api import GrpcServer
+from mlplatform.serving.grpc_api import GrpcServer, grpc_credentials
 from mlplatform.serving.inference import Inference
 from mlplatform.serving.manager import ModelManager
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.model_config import (
     ModelConfig,
-    ModelConfigFileError,
     checked_models,
     read_config_file,
 )
@@ -28,9 +26,9 @@ from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.settings import ServerSettings, cores
-from mlplatform.serving.status import StatusError
 from mlplatform.serving.text_config import read_batching_parameters, read_metrics_path
 from mlplatform.serving.threads import limit_threads
+from mlplatform.serving.version_folders import LatestVersions
 from mlplatform.serving.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -46,6 +44,9 @@ class ModelServer:
 
     Args:
         settings: The fields of `ServerSettings`, as keyword arguments.
+
+    Raises:
+        UsageError: The settings, or a file that they name, are wrong.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -59,13 +60,20 @@ class ModelServer:
             poll_wait_s=self.settings.file_system_poll_wait_seconds,
             discover=self._discover if self.settings.serves_root else None,
             allows_labels_for_unavailable=self.settings.allow_version_labels_for_unavailable_models,
+            max_load_retries=self.settings.max_num_load_retries,
+            load_retry_interval_s=self.settings.load_retry_interval_micros / 1e6,
         )
+        self._batching = _batching_parameters(self.settings)
+        self._credentials = grpc_credentials(self.settings.ssl_config_file)
+        monitoring = self.settings.monitoring_config_file
+        self._metrics_path = read_metrics_path(Path(monitoring)) if monitoring else None
         self.metrics = Metrics()
-        scheduler = Scheduler(_batching_parameters(self.settings))
-        self._api = Api(Inference(self.manager, scheduler), self.metrics, self._request_log)
+        inference = Inference(self.manager, Scheduler(self._batching))
+        self._api = Api(inference, self.metrics, self._request_log)
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
-        self._config_text = ""
+        self._labels: dict[str, dict[str, int]] = {}  # of the models below the root folder
+        self._unreadable: set[str] = set()  # those whose labels cannot be read
 
     @property
     def grpc_port(self) -> int:
@@ -90,11 +98,9 @@ class ModelServer:
                 self.manager.look_now()
             else:
                 self.manager.configure(self._configured())
-            self._grpc = GrpcServer(self._api, self.settings)
+            self._grpc = GrpcServer(self._api, self.settings, self._credentials)
             if self.settings.rest_api_port >= 0:
-                monitoring = self.settings.monitoring_config_file
-                metrics_path = read_metrics_path(Path(monitoring)) if monitoring else None
-                rest = RestServer(self._api, self.settings, metrics_path)
+                rest = RestServer(self._api, self.settings, self._metrics_path)
                 rest.start()
                 self._rest = rest
             self._grpc.start()
@@ -105,18 +111,20 @@ class ModelServer:
             threading.Thread(target=self._poll_config_file, name="model-config", daemon=True).start()
 
     def stop(self) -> None:
-        """Say NOT_SERVING, take no new requests, let those in flight finish, and free the models."""
+        """Say NOT_SERVING, then take no new requests, and let those in flight finish."""
         if self._stopping.is_set():
             return
         self._stopping.set()
         if self._grpc:
             self._grpc.say_not_serving()
+            if self._rest:
+                self._rest.say_not_serving()
             time.sleep(self.settings.lame_duck_s)
-        deadline = time.monotonic() + self.settings.drain_s
-        if self._rest:
-            self._rest.stop(self.settings.drain_s)
-        if self._grpc:
-            self._grpc.stop(max(0.0, deadline - time.monotonic()))
+            is_drained = self._grpc.stop(self.settings.drain_s)
+            if self._rest:
+                self._rest.stop(self.settings.drain_s)
+            is_drained.wait()
+            self._grpc.close()
         self.manager.stop()
         if self._request_log:
             self._request_log.close()
@@ -142,34 +150,36 @@ class ModelServer:
             prefers_tflite=self.settings.prefer_tflite_model,
         )
         if self.settings.enable_model_warmup:
-            warm_up(servable, iterations=self.settings.num_request_iterations_for_warmup)
+            warm_up(
+                servable,
+                iterations=self.settings.num_request_iterations_for_warmup,
+                batch_sizes=self._batching.usual_sizes,
+            )
         return servable
 
     def _discover(self) -> dict[str, ModelConfig]:
-        """Return every model that was pushed under the root folder, with the labels that it has there."""
+        """Return every model pushed under the root folder: its newest version, and those with a label."""
         from mlplatform.registry import ModelStore
 
-        models_dir = Home.at(self.settings.root or None).models
-        if not models_dir.is_dir():
-            return {}
+        store = ModelStore(Home.at(self.settings.root or None).models)
         found = {}
-        for base_path in sorted(models_dir.iterdir()):
-            if not base_path.is_dir() or base_path.name.startswith("."):
-                continue
-            labels = {
-                label: version.version
-                for version in ModelStore(models_dir).versions(base_path.name)
-                for label in version.labels
-                if not version.is_withdrawn
-            }
-            found[base_path.name] = ModelConfig(base_path.name, base_path, labels=labels)
+        for name in store.names():
+            try:
+                self._labels[name] = store.labels(name)
+                self._unreadable.discard(name)
+            except Exception as error:  # noqa: BLE001 - one model's ledger is no reason to leave the others
+                if name not in self._unreadable:
+                    log.error("the labels of model %s stay as they were: %s", name, error)
+                self._unreadable.add(name)
+            labels = self._labels.get(name, {})
+            policy = LatestVersions(also=tuple(labels.values()))
+            found[name] = ModelConfig(name, store.models_dir / name, policy, labels)
         return found
 
     def _configured(self) -> dict[str, ModelConfig]:
         file = self.settings.model_config_file
         if file:
             config = read_config_file(Path(file))
-            self._config_text = text_format.MessageToString(config)
         else:
             config = model_server_config_pb2.ModelServerConfig()
             config.model_config_list.config.add(
@@ -180,14 +190,16 @@ class ModelServer:
         return checked_models(config) or {}
 
     def _poll_config_file(self) -> None:
-        while not self._stopping.wait(self.settings.model_config_file_poll_wait_seconds):
-            before = self._config_text
+        """Take the file over at each look, as TensorFlow Serving does; say once what is wrong with it."""
+        wait_s, told = self.settings.model_config_file_poll_wait_seconds, ""
+        while not self._stopping.wait(wait_s):
             try:
-                models = self._configured()
-                if self._config_text != before:
-                    self.manager.configure(models)
-            except (ModelConfigFileError, StatusError) as error:
-                log.error("the model config file is not taken over: %s", error)
+                self.manager.configure(self._configured(), timeout_s=wait_s)
+                told = ""
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next look may help
+                if str(error) != told:
+                    log.error("the model config file is not taken over: %s", error)
+                told = str(error)
 
 
 def _batching_parameters(settings: ServerSettings) -> BatchingParameters:

@@ -49,6 +49,10 @@ class ServerSettings:
     allow_version_labels_for_unavailable_models: bool = _flag(
         False, "A label may name a version that is not loaded."
     )
+    max_num_load_retries: int = _flag(
+        5, "How often a version that failed to load is tried again while its files stay as they are."
+    )
+    load_retry_interval_micros: int = _flag(60_000_000, "Microseconds between such tries.")
     saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
     enable_model_warmup: bool = _flag(True, "Run the recorded requests of a version before it serves.")
     num_request_iterations_for_warmup: int = _flag(1, "How many times each recorded request is run.")
@@ -65,8 +69,14 @@ class ServerSettings:
 
     # Its limits.
     grpc_max_threads: int = _flag(64, "Threads that answer gRPC requests.")
+    grpc_timeout_in_ms: int = _flag(
+        30_000, "Milliseconds that a gRPC request without a deadline of its own waits for a free core."
+    )
     grpc_channel_arguments: str = _flag("", "Comma-separated key=value pairs for the gRPC server.")
     max_request_bytes: int = _flag(256 << 20, "Bytes of a request; larger ones are refused.")
+    max_request_bytes_in_flight: int = _flag(
+        1 << 30, "Bytes of REST requests held at the same time; more are refused at once."
+    )
     max_concurrent_requests: int = _flag(1000, "Requests at the same time; more are refused at once.")
     lame_duck_s: float = _flag(0.5, "Seconds between saying NOT_SERVING and closing the ports.")
     drain_s: float = _flag(15.0, "Seconds that requests in flight have to finish at a stop.")
@@ -85,11 +95,28 @@ class ServerSettings:
             raise SettingsError(
                 f"--rest_api_port cannot be same as --port ({self.port}). Use a different port for REST."
             )
+        if max(self.port, self.rest_api_port) < 0 and not self.grpc_socket_path:
+            raise SettingsError(
+                "--port and --rest_api_port are both negative and there is no --grpc_socket_path: "
+                "nobody could ask this server. Leave one of them on"
+            )
+        is_named = self.model_name != "default"
+        if is_named and not self.model_base_path and not self.model_config_file:
+            raise SettingsError(
+                f"--model_name {self.model_name} needs --model_base_path: the folder it lies in"
+            )
+        for name in _ABOVE_ZERO:
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"--{name} {getattr(self, name)} is not above 0")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise SettingsError(f"--{name} {getattr(self, name)} is negative")
+        self.channel_arguments()
         if not 0 <= self.request_log_sampling_rate <= 1:
             raise SettingsError(
                 f"--request_log_sampling_rate {self.request_log_sampling_rate} is not within 0 and 1"
             )
-        for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+        for name in _FILES:
             value = getattr(self, name)
             if value and not Path(value).is_file():
                 raise SettingsError(f"--{name} {value}: there is no such file")
@@ -125,9 +152,40 @@ class ServerSettings:
             ("grpc.so_reuseport", 0),
         ]
         for pair in filter(None, self.grpc_channel_arguments.split(",")):
-            key, _, value = pair.partition("=")
+            key, equals, value = pair.partition("=")
+            if not key or not equals:
+                raise SettingsError(f"--grpc_channel_arguments: {pair!r} is no key=value pair")
             options.append((key, int(value) if value.lstrip("-").isdigit() else value))
         return options
+
+
+_FILES = ("model_config_file", "batching_parameters_file", "monitoring_config_file", "ssl_config_file")
+_ABOVE_ZERO = (
+    "rest_api_num_threads",
+    "rest_api_timeout_in_ms",
+    "num_request_iterations_for_warmup",
+    "grpc_max_threads",
+    "grpc_timeout_in_ms",
+    "max_request_bytes",
+    "max_request_bytes_in_flight",
+    "max_concurrent_requests",
+    "request_log_max_bytes",
+)
+_NOT_NEGATIVE = (
+    "model_config_file_poll_wait_seconds",
+    "max_num_load_retries",
+    "load_retry_interval_micros",
+    "tensorflow_session_parallelism",
+    "tensorflow_intra_op_parallelism",
+    "tensorflow_inter_op_parallelism",
+    "lame_duck_s",
+    "drain_s",
+)
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return an address as clients write it: an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def cores() -> int:

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.serving.status import invalid_argument
+from mlplatform.serving.status import Code, StatusError, invalid_argument
 
 Array = npt.NDArray[Any]
 
@@ -78,19 +78,26 @@ _FIELD_OF: dict[int, str] = {
 _HALVES = (DataType.HALF, DataType.BFLOAT16)
 _COMPLEX: dict[int, Any] = {DataType.COMPLEX64: np.float32, DataType.COMPLEX128: np.float64}
 
-# A few bytes can declare a tensor of any size; more elements than this are never filled in for a caller.
-MAX_FILLED_ELEMENTS = 1 << 24
+# A few bytes can declare a tensor of any size; more bytes than this are never filled in for a caller.
+MAX_FILLED_BYTES = 16 << 20
+MAX_RANK = 32  # numpy's before 2.0
 
 
 def dtype_name(enum: int) -> str:
     """Return TensorFlow's short name of a dtype: `float`, `int32`, `string`."""
-    return DataType(enum).name.lower()
+    return DataType(enum).name.lower() if enum in NUMPY_OF else f"dtype {enum}"
 
 
 def enum_of(array: Array) -> int:
-    """Return the DataType of an array; texts and bytes are DT_STRING."""
+    """Return the DataType of an array; texts and bytes are DT_STRING.
+
+    Raises:
+        StatusError: UNIMPLEMENTED: messages have no field for its dtype.
+    """
     if array.dtype.kind in "SUO":
         return int(DataType.STRING)
+    if array.dtype not in _ENUM_OF:
+        raise StatusError(Code.UNIMPLEMENTED, f"tensors of dtype {array.dtype} do not travel")
     return _ENUM_OF[array.dtype]
 
 
@@ -107,7 +114,8 @@ def to_array(proto: Any, alias: str) -> Array:
     """
     enum = proto.dtype
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if enum not in NUMPY_OF or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+    is_shape = not proto.tensor_shape.unknown_rank and len(shape) <= MAX_RANK and min(shape, default=0) >= 0
+    if enum not in NUMPY_OF or not is_shape:
         raise invalid_argument(f"tensor parsing error: {alias}")
     count = math.prod(shape)
     dtype = np.dtype(NUMPY_OF[enum])
@@ -115,17 +123,24 @@ def to_array(proto: Any, alias: str) -> Array:
     if content and enum != DataType.STRING:
         if len(content) != count * dtype.itemsize:
             raise invalid_argument(f"tensor parsing error: {alias}")
-        return np.frombuffer(content, dtype=dtype).reshape(shape)
+        return _reshaped(np.frombuffer(content, dtype=dtype), shape, alias)
     values = getattr(proto, _FIELD_OF[enum])
     array = _from_values(values, enum, dtype, alias)
-    if len(array) > count or (len(array) < count and count > MAX_FILLED_ELEMENTS):
+    if len(array) > count or (len(array) < count and count * dtype.itemsize > MAX_FILLED_BYTES):
         raise invalid_argument(f"tensor parsing error: {alias}")
     if len(array) < count:
         filler = array[-1] if len(array) else (b"" if enum == DataType.STRING else dtype.type(0))
         filled = np.full(count, filler, dtype=dtype)
         filled[: len(array)] = array
         array = filled
-    return array.reshape(shape)
+    return _reshaped(array, shape, alias)
+
+
+def _reshaped(array: Array, shape: tuple[int, ...], alias: str) -> Array:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:  # a size of zero beside sizes that overflow
+        raise invalid_argument(f"tensor parsing error: {alias}") from error
 
 
 def _from_values(values: Any, enum: int, dtype: "np.dtype[Any]", alias: str) -> Array:

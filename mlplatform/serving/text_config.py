@@ -3,6 +3,9 @@
 `tensorflow-serving-api` does not carry these messages, so they are described here, by name, number and type.
 """
 
+import logging
+import os
+import ssl
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,12 @@ from mlplatform.errors import UsageError
 from mlplatform.serving.scheduling import BatchingParameters
 from mlplatform.serving.wire import message_class
 
+log = logging.getLogger(__name__)
+
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _PACKAGE = "mlplatform.serving.text_config"
+_NOT_TAKEN = ("pad_variable_length_inputs", "enable_large_batch_splitting", "max_execution_batch_size")
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, dict[str, Any]] = {
     "BatchingParameters": {
@@ -70,6 +76,9 @@ def read_batching_parameters(file: Path, defaults: BatchingParameters) -> Batchi
             f"allowed_batch_sizes {list(sizes)} must increase, and end with max_batch_size {max_batch_size}"
         )
         raise ConfigFileError(file, "BatchingParameters", reason)
+    for field, _ in found.ListFields():
+        if field.name in _NOT_TAKEN:
+            log.warning("%s: %s is read and has no effect on this server", file, field.name)
     batches = value("max_enqueued_batches", 0)
     return BatchingParameters(
         max_batch_size=max_batch_size,
@@ -94,12 +103,36 @@ def read_ssl_config(file: Path) -> Any:
     """Return the SSLConfig in `--ssl_config_file`: PEM texts of key and certificates.
 
     Raises:
-        ConfigFileError: It cannot be read, or the key or the certificate is missing.
+        ConfigFileError: It cannot be read, or its key and certificates are missing, broken or of different
+            pairs.
     """
     config = _read(file, "SSLConfig")
     if not config.server_key or not config.server_cert:
         raise ConfigFileError(file, "SSLConfig", "server_key and server_cert (PEM texts) are both needed")
+    if config.client_verify and not config.custom_ca:
+        reason = "client_verify needs custom_ca: the authority that signs the clients' certificates"
+        raise ConfigFileError(file, "SSLConfig", reason)
+    what = "server_key and server_cert"
+    try:
+        _check_pair(config.server_key, config.server_cert)
+        if config.custom_ca:
+            what = "custom_ca"
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=config.custom_ca)
+    except ssl.SSLError as error:
+        reason = f"{what}: {error}"
+        raise ConfigFileError(file, "SSLConfig", reason) from error
     return config
+
+
+def _check_pair(key: str, certificate: str) -> None:
+    """Have OpenSSL read a key and its certificate, which it takes from files only: from one in memory."""
+    descriptor = os.memfd_create("tls")
+    try:
+        os.write(descriptor, f"{key}\n{certificate}".encode())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
+    finally:
+        os.close(descriptor)
 
 
 def _read(file: Path, message: str) -> Any:

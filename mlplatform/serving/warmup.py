@@ -1,6 +1,7 @@
 """Run a version before it serves: with its recorded requests, else with empty ones."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,32 @@ EMPTY_BATCHES = (1, 8, 32)
 MAX_EMPTY_BYTES = 64 << 20
 
 
-def warm_up(servable: Servable, *, iterations: int = 1) -> None:
+class _Recorder(Scheduler):
+    """Runs each request alone, and keeps the inputs of one per signature."""
+
+    def __init__(self) -> None:
+        super().__init__(BatchingParameters(max_batch_size=1, num_batch_threads=1))
+        self.seen: dict[str, tuple[Signature, Mapping[str, Array]]] = {}
+
+    def run(
+        self, signature: Signature, inputs: Mapping[str, Array], timeout_s: float | None = None
+    ) -> dict[str, Array]:
+        self.seen.setdefault(signature.name, (signature, inputs))
+        return super().run(signature, inputs, timeout_s)
+
+
+def warm_up(servable: Servable, *, iterations: int = 1, batch_sizes: Sequence[int] = ()) -> None:
     """Run the recorded requests of a version, or zeros where it has none.
 
     Args:
         servable: The loaded version.
         iterations: How many times each recorded request is run.
+        batch_sizes: Rows of shared runs: what was recorded is repeated to these sizes as well.
 
     Raises:
         StatusError: A recorded request failed; such a version must not serve.
     """
-    scheduler = Scheduler(BatchingParameters(max_batch_size=1, num_batch_threads=1))
+    recorder = _Recorder()
     file = servable.path / WARMUP_FILE
     if not file.is_file():
         for signature in servable.signatures.values():
@@ -51,7 +67,9 @@ def warm_up(servable: Servable, *, iterations: int = 1) -> None:
         )
     for entry in logs:
         for _ in range(iterations):
-            _run_recorded(servable, scheduler, entry)
+            _run_recorded(servable, recorder, entry)
+    for signature, inputs in recorder.seen.values():
+        _run_repeated(signature, inputs, batch_sizes)
 
 
 def _run_recorded(servable: Servable, scheduler: Scheduler, entry: prediction_log_pb2.PredictionLog) -> None:
@@ -65,6 +83,16 @@ def _run_recorded(servable: Servable, scheduler: Scheduler, entry: prediction_lo
     if kind not in answers:
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
     answers[kind](servable, scheduler, getattr(entry, kind).request)
+
+
+def _run_repeated(signature: Signature, inputs: Mapping[str, Array], batch_sizes: Sequence[int]) -> None:
+    """Trace a signature's batch sizes with rows that it is known to take."""
+    rows = {len(array) if array.ndim else 0 for array in inputs.values()}
+    if not signature.is_batchable or len(rows) != 1 or 0 in rows:
+        return
+    for size in batch_sizes:
+        places = np.arange(size) % min(rows)
+        signature.run({alias: array[places] for alias, array in inputs.items()})
 
 
 def _run_on_zeros(signature: Signature) -> None:
@@ -86,7 +114,7 @@ def _run_on_zeros(signature: Signature) -> None:
 
 
 def _zeros(dtype: int, shape: tuple[int | None, ...], rows: int) -> Array | None:
-    numpy_type = np.dtype(NUMPY_OF[dtype])
+    numpy_type = np.dtype(NUMPY_OF.get(dtype, np.object_))
     if numpy_type == np.object_ or any(size is None for size in shape[1:]):
         return None
     sizes = (rows, *(size or 0 for size in shape[1:]))

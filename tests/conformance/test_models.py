@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2
@@ -131,3 +132,25 @@ class TestStandardServices:
         (answer,) = stub.ServerReflectionInfo(iter([asked]))
         names = {service.name for service in answer.list_services_response.service}
         assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"} <= names
+
+    @pytest.mark.parametrize(
+        ("symbol", "file", "holds"),
+        [
+            ("tensorflow.serving.PredictionService", "prediction_service.proto", b"GetModelMetadata"),
+            ("tensorflow.serving.ModelService", "model_service.proto", b"HandleReloadConfigRequest"),
+            ("tensorflow.serving.PredictRequest", "predict.proto", b"output_filter"),
+        ],
+    )
+    def test_reflection_describes_services_and_messages(
+        self, channel: grpc.Channel, target: Any, symbol: str, file: str, holds: bytes
+    ) -> None:
+        if not target.is_ours:
+            pytest.skip("TensorFlow Serving has no reflection by default")
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+        (answer,) = stub.ServerReflectionInfo(iter([asked]))
+        described = descriptor_pb2.FileDescriptorProto.FromString(
+            answer.file_descriptor_response.file_descriptor_proto[0]
+        )
+        assert described.name == f"tensorflow_serving/apis/{file}"
+        assert holds in described.SerializeToString()

@@ -80,6 +80,18 @@ class TestPredict:
         assert "0.20000000" not in text
         assert "3.0" in text
 
+    def test_short_floats_are_printed_alike_beside_infinity(self, target: Any) -> None:
+        for values in (b"0.1, 2", b"0.1, Infinity", b"0.1, NaN"):
+            body = b'{"signature_name": "same_half", "instances": [%s]}' % values
+            assert "0.099975586" in target.rest(f"{ALL}:predict", body).text
+
+    def test_nan_beside_other_outputs(self, target: Any) -> None:
+        body = signed("specials", instances=[0.0, 2.0])
+        first, second = target.rest(f"{ALL}:predict", body).body["predictions"]
+        assert math.isnan(first.pop("nan"))
+        assert math.isnan(second.pop("nan"))
+        assert (first, second) == ({"inverse": math.inf, "same": 0.0}, {"inverse": 0.5, "same": 2.0})
+
     def test_nan_and_infinity_both_ways(self, target: Any) -> None:
         body = b'{"signature_name": "same_float", "instances": [NaN, Infinity, -Infinity, 0.2]}'
         answer = target.rest(f"{ALL}:predict", body)
@@ -128,7 +140,7 @@ class TestPredictErrors:
             (b'{"instances": [[1.0, 2.0], [2.0]]}', "Expecting tensor size: 2 but got: 1"),
             (b'{"instances": [[1.0], {"x": 1.0}]}', "Expecting value/list but got object at item 1"),
             (b'{"instances": [{"x": 1.0}, 1.0]}', "Expecting object but got list at item 1"),
-            (b'{"instances": [{"z": 1.0}]}', "z"),
+            (b'{"instances": [{"z": 1.0}]}', "JSON object: does not have named input: z"),
             (b'{"inputs": {"z": 1.0}}', "Missing named input: x in 'inputs' object."),
             (b'{"signature_name": 5, "instances": [1.0]}', "'signature_name' key must be a string value"),
             (
@@ -136,6 +148,7 @@ class TestPredictErrors:
                 'Serving signature name: "no" not found in signature def',
             ),
             (b'{"instances": [16777217]}', "without loss of precision"),
+            (b'{"instances": [1.5, 16777217]}', "without loss of precision"),
         ],
     )
     def test_400(self, target: Any, body: bytes, text: str) -> None:
@@ -159,6 +172,23 @@ class TestPredictErrors:
         assert answer.status == 400
         assert text in answer.error
 
+    @pytest.mark.parametrize("depth", [33, 70, 900])
+    @pytest.mark.parametrize("key", ["instances", "inputs"])
+    def test_lists_in_too_many_levels(self, target: Any, key: str, depth: int) -> None:
+        body = b'{"%s": %s1.0%s}' % (key.encode(), b"[" * depth, b"]" * depth)
+        answer = target.rest(f"{ALL}:predict", body)
+        assert answer.status == 400
+        if target.is_ours:
+            assert "levels, expected less than 32" in answer.error
+
+    def test_errors_quote_the_beginning_of_a_long_value(self, target: Any) -> None:
+        body = b'{"instances": [], "x": ' + b"[" * 900 + b"]" * 900 + b"}"
+        answer = target.rest(f"{HALF}:predict", body)
+        assert answer.status == 400
+        assert answer.error.startswith("JSON Value: {")
+        if target.is_ours:
+            assert len(answer.error) < 600
+
     def test_ragged_column(self, target: Any) -> None:
         answer = target.rest(f"{ALL}:predict", {"inputs": [[1.0, 2.0], [3.0]]})
         assert answer.status == 400
@@ -181,6 +211,7 @@ class TestPredictErrors:
             ),
             (f"{HALF}/labels/no:predict", 400, "Unrecognized servable version label: no"),
             (f"{HALF}/versions/99999999999999999999:predict", 400, "Failed to convert version"),
+            (f"{HALF}/versions/{'9' * 5000}:predict", 400, "Failed to convert version"),
             (f"{HALF}:other", 400, "Malformed request: POST"),
             (f"{HALF}", 400, "Malformed request: POST"),
         ],

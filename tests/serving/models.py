@@ -175,7 +175,6 @@ def tflite(folder: Path, *, with_signatures: bool) -> None:
     module = Doubling()
     concrete = module.double.get_concrete_function()
     if with_signatures:
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         source = folder.parent.parent / f".{folder.parent.name}-saved"
         tf.saved_model.save(module, str(source), signatures={"serving_default": concrete})
         converter = tf.lite.TFLiteConverter.from_saved_model(str(source))

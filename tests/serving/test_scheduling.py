@@ -123,7 +123,17 @@ def test_an_error_stays_with_its_request(model: Doubling) -> None:
     outcomes = asking.join()
     assert (outcomes[1], outcomes[3]) == ([2], [6])
     assert outcomes[2].code == Code.INVALID_ARGUMENT
-    assert model.runs == [1, 3, 1, 1, 1]
+    assert model.runs == [1, 3, 1, 2, 1, 1]
+
+
+def test_one_bad_request_does_not_make_every_other_run_alone(model: Doubling) -> None:
+    asking = callers(model)
+    pile_up(asking, model, [[float(n)] if n != 9 else [-1.0] for n in range(1, 33)])
+    model.go.set()
+    outcomes = asking.join()
+    assert outcomes.pop(9).code == Code.INVALID_ARGUMENT
+    assert outcomes == {0: [2.0], **{n: [2.0 * n] for n in range(1, 33) if n != 9}}
+    assert len(model.runs) <= 1 + 1 + 2 * 5  # halves of 32, not 32 single runs
 
 
 def test_padding_to_an_allowed_size_is_not_seen(model: Doubling) -> None:
@@ -132,6 +142,48 @@ def test_padding_to_an_allowed_size_is_not_seen(model: Doubling) -> None:
     model.go.set()
     assert asking.join() == {0: [2], 1: [2, 4], 2: [6]}
     assert model.runs == [4, 4]
+
+
+def test_requests_without_rows_are_padded_with_those_of_others(model: Doubling) -> None:
+    asking = callers(model, max_batch_size=8, allowed_batch_sizes=(4, 8))
+    pile_up(asking, model, [[], [3]])
+    asking.ask(9, [])
+    model.go.set()
+    assert asking.join() == {0: [2], 1: [], 2: [6], 9: []}
+
+
+class Summing(Doubling):
+    """One row for the whole batch, though it declares a row for each."""
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"y": super().run(inputs)["y"].sum(keepdims=True)}
+
+
+def test_a_signature_that_does_not_keep_rows_is_not_tried_again() -> None:
+    model = Summing()
+    asking = callers(model)
+    pile_up(asking, model, [[1, 2], [3, 4]])
+    model.go.set()
+    assert asking.join() == {0: [2], 1: [6], 2: [14]}
+    assert model.runs == [1, 4, 2, 2]
+    assert not asking.signature.is_batchable
+
+
+def test_a_batch_that_waits_for_more_starts_when_it_is_full(model: Doubling) -> None:
+    model.go.set()
+    asking = callers(model, num_batch_threads=2, max_batch_size=4, batch_timeout_micros=60_000_000)
+    for n in range(4):
+        asking.ask(n, [float(n)])
+    assert asking.join() == {n: [2.0 * n] for n in range(4)}
+    assert model.runs == [4]
+
+
+def test_a_batch_that_waits_for_more_starts_when_its_time_is_up(model: Doubling) -> None:
+    model.go.set()
+    asking = callers(model, max_batch_size=4, batch_timeout_micros=50_000)
+    asking.ask(0, [1.0])
+    assert asking.join() == {0: [2]}
+    assert model.runs == [1]
 
 
 def test_a_full_queue_refuses_at_once(model: Doubling) -> None:

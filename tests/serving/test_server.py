@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,18 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import prediction_log_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
 from mlplatform.serving.client import RequestFailedError
+from mlplatform.serving.scheduling import BatchingParameters
+from mlplatform.serving.servable import Servable, Signature, TensorSpec
 from mlplatform.serving.settings import ServerSettings, SettingsError
 from mlplatform.serving.status import StatusError
-from mlplatform.serving.text_config import ConfigFileError
+from mlplatform.serving.tensors import fill_content
+from mlplatform.serving.text_config import ConfigFileError, read_batching_parameters
+from mlplatform.serving.warmup import WARMUP_FILE, warm_up
 
 pytestmark = pytest.mark.e2e
 
@@ -31,6 +38,28 @@ X = np.array([[2.0]], np.float32)
 
 def slow(seconds: float) -> dict[str, Any]:
     return {"seconds": np.array([seconds], np.float32)}
+
+
+def request(signature: str, *, model: str = "m", **inputs: Any) -> Any:
+    """A PredictRequest of float inputs, for a stub that does nothing on its own."""
+    asked = predict_pb2.PredictRequest()
+    asked.model_spec.name, asked.model_spec.signature_name = model, signature
+    for name, value in inputs.items():
+        fill_content(asked.inputs[name], np.array(value, np.float32))
+    return asked
+
+
+def rest(
+    server: Any, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    """Ask over a connection of its own; returns status and document."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request("GET" if body is None else "POST", path, data, dict(headers or {}))
+    response = connection.getresponse()
+    document = json.loads(response.read())
+    connection.close()
+    return response.status, document
 
 
 class TestWarmUp:
@@ -43,6 +72,30 @@ class TestWarmUp:
     def test_it_can_be_left_out(self, serve: Any, client: Any, models: Path) -> None:
         server = serve(model_name="warm", model_base_path=models / "warm", enable_model_warmup=False)
         assert client(server).predict("warm", {})["calls"] == 1
+
+    def test_what_was_recorded_is_run_at_the_sizes_of_shared_runs_too(self, tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        runs: list[list[float]] = []
+
+        def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            runs.append(inputs["x"].tolist())
+            return {"y": inputs["x"]}
+
+        spec = {"x": TensorSpec(1, (None,))}
+        outputs = {"y": TensorSpec(1, (None,))}
+        signature = Signature("serving_default", meta_graph_pb2.SignatureDef(), spec, outputs, run)
+        entry = prediction_log_pb2.PredictionLog()
+        entry.predict_log.request.CopyFrom(request("", x=[1.0, 2.0]))
+        (tmp_path / WARMUP_FILE).parent.mkdir()
+        with tf.io.TFRecordWriter(str(tmp_path / WARMUP_FILE)) as writer:
+            writer.write(entry.SerializeToString())
+        servable = Servable("m", 1, tmp_path, {}, {"serving_default": signature})
+        warm_up(servable, batch_sizes=(1, 5))
+        assert runs == [[1, 2], [1], [1, 2, 1, 2, 1]]
+        runs.clear()
+        warm_up(servable)
+        assert runs == [[1, 2]]
 
 
 class TestBatching:
@@ -97,15 +150,150 @@ class TestLimits:
         connection.request("POST", "/v1/models/m:predict", b"x" * 20_000)
         assert connection.getresponse().status == 413
 
-    def test_deadlines(self, serve: Any, client: Any, models: Path) -> None:
-        server = serve(model_name="m", model_base_path=models / "everything", rest_api_timeout_in_ms=300)
-        with pytest.raises(RequestFailedError, match="DEADLINE_EXCEEDED"):
-            client(server).predict("m", slow(2.0), signature="slow", timeout_s=0.3)
+    def test_a_rest_request_has_one_time_limit(self, serve: Any, models: Path) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", rest_api_timeout_in_ms=600)
+        body = json.dumps({"signature_name": "slow", "instances": [3.0]}).encode()
         started = time.monotonic()
-        with pytest.raises(RequestFailedError) as caught:
-            client(server, over="rest").predict("m", slow(2.0), signature="slow")
-        assert caught.value.code.name == "DEADLINE_EXCEEDED"
-        assert time.monotonic() - started < 2.0
+        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+            connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
+            time.sleep(0.4)
+            connection.sendall(body[5:])
+            assert b" 504 " in connection.recv(1000)
+        assert time.monotonic() - started < 1.0
+
+    @pytest.mark.parametrize("timeout_s", [0.3, None])
+    def test_a_grpc_request_does_not_wait_for_ever(
+        self, serve: Any, models: Path, tmp_path: Path, timeout_s: float | None
+    ) -> None:
+        one_runner = tmp_path / "batching.config"
+        one_runner.write_text("num_batch_threads { value: 1 }")
+        server = serve(
+            model_name="m",
+            model_base_path=models / "everything",
+            batching_parameters_file=one_runner,
+            grpc_timeout_in_ms=300,
+        )
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            running = stub.Predict.future(request("slow", seconds=[2.0]), timeout=20)
+            time.sleep(0.3)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(request("specials", x=[1.0]), timeout=timeout_s)
+            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert not running.done()
+            running.result()
+        assert 'status="DEADLINE_EXCEEDED"} 1' in server.metrics.page()
+
+    def test_calls_that_nobody_waits_for_keep_their_place(self, serve: Any, models: Path) -> None:
+        server = serve(
+            model_name="m",
+            model_base_path=models / "everything",
+            rest_api_timeout_in_ms=200,
+            rest_api_num_threads=1,
+            max_concurrent_requests=3,
+        )
+        body = {"signature_name": "slow", "instances": [1.5]}
+        statuses: list[int] = []
+
+        def ask() -> None:
+            statuses.append(rest(server, "/v1/models/m:predict", body)[0])
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [504, 504, 504]
+        assert rest(server, "/v1/models/m:predict", body)[0] == 429  # one computes, two wait: unrun
+        deadline = time.monotonic() + 20
+        while rest(server, "/v1/models/m")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        page = server.metrics.page()
+        assert 'status="OK"} 1' in page  # only what ran before its time was up
+        assert "DEADLINE_EXCEEDED" not in page
+
+    def test_bytes_in_flight_are_limited(self, serve: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path, max_request_bytes_in_flight=10_000)
+        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"Content-Length: 9000\r\n\r\n" + b" " * 8000)
+            time.sleep(0.2)
+            status, answer = rest(server, "/v1/models/half:predict", b" " * 5000)
+            assert (status, answer["error"]) == (429, "requests of 10000 bytes are in flight already")
+        time.sleep(0.2)
+        assert rest(server, "/v1/models/half:predict", {"instances": [2.0]})[0] == 200
+
+    def test_health_and_status_answer_while_every_thread_computes(
+        self, serve: Any, client: Any, models: Path
+    ) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", grpc_max_threads=2)
+        asking = client(server)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            running = [stub.Predict.future(request("slow", seconds=[2.0]), timeout=20) for _ in range(4)]
+            time.sleep(0.2)
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
+            assert asking.status("m")[0].state == "AVAILABLE"
+            assert not any(call.done() for call in running)
+            for call in running:
+                call.result()
+
+    def test_open_reflection_streams_hold_up_no_request(
+        self, serve: Any, client: Any, base_path: Path
+    ) -> None:
+        server = serve(model_name="half", model_base_path=base_path, grpc_max_threads=2)
+        done = threading.Event()
+
+        def questions() -> Iterator[Any]:
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+            done.wait()
+
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            streams = [stub.ServerReflectionInfo(questions()) for _ in range(8)]
+            next(streams[0])
+            assert client(server).predict("half", {"x": X}, timeout_s=10)["y"][0, 0] == 3.0
+            done.set()
+
+    def test_what_callers_break_is_no_error_of_the_server(
+        self, serve: Any, base_path: Path, caplog: Any
+    ) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"Content-Length: 1000\r\n\r\n{")
+            time.sleep(0.2)
+        status, answer = rest(
+            server, "/v1/models/half:predict", b"no gzip", headers={"Content-Encoding": "gzip"}
+        )
+        assert status == 400
+        assert "the body cannot be read" in answer["error"]
+        time.sleep(0.2)
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+    def test_too_many_rest_requests(self, serve: Any, models: Path) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", max_concurrent_requests=1)
+        body = {"signature_name": "slow", "instances": [1.0]}
+        first = threading.Thread(target=lambda: rest(server, "/v1/models/m:predict", body))
+        first.start()
+        time.sleep(0.3)
+        status, answer = rest(server, "/v1/models/m:predict", body)
+        assert (status, answer["error"]) == (429, "1 requests are in flight already")
+        first.join()
+
+    def test_an_error_text_of_any_language_passes(self, serve: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        asked = request("serving_default", model="half", x=[[2.0]])
+        asked.output_filter.append("漢" * 2000)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(asked, timeout=20)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.details().endswith("漢...TRUNCATED")
 
     def test_past_the_concurrency_limit_requests_are_refused_at_once(
         self, serve: Any, client: Any, models: Path
@@ -153,6 +341,85 @@ class TestListening:
         if is_mutual:
             with pytest.raises(RequestFailedError):
                 client(server, ca_file=cert, timeout_s=3).predict("half", {"x": X})
+        with pytest.raises(RequestFailedError, match="UNAVAILABLE"):
+            client(server, timeout_s=3).predict("half", {"x": X})
+
+    def test_tls_holds_for_the_socket_too(self, serve: Any, base_path: Path, tmp_path: Path) -> None:
+        from mlplatform.serving import Client
+
+        key, cert = certificate(tmp_path)
+        file = tmp_path / "ssl.config"
+        file.write_text(
+            f"server_key: {json.dumps(key.read_text())} server_cert: {json.dumps(cert.read_text())}"
+        )
+        path = tmp_path / "grpc.sock"
+        serve(
+            model_name="half",
+            model_base_path=base_path,
+            ssl_config_file=str(file),
+            grpc_socket_path=str(path),
+        )
+        with (
+            Client(f"unix:{path}", timeout_s=3) as asking,
+            pytest.raises(RequestFailedError, match="UNAVAILABLE"),
+        ):
+            asking.predict("half", {"x": X})
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            (lambda key, cert: {"server_key": key}, "server_key and server_cert .* are both needed"),
+            (
+                lambda key, cert: {"server_key": key, "server_cert": cert, "client_verify": True},
+                "client_verify needs custom_ca",
+            ),
+            (lambda key, cert: {"server_key": "k", "server_cert": cert}, "server_key and server_cert: "),
+            (lambda key, cert: {"server_key": key, "server_cert": cert, "custom_ca": "c"}, "custom_ca: "),
+        ],
+    )
+    def test_tls_files_that_are_wrong_are_told_before_anything_is_loaded(
+        self, tmp_path: Path, base_path: Path, change: Any, text: str
+    ) -> None:
+        from mlplatform.serving import ModelServer
+
+        key, cert = (file.read_text() for file in certificate(tmp_path))
+        file = tmp_path / "ssl.config"
+        file.write_text(" ".join(f"{n}: {json.dumps(v)}" for n, v in change(key, cert).items()))
+        with pytest.raises(ConfigFileError, match=text):
+            ModelServer(model_name="half", model_base_path=base_path, ssl_config_file=file)
+
+    def test_a_file_that_is_no_socket_is_left_alone(
+        self, serve: Any, base_path: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "precious.txt"
+        path.write_text("data")
+        with pytest.raises(StatusError, match="no socket lies there"):
+            serve(model_name="half", model_base_path=base_path, grpc_socket_path=str(path))
+        assert path.read_text() == "data"
+        with pytest.raises(StatusError, match="cannot listen for gRPC on unix:"):
+            serve(model_name="half", model_base_path=base_path, grpc_socket_path=str(tmp_path / "no" / "s"))
+
+    def test_a_socket_is_taken_over_and_removed(self, serve: Any, base_path: Path, tmp_path: Path) -> None:
+        path = tmp_path / "grpc.sock"
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+        server = serve(model_name="half", model_base_path=base_path, grpc_socket_path=str(path))
+        assert path.is_socket()
+        server.stop()
+        assert not path.exists()
+
+    def test_ipv6(self, serve: Any, base_path: Path) -> None:
+        from mlplatform.serving import Client
+
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        server = serve(model_name="half", model_base_path=base_path, host="::1")
+        for address in (f"[::1]:{server.grpc_port}", f"http://[::1]:{server.rest_port}"):
+            with Client(address) as asking:
+                assert asking.predict("half", {"x": X})["y"][0, 0] == 3.0
 
     def test_unix_socket(self, serve: Any, base_path: Path, tmp_path: Path) -> None:
         from mlplatform.serving import Client
@@ -166,8 +433,9 @@ class TestListening:
         server = serve(model_name="half", model_base_path=base_path)
         with socket.socket() as other:
             other.bind(("127.0.0.2", 0))
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.2", server.rest_port), timeout=2)
+            for port in (server.rest_port, server.grpc_port):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.2", port), timeout=2)
 
     def test_rest_can_be_off(self, serve: Any, base_path: Path) -> None:
         assert serve(model_name="half", model_base_path=base_path, rest_api_port=-1).rest_port == -1
@@ -200,6 +468,22 @@ class TestMetrics:
         assert f":tensorflow:serving:request_latency_count{{{labels}}} 1" in page
         assert f':tensorflow:serving:request_latency_bucket{{{labels},le="+Inf"}} 1' in page
         assert "made_up" not in page
+
+    def test_names_that_callers_make_up_are_not_kept(self, serve: Any, client: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        for method in ("predict", "classify", "regress"):
+            assert rest(server, f"/v1/models/made_up:{method}", b"{")[0] == 400
+        with pytest.raises(RequestFailedError):
+            client(server).predict("made_up", {"x": X}, label="no")
+        page = server.metrics.page()
+        assert "made_up" not in page
+        assert 'request_count{model_name="",status="INVALID_ARGUMENT"} 4' in page
+
+    def test_requests_that_cannot_be_read_are_counted(self, serve: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        for method in ("predict", "classify", "regress"):
+            assert rest(server, f"/v1/models/half:{method}", b"{")[0] == 400
+        assert 'request_count{model_name="half",status="INVALID_ARGUMENT"} 3' in server.metrics.page()
 
     def test_off_unless_asked_for(self, serve: Any, base_path: Path) -> None:
         server = serve(model_name="half", model_base_path=base_path)
@@ -247,10 +531,15 @@ class TestRequestLog:
             assert b"example.org" not in kept
             assert tf.train.Example.FromString(kept).features.feature["x"].float_list.value == [2.0]
 
-    def test_nothing_is_written_unless_asked_for(self, serve: Any, client: Any, base_path: Path) -> None:
-        server = serve(model_name="half", model_base_path=base_path)
+    def test_nothing_is_written_unless_asked_for(
+        self, serve: Any, client: Any, base_path: Path, monkeypatch: Any, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        before = set(tmp_path.rglob("*"))
+        server = serve(model_name="half", model_base_path=base_path, request_log_sampling_rate=1.0)
         client(server).predict("half", {"x": X})
-        assert server._request_log is None
+        server.stop()
+        assert set(tmp_path.rglob("*")) == before
 
     def test_size_and_sample(self, tmp_path: Path) -> None:
         from tensorflow_serving.apis import predict_pb2
@@ -369,11 +658,16 @@ class TestStop:
         )  # fmt: skip
         answers: list[Any] = []
 
-        def ask(address: str) -> None:
-            with Client(address) as asking:
-                answers.append(asking.predict("m", slow(1.0), signature="slow"))
+        def ask() -> None:
+            with Client(server.grpc) as asking:
+                answers.append(asking.predict("m", slow(1.0), signature="slow")["done"].tolist())
 
-        threads = [threading.Thread(target=ask, args=(a,)) for a in (server.grpc, server.rest)]
+        def ask_rest() -> None:
+            body = json.dumps({"signature_name": "slow", "inputs": [1.0]}).encode()
+            with urllib.request.urlopen(f"{server.rest}/v1/models/m:predict", body) as answer:
+                answers.append(json.loads(answer.read())["outputs"])
+
+        threads = [threading.Thread(target=one) for one in (ask, ask_rest)]
         for thread in threads:
             thread.start()
         time.sleep(0.3)
@@ -384,9 +678,68 @@ class TestStop:
             assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 2  # NOT_SERVING
         for thread in threads:
             thread.join()
-        assert len(answers) == 2
+        assert answers == [[1.0], [1.0]]
         assert server.process.wait(timeout=30) == 0
         assert "stopped" in server.log.read_text()
+
+    def test_the_process_ends_though_a_request_goes_on(
+        self, running: Any, models: Path, tmp_path: Path
+    ) -> None:
+        server = running.ServerProcess(
+            "--model_name", "m", "--model_base_path", str(models / "everything"),
+            "--lame_duck_s", "0", "--drain_s", "0.5", log=tmp_path / "log",
+        )  # fmt: skip
+        with grpc.insecure_channel(server.grpc) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            asked = stub.Predict.future(request("slow", seconds=[60.0]), timeout=60)
+            time.sleep(0.5)
+            server.process.terminate()
+            assert server.process.wait(timeout=10) == 0
+            assert asked.code() == grpc.StatusCode.UNAVAILABLE
+
+    def test_connections_that_are_kept_open_end_with_their_answer(self, serve: Any, models: Path) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", drain_s=20.0)
+        kept = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+        body = json.dumps({"signature_name": "slow", "instances": [0.5]})
+        kept.request("POST", "/v1/models/m:predict", body)
+        time.sleep(0.2)
+        started = time.monotonic()
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        answer = kept.getresponse()
+        assert (answer.status, answer.getheader("Connection")) == (200, "close")
+        stopping.join()
+        assert time.monotonic() - started < 5.0
+
+    def test_a_body_that_never_ends_is_cut_after_the_drain(self, serve: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path, drain_s=0.5)
+        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"Content-Length: 1000\r\n\r\n{")
+            time.sleep(0.2)
+            started = time.monotonic()
+            server.stop()
+            assert time.monotonic() - started < 0.9
+
+    def test_grpc_takes_no_request_while_rest_drains(self, serve: Any, client: Any, models: Path) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything")
+        body = {"signature_name": "slow", "instances": [1.5]}
+        statuses: list[int] = []
+        asking = threading.Thread(
+            target=lambda: statuses.append(rest(server, "/v1/models/m:predict", body)[0])
+        )
+        asking.start()
+        time.sleep(0.3)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        time.sleep(0.3)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            with pytest.raises(grpc.RpcError):
+                stub.Predict(request("", x=[[1.0, 2.0]]), timeout=1)
+        stopping.join()
+        asking.join()
+        assert statuses == [200]
 
     def test_it_stops_while_it_waits_for_a_model(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--rest_api_port", "0"]
@@ -407,8 +760,9 @@ class TestStop:
             other.listen()
             port = other.getsockname()[1]
             for flag in ("port", "rest_api_port"):
-                with pytest.raises(StatusError, match="cannot listen for"):
+                with pytest.raises(StatusError, match=f"cannot listen for .* on 127.0.0.1:{port}: "):
                     serve(model_name="half", model_base_path=base_path, **{flag: port})
+        assert "rest" not in {thread.name for thread in threading.enumerate()}
 
 
 class TestSettings:
@@ -419,6 +773,13 @@ class TestSettings:
             ({"model_config_file": "/nowhere"}, "there is no such file"),
             ({"request_log_sampling_rate": 2.0}, "not within 0 and 1"),
             ({"model_config_file_poll_wait_seconds": 1.0}, "needs --model_config_file"),
+            ({"port": -1, "rest_api_port": -1}, "nobody could ask this server"),
+            ({"model_name": "m"}, "--model_name m needs --model_base_path"),
+            ({"grpc_max_threads": 0}, "--grpc_max_threads 0 is not above 0"),
+            ({"max_concurrent_requests": -1}, "--max_concurrent_requests -1 is not above 0"),
+            ({"drain_s": -1.0}, "--drain_s -1.0 is negative"),
+            ({"ssl_config_file": "/nowhere"}, "there is no such file"),
+            ({"grpc_channel_arguments": "a"}, "--grpc_channel_arguments: 'a' is no key=value pair"),
         ],
     )
     def test_refused(self, settings: dict[str, Any], text: str) -> None:
@@ -430,12 +791,18 @@ class TestSettings:
 
         from mlplatform.cli.serve import serve
 
-        done = CliRunner().invoke(serve, ["--enable_batching=true", "--port=5", "--rest_api_port=5"])
+        flags = ["--enable_batching=true", "--port=5", "--rest_api_port=5"]
+        idle = ["--num_load_threads=4", "--flush_filesystem_caches", "--per_process_gpu_memory_fraction=0.5"]
+        done = CliRunner().invoke(serve, [*flags, *idle])
         assert isinstance(done.exception, SettingsError)
+        assert "--num_load_threads has no effect" in done.output
+        assert "--flush_filesystem_caches has no effect" in done.output
+        assert "--num_tflite_pools" not in done.output
 
-
-def test_tls_needs_both_files(serve: Any, base_path: Path, tmp_path: Path) -> None:
-    file = tmp_path / "ssl.config"
-    file.write_text('server_key: "k"')
-    with pytest.raises(ConfigFileError, match="server_cert"):
-        serve(model_name="half", model_base_path=base_path, ssl_config_file=str(file))
+    def test_parameters_of_tensorflow_serving_that_are_not_taken_are_told(
+        self, tmp_path: Path, caplog: Any
+    ) -> None:
+        file = tmp_path / "batching.config"
+        file.write_text("enable_large_batch_splitting { value: true } max_batch_size { value: 4 }")
+        read_batching_parameters(file, BatchingParameters())
+        assert "enable_large_batch_splitting is read and has no effect" in caplog.text

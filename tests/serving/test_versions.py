@@ -1,20 +1,33 @@
 """Versions come and go: polling, policies, labels, reload, configuration files, failures."""
 
+import gc
 import shutil
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
+from mlplatform.registry import ModelStore
 from mlplatform.serving.client import RequestFailedError
-from mlplatform.serving.model_config import ModelConfigFileError
-from mlplatform.serving.status import StatusError
+from mlplatform.serving.manager import ModelManager, State
+from mlplatform.serving.model_config import ModelConfig, ModelConfigFileError
+from mlplatform.serving.saved_model import load
+from mlplatform.serving.servable import Servable
+from mlplatform.serving.status import StatusError, invalid_argument
+from mlplatform.serving.tensors import fill_content
+from mlplatform.serving.version_folders import AllVersions
 
 pytestmark = pytest.mark.e2e
 
@@ -37,31 +50,129 @@ def states(client: Any, model: str = "half") -> dict[int, str]:
     return {s.version: s.state for s in client.status(model)}
 
 
+class Load:
+    """Threads that ask a model all the time, without retries; every answer and every error is kept."""
+
+    def __init__(self, server: Any, *, label: str = "") -> None:
+        self.answers: list[float] = []
+        self.errors: list[Exception] = []
+        self._stop = threading.Event()
+        self._request = predict_pb2.PredictRequest()
+        self._request.model_spec.name = "half"
+        self._request.model_spec.version_label = label
+        fill_content(self._request.inputs["x"], X)
+        self._address = f"127.0.0.1:{server.grpc_port}"
+        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+
+    def _ask(self) -> None:
+        with grpc.insecure_channel(self._address) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            while not self._stop.is_set():
+                try:
+                    answer = stub.Predict(self._request, timeout=30)
+                    self.answers.append(answer.outputs["y"].float_val[0])
+                except grpc.RpcError as error:
+                    self.errors.append(error)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, count: int = 20) -> None:
+        """Wait for some more answers."""
+        before = len(self.answers)
+        wait_for(lambda: len(self.answers) >= before + count or bool(self.errors))
+
+
 class TestPolling:
     def test_a_new_version_takes_over_without_a_failed_request(
         self, serve: Any, client: Any, base_path: Path, push: Any
     ) -> None:
-        asking = client(serve(model_name="half", model_base_path=base_path))
-        answers: list[float] = []
-        stop = threading.Event()
-
-        def ask() -> None:
-            while not stop.is_set():
-                answers.append(half(asking))
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for version in range(2, 6):
-            push(base_path, version, ("half_plus_three/1", "half_plus_two/00000123")[version % 2])
-            wait_for(lambda v=version: states(asking).get(v) == "AVAILABLE")
-            wait_for(lambda v=version: states(asking).get(v - 1) == "END")
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert set(answers) == {3.0, 4.0}
+        server = serve(model_name="half", model_base_path=base_path)
+        asking = client(server)
+        with Load(server) as load:
+            for version in range(2, 6):
+                load.go_on()
+                push(base_path, version, ("half_plus_three/1", "half_plus_two/00000123")[version % 2])
+                wait_for(lambda v=version: states(asking).get(v) == "AVAILABLE")
+                wait_for(lambda v=version: states(asking).get(v - 1) == "END")
+            load.go_on()
+        assert load.errors == []
+        assert set(load.answers) == {3.0, 4.0}
         assert half(asking) == 3.0
         assert states(asking) == {5: "AVAILABLE", 4: "END", 3: "END", 2: "END", 1: "END"}
+
+    def test_a_request_that_takes_long_holds_up_no_other_version(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, push: Any
+    ) -> None:
+        base = tmp_path / "m"
+        base.mkdir()
+        push(base, 1, "everything/1")
+        asking = client(serve(model_name="half", model_base_path=base))
+        answers: list[Any] = []
+        long = {"seconds": np.array([3.0], np.float32)}
+        thread = threading.Thread(
+            target=lambda: answers.append(asking.predict("half", long, signature="slow"))
+        )
+        thread.start()
+        time.sleep(0.3)
+        for version in (2, 3):
+            push(base, version)
+            wait_for(lambda v=version: states(asking).get(v) == "AVAILABLE")
+        assert half(asking) == 4.0
+        assert answers == []
+        assert states(asking)[1] == "UNLOADING"
+        thread.join()
+        assert len(answers) == 1
+        wait_for(lambda: states(asking)[1] == "END")
+
+    def test_an_unloaded_version_is_let_go(self, serve: Any, client: Any, base_path: Path, push: Any) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        asking = client(server)
+        with server.manager.servable("half") as servable:
+            kept = weakref.ref(servable)
+        del servable
+        push(base_path, 2)
+        wait_for(lambda: states(asking).get(1) == "END")
+        gc.collect()
+        assert kept() is None
+
+    def test_a_version_copied_in_place_is_loaded_once_it_is_whole(
+        self, serve: Any, client: Any, base_path: Path, models: Path
+    ) -> None:
+        asking = client(serve(model_name="half", model_base_path=base_path))
+        source, target = models / "half_plus_three" / "1", base_path / "2"
+        shutil.copytree(source, target)
+        data = "variables/variables.data-00000-of-00001"
+        whole = (source / data).read_bytes()
+        (target / data).write_bytes(whole[:4])
+        wait_for(lambda: states(asking).get(2) in ("END", "AVAILABLE"))
+        if states(asking)[2] == "AVAILABLE":  # it was looked at before it was cut
+            return
+        (target / data).write_bytes(whole)
+        wait_for(lambda: states(asking).get(2) == "AVAILABLE")
+        assert half(asking) == 4.0
+
+    def test_a_number_too_large_for_a_version_is_no_version(
+        self, serve: Any, client: Any, base_path: Path, push: Any
+    ) -> None:
+        push(base_path, 2**63)
+        asking = client(serve(model_name="half", model_base_path=base_path))
+        assert half(asking) == 3.0
+        assert states(asking) == {1: "AVAILABLE"}
+
+    def test_zero_looks_once(self, serve: Any, client: Any, base_path: Path, push: Any) -> None:
+        server = serve(model_name="half", model_base_path=base_path, file_system_poll_wait_seconds=0)
+        asking = client(server)
+        push(base_path, 2)
+        time.sleep(0.5)
+        assert states(asking) == {1: "AVAILABLE"}
 
     def test_a_version_taken_away_gives_way_to_the_one_before(
         self, serve: Any, client: Any, base_path: Path, push: Any
@@ -82,6 +193,7 @@ class TestPolling:
         (failed,) = asking.status("half", 2)
         assert "Can't parse" in failed.error
         assert half(asking) == 3.0
+        assert half(asking, version=1) == 3.0
         shutil.rmtree(base_path / "2")
         push(base_path, 2)  # repaired: tried again
         wait_for(lambda: states(asking).get(2) == "AVAILABLE")
@@ -99,18 +211,201 @@ class TestPolling:
         assert asking.wait_until_available("half", timeout_s=20).version == 7
         assert half(asking) == 4.0
 
-    def test_labels_of_pushed_models(self, serve: Any, client: Any, tmp_path: Path, models: Path) -> None:
-        from mlplatform.registry import ModelStore
+    def test_a_model_that_cannot_load_stops_the_start(self, serve: Any, models: Path) -> None:
+        with pytest.raises(StatusError) as caught:
+            serve(model_name="broken", model_base_path=models / "broken")
+        file = models / "broken" / "1" / "saved_model.pb"
+        assert str(caught.value) == (
+            "1 servable(s) did not become available: {{{name: broken version: 1} due to error: "
+            f"DATA_LOSS: Can't parse {file} as binary proto}}, }}"
+        )
 
+    def test_the_error_of_a_load_tells_of_the_model_only(self, tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        words = tmp_path / "words.txt"
+        words.write_text("cat\n")
+
+        class Words(tf.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                lines = tf.lookup.TextFileIndex
+                rows = tf.lookup.TextFileInitializer(
+                    str(words), tf.string, lines.WHOLE_LINE, tf.int64, lines.LINE_NUMBER
+                )
+                self.table = tf.lookup.StaticHashTable(rows, -1)
+
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+            def find(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+                return {"y": self.table.lookup(x)}
+
+        module = Words()
+        tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.find)
+        (tmp_path / "1" / "assets" / "words.txt").unlink()
+        with pytest.raises(StatusError) as caught:
+            load(tmp_path / "1", "m", 1)
+        assert "words.txt" in str(caught.value)
+        assert "File " not in str(caught.value)
+        assert not str(caught.value).startswith("Graph execution error")
+
+
+class TestPushedModels:
+    @pytest.fixture
+    def store(self, tmp_path: Path, models: Path) -> ModelStore:
+        """Version 1 of `half`, half plus two, is `stable`."""
         store = ModelStore(tmp_path / "models")
-        pushed = store.push(models / "half_plus_two" / "00000123", "half")
-        store.promote("half", str(pushed.version.version if hasattr(pushed, "version") else pushed))
+        store.push(models / "half_plus_two" / "00000123", "half")
+        store.promote("half", "1")
+        return store
+
+    def test_a_label_outlives_the_next_push(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore
+    ) -> None:
         asking = client(serve(root=tmp_path))
         assert half(asking, label="stable") == 3.0
+        store.push(models / "half_plus_three" / "1", "half")
+        asking.wait_until_available("half", 2)
+        assert half(asking) == 4.0
+        assert half(asking, label="stable") == 3.0
+        store.promote("half", "2")
+        wait_for(lambda: half(asking, label="stable") == 4.0)
+        wait_for(lambda: states(asking) == {1: "END", 2: "AVAILABLE"})
 
-    def test_a_model_that_cannot_load_stops_the_start(self, serve: Any, models: Path) -> None:
-        with pytest.raises(StatusError, match="did not become available"):
-            serve(model_name="broken", model_base_path=models / "broken")
+    def test_a_label_moves_without_a_failed_request(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore
+    ) -> None:
+        server = serve(root=tmp_path)
+        asking = client(server)
+        with Load(server, label="stable") as load:
+            for version in range(2, 6):
+                load.go_on()
+                name = ("half_plus_three/1", "half_plus_two/00000123")[version % 2]
+                store.push(models / name, "half")
+                store.promote("half", str(version))
+                wait_for(lambda v=version: states(asking).get(v - 1) == "END")
+            load.go_on()
+        assert load.errors == []
+        assert set(load.answers) == {3.0, 4.0}
+
+    def test_a_broken_push_takes_neither_the_newest_nor_the_labelled_version_away(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, push: Any
+    ) -> None:
+        store.push(models / "half_plus_three" / "1", "half")
+        asking = client(serve(root=tmp_path))
+        push(tmp_path / "models" / "half", 3, "broken/1")
+        wait_for(lambda: states(asking).get(3) == "END")
+        time.sleep(0.3)
+        assert (half(asking), half(asking, label="stable")) == (4.0, 3.0)
+
+    def test_what_is_no_model_is_passed_over(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore
+    ) -> None:
+        (tmp_path / "models" / "my model").mkdir()
+        (tmp_path / "models" / "half" / "1" / "push.json").write_text("{")
+        assert half(client(serve(root=tmp_path)), label="stable") == 3.0
+
+    def test_labels_that_cannot_be_read_stay_as_they_were(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, caplog: Any
+    ) -> None:
+        asking = client(serve(root=tmp_path))
+        with (tmp_path / "models" / "half" / "ledger.jsonl").open("a") as ledger:
+            ledger.write('{"event"')
+        shutil.copytree(models / "half_plus_three" / "1", tmp_path / "models" / "other" / "1")
+        assert asking.wait_until_available("other", timeout_s=20).version == 1
+        time.sleep(0.3)
+        assert half(asking, label="stable") == 3.0
+        assert caplog.text.count("the labels of model half stay as they were") == 1
+
+    def test_no_other_configuration_is_taken(
+        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, reload: Any
+    ) -> None:
+        server = serve(root=tmp_path)
+        with pytest.raises(grpc.RpcError) as caught:
+            reload(server, {"name": "other", "base_path": str(models / "half_plus_three")})
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert "follows its root folder" in caught.value.details()
+        assert server.manager.serving() == {"half": [1]}
+
+
+class Loads:
+    """Loads nothing real; each load waits until it may go on, and fails as often as it is told."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.go = threading.Event()
+        self.failures = failures
+        self.tries = 0
+
+    def __call__(self, folder: Path, model: str, version: int) -> Servable:
+        assert self.go.wait(10)
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise invalid_argument("not yet")
+        return Servable(model, version, folder, {}, {})
+
+
+@pytest.fixture
+def manage(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
+    """Start managers of versions 1 and 2 of model `m`; they are stopped at the end."""
+    managers: list[ModelManager] = []
+    for version in (1, 2):
+        (tmp_path / "m" / str(version)).mkdir(parents=True)
+
+    def manage(loads: Loads, **options: Any) -> ModelManager:
+        managers.append(ModelManager(loads, poll_wait_s=0.02, **options))
+        managers[-1].start()
+        return managers[-1]
+
+    yield manage
+    for manager in managers:
+        manager.stop()
+
+
+class TestManager:
+    def states(self, manager: ModelManager) -> list[State]:
+        try:
+            return [status.state for status in manager.statuses("m")]
+        except StatusError:  # nothing looked for yet
+            return []
+
+    def test_versions_that_wait_for_their_turn_are_listed(self, manage: Any, tmp_path: Path) -> None:
+        loads = Loads()
+        manager = manage(loads)
+        configs = {"m": ModelConfig("m", tmp_path / "m", AllVersions())}
+        thread = threading.Thread(target=lambda: manager.configure(configs, 10))
+        thread.start()
+        wait_for(lambda: State.LOADING in self.states(manager))
+        assert self.states(manager) == [State.START, State.LOADING]
+        loads.go.set()
+        thread.join()
+        wait_for(lambda: self.states(manager) == [State.AVAILABLE] * 2)
+
+    def test_a_load_that_failed_is_tried_again(self, manage: Any, tmp_path: Path) -> None:
+        loads = Loads(failures=2)
+        loads.go.set()
+        manager = manage(loads, max_load_retries=2, load_retry_interval_s=0.05)
+        with pytest.raises(StatusError, match="not yet"):
+            manager.configure({"m": ModelConfig("m", tmp_path / "m")}, 10)
+        wait_for(lambda: manager.serving() == {"m": [2]})
+        assert loads.tries == 3
+
+    def test_but_not_for_ever(self, manage: Any, tmp_path: Path) -> None:
+        loads = Loads(failures=99)
+        loads.go.set()
+        manager = manage(loads, max_load_retries=2, load_retry_interval_s=0.02)
+        with pytest.raises(StatusError, match="not yet"):
+            manager.configure({"m": ModelConfig("m", tmp_path / "m")}, 10)
+        time.sleep(0.5)
+        assert loads.tries == 3
+
+    def test_a_model_taken_away_and_given_back_at_once_is_kept(self, manage: Any, tmp_path: Path) -> None:
+        loads = Loads()
+        loads.go.set()
+        manager = manage(loads)
+        configs = {"m": ModelConfig("m", tmp_path / "m")}
+        for wanted in (configs, {}, configs, {}, configs, {}):
+            manager.configure(wanted, 10)
+        wait_for(lambda: manager.serving() == {})
+        wait_for(lambda: self.states(manager) == [State.END])
 
 
 def config(tmp_path: Path, text: str) -> Path:
@@ -179,24 +474,112 @@ class TestConfiguration:
         config(tmp_path, second)
         wait_for(lambda: states(asking) == {1: "END"})
 
+    def test_a_label_that_came_early_is_taken_over_later(
+        self, serve: Any, client: Any, tmp_path: Path, base_path: Path, push: Any, caplog: Any
+    ) -> None:
+        entry = (
+            f'name: "half" base_path: "{base_path}" model_platform: "tensorflow" '
+            "model_version_policy { all {} }"
+        )
+        file = config(tmp_path, f"config {{ {entry} }}")
+        asking = client(serve(model_config_file=file, model_config_file_poll_wait_seconds=0.1))
+        config(tmp_path, f'config {{ {entry} version_labels {{ key: "canary" value: 2 }} }}')
+        wait_for(lambda: "is not taken over" in caplog.text)
+        push(base_path, 2)
+        asking.wait_until_available("half", 2)
+        time.sleep(0.3)
+        assert half(asking, label="canary") == 4.0
+        assert caplog.text.count("is not taken over") == 1
+
+    def test_the_file_is_not_polled_unless_asked_for(
+        self, serve: Any, client: Any, models: Path, tmp_path: Path, base_path: Path
+    ) -> None:
+        text = f'config {{ name: "half" base_path: "{base_path}" model_platform: "tensorflow" }}'
+        file = config(tmp_path, text)
+        asking = client(serve(model_config_file=file))
+        config(tmp_path, text.replace(str(base_path), str(models / "half_plus_three")))
+        time.sleep(0.5)
+        assert half(asking) == 3.0
+
+    @pytest.mark.parametrize("is_allowed", [False, True])
+    def test_a_label_needs_a_loaded_version_at_the_start_too(
+        self, serve: Any, client: Any, tmp_path: Path, base_path: Path, is_allowed: bool
+    ) -> None:
+        text = (
+            f'config {{ name: "half" base_path: "{base_path}" model_platform: "tensorflow" '
+            'version_labels { key: "stable" value: 1 } }'
+        )
+        settings = {
+            "model_config_file": config(tmp_path, text),
+            "allow_version_labels_for_unavailable_models": is_allowed,
+        }
+        if is_allowed:
+            assert half(client(serve(**settings)), label="stable") == 3.0
+        else:
+            with pytest.raises(
+                StatusError, match="version 1 of model half, which is not currently available"
+            ):
+                serve(**settings)
+
+
+@pytest.fixture
+def reload() -> Any:
+    def reload(server: Any, *entries: dict[str, Any]) -> None:
+        request = model_management_pb2.ReloadConfigRequest()
+        for entry in entries:
+            labels = entry.pop("labels", {})
+            added = request.config.model_config_list.config.add(**{"model_platform": "tensorflow", **entry})
+            added.version_labels.update(labels)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            stub = model_service_pb2_grpc.ModelServiceStub(channel)
+            answer = stub.HandleReloadConfigRequest(request, timeout=30)
+        assert answer.status.error_code == 0
+
+    return reload
+
 
 class TestReload:
-    @pytest.fixture
-    def reload(self) -> Any:
-        def reload(server: Any, *entries: dict[str, Any]) -> None:
-            request = model_management_pb2.ReloadConfigRequest()
-            for entry in entries:
-                labels = entry.pop("labels", {})
-                added = request.config.model_config_list.config.add(
-                    **{"model_platform": "tensorflow", **entry}
-                )
-                added.version_labels.update(labels)
-            with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-                stub = model_service_pb2_grpc.ModelServiceStub(channel)
-                answer = stub.HandleReloadConfigRequest(request, timeout=30)
-            assert answer.status.error_code == 0
+    @pytest.mark.parametrize(
+        ("entry", "code", "text"),
+        [
+            (
+                {"model_platform": "other"},
+                "INVALID_ARGUMENT",
+                "Illegal to change a model's platform. For model half platform was tensorflow "
+                "and new platform requested is other",
+            ),
+            (
+                {"name": "new", "labels": {"stable": 1}},
+                "FAILED_PRECONDITION",
+                "Request to assign label to version 1 of model new, "
+                "which is not currently available for inference",
+            ),
+            ({"name": ""}, "INVALID_ARGUMENT", "Illegal to list a model without a name"),
+        ],
+    )
+    def test_refused_and_nothing_changes(
+        self, serve: Any, client: Any, base_path: Path, reload: Any, entry: Any, code: str, text: str
+    ) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        with pytest.raises(grpc.RpcError) as caught:
+            reload(server, {"name": "half", "base_path": str(base_path), **entry})
+        assert (caught.value.code().name, caught.value.details().split(": base_path")[0]) == (code, text)
+        assert server.manager.serving() == {"half": [1]}
 
-        return reload
+    def test_what_a_model_could_not_load_for(
+        self, serve: Any, base_path: Path, models: Path, reload: Any
+    ) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        with pytest.raises(grpc.RpcError) as caught:
+            reload(
+                server,
+                {"name": "half", "base_path": str(base_path)},
+                {"name": "b", "base_path": str(models / "broken")},
+            )
+        assert caught.value.details().startswith(
+            "1 model(s) did not become available: {{{name: b version: 1} due to error: DATA_LOSS: Can't parse"
+        )
+        assert server.manager.serving() == {"half": [1]}
 
     def test_models_come_go_and_come_back(
         self, serve: Any, client: Any, base_path: Path, models: Path, reload: Any
