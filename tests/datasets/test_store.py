@@ -424,9 +424,15 @@ def test_nothing_is_left_behind_by_a_failed_checkout(
 
 
 def test_the_manifest_of_a_version_is_json_that_anyone_reads(
-    tmp_path: Path, write_examples: Write, store: DatasetStore
+    tmp_path: Path, write_examples: Write, items: Callable[..., bytes], store: DatasetStore
 ) -> None:
-    store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"]]}), key=["id"], message="why")
+    source = write_examples(tmp_path / "a", {"train": [[items(1)]]})
+    store.commit("d", source, key=["item_id"], message="why")
     facts = json.loads((Path(store.url) / "d" / "versions" / "v1.json").read_text())
-    assert (facts["dataset"], facts["number"], facts["key"], facts["message"]) == ("d", 1, ["id"], "why")
+    assert (facts["dataset"], facts["number"], facts["key"], facts["message"]) == (
+        "d",
+        1,
+        ["item_id"],
+        "why",
+    )
     assert facts["splits"]["train"]["records"] == 1
