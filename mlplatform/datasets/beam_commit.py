@@ -139,7 +139,7 @@ def commit_with_beam(
     with storage.hold(dataset, alone=False), _deleted_in_the_end(storage, notes):
         line = Line.read(storage, dataset)
         job = Job(storage.url, dataset, notes, splits, shards, [])
-        _each("read records", "shard", len(shards), scan, job, beam_options)
+        _each("read records", ("shard", "facts"), len(shards), scan, job, beam_options)
         paths = [job.path(f"facts-{number}") for number in range(len(shards))]
         facts = [json.loads(data) for data in storage.read_all(paths)]
         records = np.array([fact["records"] for fact in facts], np.int64)
@@ -161,8 +161,8 @@ def _compared(
     total = int(records.sum()) + sum(pack.records for pack in line.packs)
     ranges = min(BUCKETS, 1 + total // _MATCHED_RECORDS)
     job = replace(job, packs=line.packs, key=tuple(declared.key), ranges=ranges)
-    _each("read indexes", "pack", len(job.packs), sort_index, job, beam_options)
-    _each("look records up", "match", job.ranges, match, job, beam_options)
+    _each("read indexes", ("pack",), len(job.packs), sort_index, job, beam_options)
+    _each("look records up", ("new", "match"), job.ranges, match, job, beam_options)
     digests, live, new_records, new_bytes = _matched(job, records)
     if (same := line.with_digest(version_digest(digests))) is not None:
         return known_version(line, same, declared)
@@ -172,15 +172,17 @@ def _compared(
     if options.is_firewall_on and before:  # by content, before anything is written
         check_by_content(line, line.packs, before, live, declared)
     job = _planned(job, records, new_records, new_bytes)
-    _each("write new records", "written", len(job.tasks), write, job, beam_options)
+    _each("write new records", ("written",), len(job.tasks), write, job, beam_options)
     new_packs = _written(job, live)
     if options.is_firewall_on and before:
         _hash_keys(job, new_packs, before, declared, beam_options)
     return finish(line, new_packs, live, digests, declared, source, options)
 
 
-def _each(description: str, note: str, count: int, work: Work, job: Job, beam_options: Sequence[str]) -> None:
-    """Do some work for each of `count` numbers, on Beam; each has to leave the note `<note>-<number>`.
+def _each(
+    description: str, notes: Sequence[str], count: int, work: Work, job: Job, beam_options: Sequence[str]
+) -> None:
+    """Do some work for each of `count` numbers, on Beam; each has to leave its notes, `<name>-<number>`.
 
     Raises:
         CommitFilesLostError: Some did not.
@@ -195,7 +197,7 @@ def _each(description: str, note: str, count: int, work: Work, job: Job, beam_op
             | beam.ParDo(_Work(description, work, job)).with_output_types(int)
         )
     there = set(job.storage.names(job.notes))
-    missing = [name for number in range(count) if (name := f"{note}-{number}") not in there]
+    missing = sorted({f"{note}-{number}" for note in notes for number in range(count)} - there)
     if missing:
         raise CommitFilesLostError(job.dataset, [f"{job.store}/{job.path(name)}" for name in missing])
 
@@ -442,7 +444,7 @@ def _hash_keys(
         for pack in [*(pack for pack in job.packs if pack.name in held_out), *new_packs]
         if keys_path(job.dataset, pack.name, declared.key).rpartition("/")[2] not in there
     ]
-    _each("hash keys", "keys", len(packs), hash_keys, replace(job, packs=packs), beam_options)
+    _each("hash keys", ("keys",), len(packs), hash_keys, replace(job, packs=packs), beam_options)
 
 
 def hash_keys(number: int, job: Job, bar: Task) -> None:
