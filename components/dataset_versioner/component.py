@@ -73,7 +73,7 @@ class DatasetVersioner(base_component.BaseComponent):
             is_firewall_on: Fail where an item that was held out once would be trained on.
             beam_options: Flags of a Beam pipeline that does the commit, such as `["--runner=FlinkRunner"]`,
                 for data beyond one machine; none at all runs Beam in this process, None does without Beam.
-                A parameter, because TFX gives a driver, which has to know the version, none of the pipeline's.
+                A parameter, because the driver has to know the version and TFX gives it no flags.
         """
         super().__init__(
             spec=DatasetVersionerSpec(

@@ -152,11 +152,11 @@ def unsealed(data: bytes, path: str) -> dict[str, Any]:
         seal = str(fields.pop("sha256"))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptStoreError(path, "it is no sealed JSON document") from error
-    if fields.get("format") != FORMAT:
-        raise StoreFormatError(path, str(fields.get("format")), str(FORMAT))
     body, tail = data[: -len(_tail(seal))], data[-len(_tail(seal)) :]
     if tail != _tail(seal) or hashlib.sha256(body + b"\n}").hexdigest() != seal:
         raise CorruptStoreError(path, f"its content does not fit its checksum {seal}")
+    if fields.get("format") != FORMAT:
+        raise StoreFormatError(path, str(fields.get("format")), str(FORMAT))
     return fields
 
 
