@@ -35,13 +35,13 @@ class WriteShards(beam.PTransform):
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Write `records`; gives the names of the files."""
         assigned = records | "AssignShard" >> beam.Map(_assign, self._shards).with_output_types(
-            tuple[int, Keyed]
+            tuple[int, Keyed | None]
         )
         every_shard = (
             records.pipeline
             | "EveryShard" >> beam.Create(range(self._shards))
             | "WithoutRecord"
-            >> beam.Map(lambda shard: (shard, ("", b""))).with_output_types(tuple[int, Keyed])
+            >> beam.Map(lambda shard: (shard, None)).with_output_types(tuple[int, Keyed | None])
         )
         return (
             (assigned, every_shard)
@@ -56,15 +56,14 @@ def _assign(keyed: Keyed, shards: int) -> tuple[int, Keyed]:
     return int.from_bytes(digest[:8], "big") % shards, keyed
 
 
-def _write(grouped: tuple[int, Iterable[Keyed]], prefix: str, shards: int) -> str:
+def _write(grouped: tuple[int, Iterable[Keyed | None]], prefix: str, shards: int) -> str:
     shard, keyed = grouped
     file = f"{prefix}-{shard:05d}-of-{shards:05d}"
     folder, name = os.path.split(file)
     tf.io.gfile.makedirs(folder)
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
     with tf.io.TFRecordWriter(partial) as writer:
-        for key, record in sorted(keyed):
-            if key:
-                writer.write(record)
+        for _, record in sorted(one for one in keyed if one is not None):
+            writer.write(record)
     tf.io.gfile.rename(partial, file, overwrite=True)
     return file
