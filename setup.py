@@ -16,7 +16,7 @@ INSTALL_REQUIRES = [
     # Data, files and images.
     "crc32c>=2.7",
     "google-crc32c>=1.5",  # what Beam reads and writes TFRecord files with; without it, pure Python
-    "fsspec>=2024.2",
+    "fsspec>=2024.12",  # the first with a create that refuses a taken name
     "isal>=1.7",
     "numpy>=1.24",
     "pillow>=10",
@@ -49,8 +49,9 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     # Object storage for the dataset store and for pushes.
-    "s3": ["s3fs>=2024.2"],
-    "gcs": ["gcsfs>=2024.2"],
+    "s3": ["s3fs>=2024.12"],
+    "gcs": ["gcsfs>=2024.12"],
+    "azure": ["adlfs>=2024.12"],
     # Faster record hashing in the dataset store.
     "fast": ["polars-hash>=0.5"],
     "dev": [
@@ -63,7 +64,7 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "ruff>=0.6",
-        "s3fs>=2024.2",
+        "s3fs>=2024.12",
         "types-protobuf",
         "types-psutil",
         "types-PyYAML",

@@ -21,6 +21,8 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "label": component_spec.ExecutionParameter(type=str, optional=True),
         "message": component_spec.ExecutionParameter(type=str, optional=True),
         "training_splits": component_spec.ExecutionParameter(type=str),
+        "is_firewall_on": component_spec.ExecutionParameter(type=int),
+        "beam_options": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -49,10 +51,12 @@ class DatasetVersioner(base_component.BaseComponent):
         examples: channel.BaseChannel,
         dataset: str,
         store: str,
-        key: Sequence[str] = ("item_id",),
+        key: Sequence[str] | None = None,
         label: str | None = "label",
         message: str | None = None,
-        training_splits: Sequence[str] = ("train",),
+        training_splits: Sequence[str] | None = None,
+        is_firewall_on: bool = True,
+        beam_options: Sequence[str] | None = None,
     ) -> None:
         """Declare the commit.
 
@@ -60,20 +64,28 @@ class DatasetVersioner(base_component.BaseComponent):
             examples: Examples, as any ExampleGen gives them.
             dataset: The dataset's name.
             store: Folder or fsspec URL of the dataset store.
-            key: Features that identify an item; empty where none does.
+            key: Features that identify an item, such as `["item_id"]`; None keeps what the version before
+                declared. A key that no record has fails the run.
             label: Feature that holds the class, for counts per class.
             message: Why this version is made, for the log.
-            training_splits: Splits that are trained on; the items of all others are held out.
+            training_splits: Splits that are trained on; the items of all others are held out. None keeps what
+                the version before declared, `train` for the first.
+            is_firewall_on: Fail where an item that was held out once would be trained on.
+            beam_options: Flags of a Beam pipeline that does the commit, such as `["--runner=FlinkRunner"]`,
+                for data beyond one machine; none at all runs Beam in this process, None does without Beam.
+                A parameter, because the driver has to know the version and TFX gives it no flags.
         """
         super().__init__(
             spec=DatasetVersionerSpec(
                 ingested_examples=examples,
                 dataset_name=dataset,
                 store=str(store),
-                key=json.dumps(list(key)),
+                key=json.dumps(key),
                 label=label,
                 message=message,
-                training_splits=json.dumps(list(training_splits)),
+                training_splits=json.dumps(training_splits),
+                is_firewall_on=int(is_firewall_on),
+                beam_options=None if beam_options is None else json.dumps(beam_options),
                 dataset=channel.Channel(type=DatasetVersion),
                 examples=channel.Channel(type=standard_artifacts.Examples),
             )

@@ -9,21 +9,25 @@ and 1.21.
 
 import json
 import logging
-from pathlib import Path
+import posixpath
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.components.base import base_driver
+from tfx.dsl.io import fileio
 from tfx.orchestration.portable import base_driver as ir_base_driver
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 
-from mlplatform.components.dataset_versioner.versioning import VERSION_FILE
+from mlplatform.components.dataset_versioner.versioning import read_version
 from mlplatform.datasets import DatasetStore
 from mlplatform.errors import MlplatformError
 
 OUTPUTS = ("dataset", "examples")
+# Exec properties by which the executor learns what happened here.
+COMMITTED = "committed_digest"
+REFUSED = "refused"
 
 
 class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
@@ -41,7 +45,11 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
             committed = commit_artifact(examples, properties)
         except (MlplatformError, OSError) as error:
             logging.info("The executor will meet and report this: %s", error)
+            # Part of the key of TFX's cache: without it, the outputs of an earlier run on this input would
+            # stand, also where some of its records were forgotten since.
+            result.exec_properties[REFUSED].string_value = str(error)
             return result
+        result.exec_properties[COMMITTED].string_value = committed.manifest.digest
         if committed.is_new:
             return result
         with self._mlmd_connection as handle:
@@ -59,6 +67,7 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
 
 def commit_artifact(examples: Any, properties: dict[str, Any]) -> Any:
     """Commit an Examples artifact as the exec properties say; quick where its files were committed before."""
+    beam_options = properties.get("beam_options")
     return DatasetStore(properties["store"]).commit(
         properties["dataset_name"],
         examples.uri,
@@ -66,6 +75,8 @@ def commit_artifact(examples: Any, properties: dict[str, Any]) -> Any:
         label=properties.get("label"),
         message=properties.get("message") or "",
         training_splits=json.loads(properties["training_splits"]),
+        is_firewall_on=bool(properties["is_firewall_on"]),
+        beam_options=None if beam_options is None else json.loads(beam_options),
     )
 
 
@@ -110,18 +121,14 @@ def _earlier_outputs(
 
 
 def _is_of(uri: str, store_url: str) -> bool:
-    try:
-        return bool(json.loads((Path(uri) / VERSION_FILE).read_text("utf-8"))["store"] == store_url)
-    except (OSError, ValueError, KeyError):
-        return False
+    return bool(read_version(uri).get("store") == store_url)
 
 
 def _is_whole(examples: str, dataset: str) -> bool:
     """Return whether the folders hold what `version.json` says: every split, and every shard of each."""
-    facts = json.loads((Path(dataset) / VERSION_FILE).read_text("utf-8"))
-    for split in facts["splits"]:
-        shards = sorted(path.name for path in (Path(examples) / f"Split-{split}").glob("data_tfrecord-*"))
-        counts = {name.split("-of-")[1][:5] for name in shards}
+    for split in read_version(dataset)["splits"]:
+        shards = fileio.glob(posixpath.join(examples, f"Split-{split}", "data_tfrecord-*"))
+        counts = {posixpath.basename(name).split("-of-")[1][:5] for name in shards}
         if len(counts) != 1 or len(shards) != int(counts.pop()):
             return False
     return True

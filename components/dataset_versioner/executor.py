@@ -1,7 +1,6 @@
 """Connects the commit to TFX: commits the input, lays the version out, says which version it is."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from tfx import types
@@ -9,8 +8,8 @@ from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from mlplatform.components.dataset_versioner.driver import commit_artifact
-from mlplatform.components.dataset_versioner.versioning import VERSION_FILE, check_out_into, write_version
+from mlplatform.components.dataset_versioner.driver import COMMITTED, commit_artifact
+from mlplatform.components.dataset_versioner.versioning import check_out_into, read_version, write_version
 from mlplatform.datasets import DatasetStore
 
 
@@ -25,12 +24,15 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         dataset = artifact_utils.get_single_instance(output_dict["dataset"])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        if dataset.digest and (Path(dataset.uri) / VERSION_FILE).exists():
+        if dataset.digest and read_version(dataset.uri):
             return  # the driver gave the outputs of an earlier run, which say already what they are
 
         source = artifact_utils.get_single_instance(input_dict["ingested_examples"])
-        committed = commit_artifact(source, exec_properties)
-        store, manifest = DatasetStore(exec_properties["store"]), committed.manifest
+        store = DatasetStore(exec_properties["store"])
+        if exec_properties.get(COMMITTED):  # by the driver, where there is one
+            manifest = store.show(exec_properties["dataset_name"], exec_properties[COMMITTED])
+        else:
+            manifest = commit_artifact(source, exec_properties).manifest
         check_out_into(examples.uri, store, manifest)
         examples.split_names = artifact_utils.encode_split_names(sorted(manifest.splits))
         examples_utils.set_payload_format(examples, examples_utils.get_payload_format(source))

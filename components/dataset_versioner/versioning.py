@@ -1,29 +1,39 @@
-"""The work: commit Examples, and lay the version out for the components that follow."""
+"""The work: lay a version out for the components that follow, wherever TFX keeps its artifacts."""
 
 import json
-import os
+import posixpath
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from tfx.dsl.io import fileio
 
 from mlplatform.datasets import DatasetStore, Manifest
 
 VERSION_FILE = "version.json"
 
 
-def write_version(folder: str | os.PathLike[str], store: DatasetStore, manifest: Manifest) -> Path:
-    """Write `version.json`: which version it is, of what, and where; the same bytes for the same version.
+def write_version(uri: str, store: DatasetStore, manifest: Manifest) -> None:
+    """Write `version.json`: which version it is, of what, and where; the same bytes for the same version."""
+    fileio.makedirs(uri)
+    partial = posixpath.join(uri, f".{VERSION_FILE}")
+    with fileio.open(partial, "w") as file:
+        file.write(json.dumps(version_facts(store, manifest), indent=2) + "\n")
+    fileio.rename(partial, posixpath.join(uri, VERSION_FILE), overwrite=True)
 
-    Returns:
-        The file.
-    """
-    path = Path(folder) / VERSION_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{VERSION_FILE}")
-    partial.write_text(json.dumps(version_facts(store, manifest), indent=2) + "\n", "utf-8")
-    partial.replace(path)
-    return path
+
+def read_version(uri: str) -> dict[str, Any]:
+    """Return the facts of `version.json`; none where it is missing or was not written by `write_version`."""
+    path = posixpath.join(uri, VERSION_FILE)
+    if not fileio.exists(path):
+        return {}
+    with fileio.open(path, "rb") as file:
+        try:
+            return dict(json.loads(file.read()))
+        except ValueError:
+            return {}
 
 
 def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
@@ -40,9 +50,19 @@ def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def check_out_into(folder: str | os.PathLike[str], store: DatasetStore, manifest: Manifest) -> Path:
-    """Write the version's Examples to a folder, in place of what a killed run may have left there."""
-    target = Path(folder)
-    if target.exists() and any(target.iterdir()):
-        shutil.rmtree(target)
-    return store.checkout(manifest.dataset, manifest.version, target)
+def check_out_into(uri: str, store: DatasetStore, manifest: Manifest) -> None:
+    """Write the version's Examples to a folder or URL, in place of what a killed run may have left there."""
+    if fileio.exists(uri) and fileio.listdir(uri):
+        fileio.rmtree(uri)
+    if "://" not in uri:
+        store.checkout(manifest.dataset, manifest.version, uri)
+        return
+    local = Path(tempfile.mkdtemp(prefix="mlplatform-"))
+    try:
+        store.checkout(manifest.dataset, manifest.version, local)
+        for split in sorted(local.iterdir()):
+            fileio.makedirs(posixpath.join(uri, split.name))
+            for file in sorted(split.iterdir()):
+                fileio.copy(str(file), posixpath.join(uri, split.name, file.name))
+    finally:
+        shutil.rmtree(local)

@@ -35,13 +35,13 @@ class WriteShards(beam.PTransform):
     def expand(self, records: beam.PCollection) -> beam.PCollection:
         """Write `records`; gives the files, each with the number of its records."""
         assigned = records | "AssignShard" >> beam.Map(_assign, self._shards).with_output_types(
-            tuple[int, Keyed]
+            tuple[int, Keyed | None]
         )
         every_shard = (
             records.pipeline
             | "EveryShard" >> beam.Create(range(self._shards))
             | "WithoutRecord"
-            >> beam.Map(lambda shard: (shard, ("", b""))).with_output_types(tuple[int, Keyed])
+            >> beam.Map(lambda shard: (shard, None)).with_output_types(tuple[int, Keyed | None])
         )
         return (
             (assigned, every_shard)
@@ -56,7 +56,7 @@ def _assign(keyed: Keyed, shards: int) -> tuple[int, Keyed]:
     return int.from_bytes(digest[:8], "big") % shards, keyed
 
 
-def _write(grouped: tuple[int, Iterable[Keyed]], prefix: str, shards: int) -> tuple[str, int]:
+def _write(grouped: tuple[int, Iterable[Keyed | None]], prefix: str, shards: int) -> tuple[str, int]:
     shard, keyed = grouped
     file = f"{prefix}-{shard:05d}-of-{shards:05d}"
     folder, name = os.path.split(file)
@@ -64,9 +64,8 @@ def _write(grouped: tuple[int, Iterable[Keyed]], prefix: str, shards: int) -> tu
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
     written = 0
     with tf.io.TFRecordWriter(partial) as writer:
-        for key, record in sorted(keyed):
-            if key:
-                writer.write(record)
-                written += 1
+        for _, record in sorted(one for one in keyed if one is not None):
+            writer.write(record)
+            written += 1
     tf.io.gfile.rename(partial, file, overwrite=True)
     return file, written

@@ -61,7 +61,10 @@ def datasets() -> None:
 @click.option("--label", metavar="FEATURE", default=None, help="Feature that holds the class.")
 @click.option("-m", "--message", default="", help="Why, for the log.")
 @click.option(
-    "--train-split", multiple=True, default=("train",), show_default=True, help="Split to train on."
+    "--train-split",
+    metavar="SPLIT",
+    multiple=True,
+    help="Split that is trained on [default: what the dataset declares, else train].",
 )
 @click.option("--firewall/--no-firewall", default=True, help="Refuse held-out items in training.")
 @click.option("--beam", is_flag=True, help="Do the work on Beam, in this process: any size, less speed.")
@@ -90,7 +93,7 @@ def commit(
         key=key or None,
         label=label,
         message=message,
-        training_splits=train_split,
+        training_splits=train_split or None,
         is_firewall_on=firewall,
         beam_options=beam_flag if beam or beam_flag else None,
     )

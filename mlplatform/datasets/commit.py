@@ -1,10 +1,7 @@
 """Commits Examples as a version: scan, compare, write what is new, and show it by its manifest."""
 
-import datetime
-import getpass
 import hashlib
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from mlplatform.datasets.digest import split_digest, version_digest
-from mlplatform.datasets.examples_folder import list_shards
-from mlplatform.datasets.firewall import check_by_content, check_firewall, held_out_rows
-from mlplatform.datasets.forgotten import check_none_forgotten
+from mlplatform.datasets.errors import (
+    CommitFilesLostError,
+    CommitRecordsLostError,
+    KeyMissingError,
+    NoTrainingSplitError,
+)
+from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
+from mlplatform.datasets.features import hash_values
+from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
+from mlplatform.datasets.forgotten import check_none_forgotten, forgotten_folder
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.line import Line, begin_store, version_path
-from mlplatform.datasets.live import HELD_OUT, Live, decode, encode
-from mlplatform.datasets.manifest import Manifest, PackFacts, SplitFacts
-from mlplatform.datasets.pack import read_index
+from mlplatform.datasets.live import HELD_OUT, Live, decode, encode, union
+from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFacts
+from mlplatform.datasets.notes import declare, now, user_and_host
+from mlplatform.datasets.pack import index_path, read_index, records_path
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
-from mlplatform.datasets.seen import note_seen, seen_digest, seen_path
+from mlplatform.datasets.seen import note_seen, seen_path, seen_version
 from mlplatform.datasets.storage import Storage
+from mlplatform.datasets.tfrecord import read_windows
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
+from mlplatform.progress import track
+
+_KEY_WINDOW_BYTES = 1 << 20  # read at a time until a record with the key is found, mostly the first
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class CommitOptions:
         key: Features that identify an item; None keeps what the version before declared.
         label: Feature that holds the class; None keeps what the version before declared.
         message: Why, for the log.
-        training_splits: Splits that are trained on; items of all others are held out.
+        training_splits: Splits that are trained on; items of all others are held out. None keeps what the
+            version before declared, `train` for the first.
         is_firewall_on: Fail where an item that was held out would enter training.
         workers: Processes that read; 0 takes one per usable processor.
     """
@@ -44,7 +54,7 @@ class CommitOptions:
     key: Sequence[str] | None = None
     label: str | None = None
     message: str = ""
-    training_splits: Sequence[str] = ("train",)
+    training_splits: Sequence[str] | None = None
     is_firewall_on: bool = True
     workers: int = 0
 
@@ -74,49 +84,103 @@ def commit(
     splits, shards = list_shards(folder)
     seen = seen_path(dataset, splits, shards)
     line = Line.read(storage, dataset)
-    if (same := line.with_digest(seen_digest(storage, seen) or "")) is not None:
-        return _known(same)
+    declared = declared_for(line, splits, options)
+    if (same := seen_version(line, seen)) is not None:
+        return known_version(line, same, declared)
     begin_store(storage)
     with storage.hold(dataset, alone=False):
         line = Line.read(storage, dataset)
         known = KnownIds.of(_ids_of(line))
         scans = scan_shards(shards, known, options.workers)
-        check_unchanged(scans)
+        check_unchanged(shards)
         digests = {split: _split(scans, split) for split in splits}
         digest = version_digest(digests)
         while True:
+            declared = declared_for(line, splits, options)
             if (same := line.with_digest(digest)) is not None:
-                note_seen(storage, seen, digest)
-                return _known(same)
+                committed = known_version(line, same, declared)
+                break
+            check_key(dataset, shards, declared.key)
             check_none_forgotten(line, [scan.ids for scan in scans])
             placement = place(scans, splits, known)
             if options.is_firewall_on and line.latest:  # by content, before anything is written
                 before, known_live = read_live(line, line.latest), placement.live(line.packs)
-                check_by_content(
-                    line, line.packs, before, known_live, options.training_splits, _key(options, line)
-                )
+                check_by_content(line, line.packs, before, known_live, declared)
             new_packs = write_packs(storage, dataset, placement.new_packs)
-            packs = [*line.packs, *new_packs]
-            committed = finish(
-                line, packs, new_packs, placement.live(packs), digests, digest, source_of(folder), options
-            )
-            if committed is not None:
-                note_seen(storage, seen, digest)
-                return committed
-            line = Line.read(
-                storage, dataset
-            )  # another writer was first: place the records anew, behind its own
+            live = placement.live([*line.packs, *new_packs])
+            found = finish(line, new_packs, live, digests, declared, source_of(folder), options)
+            if found is not None:
+                committed = found
+                break
+            # Another writer was first: place the records anew, behind its own.
+            line = Line.read(storage, dataset)
             known = KnownIds.of(_ids_of(line))
+        note_seen(storage, seen, committed.manifest)
+        return committed
+
+
+def declared_for(line: Line, splits: Sequence[str], options: CommitOptions) -> Declared:
+    """Return what a commit says of its records: what the version before said where it says nothing.
+
+    Raises:
+        NoTrainingSplitError: The firewall would protect nothing: none of the splits is trained on.
+    """
+    before = line.latest
+    declared = Declared(
+        key=list(options.key) if options.key is not None else list(before.key) if before else [],
+        label=options.label if options.label is not None else before.label if before else "",
+        training_splits=list(options.training_splits)
+        if options.training_splits is not None
+        else list(before.training_splits)
+        if before
+        else ["train"],
+    )
+    if options.is_firewall_on and not set(splits) & set(declared.training_splits):
+        raise NoTrainingSplitError(line.dataset, splits, declared.training_splits)
+    return declared
+
+
+def check_key(dataset: str, shards: Sequence[Shard], key: Sequence[str]) -> None:
+    """Check that there are records with the key: reads no further than to the first that has it.
+
+    Raises:
+        KeyMissingError: There are records, and none has it.
+    """
+    records = 0
+    for shard in shards if key else ():
+        with open_records(shard) as stream:
+            for window in read_windows(stream, shard.path, _KEY_WINDOW_BYTES):
+                if hash_values(window.buffer, window.starts, window.ends, key).any():
+                    return
+                records += window.starts.size
+    if records:
+        raise KeyMissingError(dataset, key, records)
+
+
+def known_version(line: Line, manifest: Manifest, declared: Declared) -> Committed:
+    """Return what a commit of content that is there already did: it may have declared another key or label.
+
+    Raises:
+        ForgottenRecordError: The content has records that were forgotten since.
+    """
+    if line.storage.names(forgotten_folder(line.dataset)):
+        live = {place: rows for place, rows in read_live(line, manifest).items() if place[0] != HELD_OUT}
+        parts = []
+        for pack in manifest.packs:
+            masks = [rows.is_live for (_, name), rows in live.items() if name == pack.name]
+            if masks:
+                ids = read_index(line.storage, line.dataset, pack).ids
+                parts.append(ids[union(masks, pack.records)])
+        check_none_forgotten(line, parts)
+    if (declared.key, declared.label) != (manifest.key, manifest.label):
+        manifest = declare(line, manifest, declared.key, declared.label)
+    return Committed(manifest, is_new=False, added=0, removed=0, stored_bytes=0)
 
 
 def source_of(folder: str | os.PathLike[str]) -> str:
     """Return where a commit comes from, for its manifest: an absolute path, or a URL."""
     text = os.fspath(folder)
     return text if "://" in text else str(Path(text).expanduser().absolute())
-
-
-def _known(manifest: Manifest) -> Committed:
-    return Committed(manifest, is_new=False, added=0, removed=0, stored_bytes=0)
 
 
 def read_live(line: Line, manifest: Manifest) -> Live:
@@ -131,11 +195,10 @@ def read_live(line: Line, manifest: Manifest) -> Live:
 
 def finish(
     line: Line,
-    packs: Sequence[PackFacts],
     new_packs: Sequence[PackFacts],
     live: Live,
     digests: dict[str, tuple[int, bytes]],
-    digest: str,
+    declared: Declared,
     source: str,
     options: CommitOptions,
 ) -> Committed | None:
@@ -143,61 +206,81 @@ def finish(
 
     Args:
         line: The versions so far.
-        packs: Known packs and then new ones.
-        new_packs: The new ones.
-        live: Rows per split and pack.
+        new_packs: Packs that were written for this one.
+        live: Rows per split and pack, known or new.
         digests: Records and digest per split.
-        digest: The version's digest.
+        declared: What is said of the records.
         source: What was committed.
         options: How.
 
     Returns:
         None where another writer took the version's number first.
+
+    Raises:
+        CommitRecordsLostError: `live` does not have the records that the digests are of.
+        CommitFilesLostError: Something deleted what was written.
+        SplitFirewallError: A held-out item would enter training.
     """
     storage, dataset, parent = line.storage, line.dataset, line.latest
+    for split, (records, _) in digests.items():
+        found = sum(rows.records for (owner, _), rows in live.items() if owner == split)
+        if found != records:
+            raise CommitRecordsLostError(dataset, split, records, found)
+    packs = [*line.packs, *new_packs]
     before = read_live(line, parent) if parent else {}
-    key = _key(options, line)
-    label = options.label if options.label is not None else parent.label if parent else ""
     if options.is_firewall_on:
-        check_firewall(line, packs, before, live, options.training_splits, key)
-    shown = {**live, **held_out_rows(before, live, options.training_splits)}
-    used = [pack for pack in packs if any(name == pack.name for _, name in shown)]
+        check_by_content(line, packs, before, live, declared)
+        check_by_key(line, packs, before, live, declared)
+    shown = {**live, **held_out_rows(before, live, declared.training_splits)}
+    names = {name for _, name in shown}
+    used = [pack for pack in packs if pack.name in names]
     bitmaps = encode(shown, [pack.name for pack in used])
     bitmaps_name = f"{hashlib.sha256(bitmaps).hexdigest()[:32]}.live"
     added, removed = _difference(before, live)
-    stored = sum(pack.stored_bytes + _index_bytes(pack) for pack in new_packs) + len(bitmaps)
+    indexes = sum(storage.size(index_path(dataset, pack.name)) for pack in new_packs)
+    stored = sum(pack.stored_bytes for pack in new_packs) + indexes + len(bitmaps)
     manifest = Manifest(
         dataset=dataset,
         number=parent.number + 1 if parent else 1,
-        digest=digest,
+        digest=version_digest(digests),
         parent=parent.digest if parent else "",
         splits={name: _split_facts(name, digests[name], live) for name in sorted(digests)},
         packs=used,
         bitmaps=bitmaps_name,
-        key=key,
-        label=label,
+        key=declared.key,
+        label=declared.label,
+        training_splits=declared.training_splits,
         added=added,
         removed=removed,
         stored_bytes=stored,
-        created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
-        created_by=f"{_user()}@{socket.gethostname()}",
+        created_at=now(),
+        created_by=user_and_host(),
         message=options.message,
         source=source,
     )
     storage.put(f"{dataset}/bitmaps/{bitmaps_name}", bitmaps)
+    _check_there(storage, dataset, new_packs)
     if not storage.create(version_path(dataset, manifest.number), manifest.to_json()):
         return None
     return Committed(manifest, is_new=True, added=added, removed=removed, stored_bytes=stored)
 
 
-def _key(options: CommitOptions, line: Line) -> list[str]:
-    if options.key is not None:
-        return list(options.key)
-    return list(line.latest.key) if line.latest else []
+def _check_there(storage: Storage, dataset: str, new_packs: Sequence[PackFacts]) -> None:
+    """Check that the new packs are still there: without locks, `gc` deletes what is older than its grace."""
+    there = {f"{dataset}/packs/{name}" for name in storage.names(f"{dataset}/packs")} if new_packs else set()
+    needed = {records_path(dataset, pack) for pack in new_packs}
+    needed |= {index_path(dataset, pack.name) for pack in new_packs}
+    if missing := sorted(needed - there):
+        raise CommitFilesLostError(dataset, [f"{storage.url}/{path}" for path in missing])
 
 
 def _ids_of(line: Line) -> Ids:
-    return Ids.join([read_index(line.storage, line.dataset, pack).ids for pack in line.packs])
+    parts = []
+    with track("read indexes", sum(pack.records for pack in line.packs)) as bar:
+        for pack in line.packs:
+            parts.append(read_index(line.storage, line.dataset, pack).ids)
+            bar.advance(pack.records)
+    return Ids.join(parts)
 
 
 def _split(scans: Sequence[ShardScan], split: str) -> tuple[int, bytes]:
@@ -233,14 +316,3 @@ def _difference(before: Live, after: Live) -> tuple[int, int]:
             added += int(np.count_nonzero(new.is_live & ~old.is_live))
             removed += int(np.count_nonzero(old.is_live & ~new.is_live))
     return added, removed
-
-
-def _index_bytes(pack: PackFacts) -> int:
-    return 60 + 20 * pack.records
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this user id, as in some containers
-        return str(os.getuid())

@@ -6,45 +6,47 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets.hashing import ID_BYTES, Ids
+from mlplatform.datasets.tfrecord import Int64s, UInt64s
 
-BUCKETS = (
-    4096  # ids with the same first 12 bits are hashed together, so that a version can be hashed in parts
-)
-_BUCKET_SHIFT = 52
+BUCKETS = 4096  # ids with the same first 12 bits are hashed together: a version can be hashed in parts
+_BUCKET_SHIFT = np.uint64(52)
 _TITLE = b"mlplatform dataset version 1\n"
-_NOTHING = hashlib.sha256().digest()
 
 
 def split_digest(ids: Ids) -> bytes:
     """Return the SHA-256 that stands for a multiset of record ids, in any order."""
+    return join_buckets(bucket_digests(ids, 0, BUCKETS))
+
+
+def bucket_bounds(high: UInt64s, first: int, last: int) -> Int64s:
+    """Return where buckets begin in sorted ids, and where the last one ends.
+
+    Args:
+        high: uint64, ascending: the first 8 bytes of the ids.
+        first: The first bucket.
+        last: The one behind the last.
+
+    Returns:
+        int64, shape (last - first + 1,).
+    """
+    begins = np.searchsorted(high, np.arange(first, last, dtype=np.uint64) << _BUCKET_SHIFT)
+    return np.append(begins, high.size).astype(np.int64)
+
+
+def bucket_digests(ids: Ids, first: int, last: int) -> list[bytes]:
+    """Return the SHA-256 of each bucket's ids; `ids` are all those of some buckets, in any order."""
     ids = ids[ids.order()]
-    bounds = np.searchsorted(
-        ids.high, np.arange(BUCKETS, dtype=np.uint64) << np.uint64(_BUCKET_SHIFT)
-    ).tolist()
     data = memoryview(ids.to_bytes())
-    bounds.append(len(ids))
-    return join_buckets(
-        hashlib.sha256(data[16 * begin : 16 * end]).digest() if end > begin else _NOTHING
+    bounds = bucket_bounds(ids.high, first, last).tolist()
+    return [
+        hashlib.sha256(data[ID_BYTES * begin : ID_BYTES * end]).digest()
         for begin, end in itertools.pairwise(bounds)
-    )
-
-
-def empty_bucket() -> bytes:
-    """Return the SHA-256 of a bucket without ids."""
-    return _NOTHING
-
-
-def bucket_digest(ids: Ids) -> bytes:
-    """Return the SHA-256 of the ids of one bucket, in any order."""
-    return hashlib.sha256(ids[ids.order()].to_bytes()).digest()
+    ]
 
 
 def join_buckets(digests: Iterable[bytes]) -> bytes:
-    """Return a split's digest from those of its `BUCKETS` buckets, in order.
-
-    An empty one is SHA-256 of nothing.
-    """
+    """Return a split's digest from those of its `BUCKETS` buckets, in order."""
     return hashlib.sha256(b"".join(digests)).digest()
 
 

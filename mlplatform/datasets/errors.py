@@ -96,6 +96,20 @@ class CorruptRecordsError(MlplatformError):
         )
 
 
+class IncompleteShardsError(MlplatformError):
+    """Of a set of shards, whose names say how many they are, some are missing."""
+
+    def __init__(self, folder: str, missing: Sequence[str]) -> None:
+        super().__init__(folder, missing)
+        self.folder, self.missing = folder, missing
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} lacks {len(self.missing):,} shard(s) of its set: {_some(self.missing)}. "
+            "Nothing was committed; wait until its writer is done, or write the Examples anew."
+        )
+
+
 class SourceChangedError(MlplatformError):
     """A file changed while it was being committed."""
 
@@ -135,6 +149,20 @@ class CorruptStoreError(MlplatformError):
         return (
             f"{self.path} is damaged: {self.problem}. Restore the file from a copy of the store; "
             "'mlplatform datasets verify' lists everything that is damaged."
+        )
+
+
+class StoreAccessError(MlplatformError):
+    """A URL cannot be reached, or refuses what was asked."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} cannot be reached or refused what was asked: {self.problem}. Check the URL, that "
+            "its bucket exists, the credentials and the network; then run the same command again."
         )
 
 
@@ -194,6 +222,66 @@ class KeyValuesError(UsageError):
         )
 
 
+class KeyMissingError(UsageError):
+    """No record of a commit has the features that are declared as its key."""
+
+    def __init__(self, dataset: str, key: Sequence[str], records: int) -> None:
+        super().__init__(dataset, key, records)
+        self.dataset, self.key, self.records = dataset, key, records
+
+    def __str__(self) -> str:
+        return (
+            f"none of the {self.records:,} record(s) for {self.dataset!r} has the key {', '.join(self.key)}: "
+            "it would protect and find nothing. Nothing was committed; name the feature that identifies an "
+            "item (--key FEATURE, or key=[...]; key=[] declares none)."
+        )
+
+
+class NoTrainingSplitError(UsageError):
+    """The split firewall is on, and no split of the commit is trained on, so it would protect nothing."""
+
+    def __init__(self, dataset: str, splits: Sequence[str], training_splits: Sequence[str]) -> None:
+        super().__init__(dataset, splits, training_splits)
+        self.dataset, self.splits, self.training_splits = dataset, splits, training_splits
+
+    def __str__(self) -> str:
+        return (
+            f"this commit to {self.dataset!r} has the splits {_some(self.splits)}, and none of them is a "
+            f"training split ({_some(self.training_splits) or 'none is named'}). Nothing was committed; name "
+            "the splits that are trained on (--train-split NAME), or turn the firewall off (--no-firewall)."
+        )
+
+
+class CommitRecordsLostError(MlplatformError):
+    """A commit does not have all the records that were read for it."""
+
+    def __init__(self, dataset: str, what: str, expected: int, found: int) -> None:
+        super().__init__(dataset, what, expected, found)
+        self.dataset, self.what, self.expected, self.found = dataset, what, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"commit to {self.dataset!r}: {self.what} has {self.expected:,} record(s), and {self.found:,} "
+            "were placed. Nothing was committed. Commit again; if it happens again, report it."
+        )
+
+
+class CommitFilesLostError(MlplatformError):
+    """Files that a commit wrote are no longer there."""
+
+    def __init__(self, dataset: str, paths: Sequence[str]) -> None:
+        super().__init__(dataset, paths)
+        self.dataset, self.paths = dataset, paths
+
+    def __str__(self) -> str:
+        return (
+            f"commit to {self.dataset!r}: {len(self.paths):,} file(s) that it wrote are not there: "
+            f"{_some(self.paths, 3)}. Nothing was committed. Either a gc deleted them (keep its grace period "
+            "longer than a commit takes), or the workers do not reach the store under its name (a folder of "
+            "this machine needs workers on this machine). Then commit again."
+        )
+
+
 class SplitFirewallError(GateError):
     """Records that were held out in an earlier version would be trained on."""
 
@@ -242,13 +330,14 @@ class ForgottenFrameError(MlplatformError):
 class ScanWorkerError(MlplatformError):
     """A worker process died while it read a shard."""
 
-    def __init__(self, path: str, status: int | None) -> None:
-        super().__init__(path, status)
-        self.path, self.status = path, status
+    def __init__(self, path: str, status: int | None, complaint: str = "") -> None:
+        super().__init__(path, status, complaint)
+        self.path, self.status, self.complaint = path, status, complaint
 
     def __str__(self) -> str:
+        why = f"its last words: {self.complaint}" if self.complaint else "out of memory, or killed"
         return (
-            f"the process that read {self.path} ended with status {self.status} (out of memory, or killed). "
+            f"the process that read {self.path} ended with status {self.status} ({why}). "
             "Nothing was committed; commit again, with more memory if that was the cause."
         )
 

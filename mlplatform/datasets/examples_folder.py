@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlplatform.datasets.errors import CorruptRecordsError, NoExamplesError
+from mlplatform.datasets.errors import CorruptRecordsError, IncompleteShardsError, NoExamplesError
+from mlplatform.datasets.remote import file_system, identity, reaching
 
 _PREFIX = "Split-"
+_ONE_OF_SET = re.compile(r"(?P<begin>.*-)(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<end>\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,15 @@ class Shard:
         path: Local path, or fsspec URL.
         is_gzip: The file is gzip-compressed (its name ends in `.gz`).
         size: Bytes of the file.
-        stamp: Changes when the file does: its size, and where known its time and inode.
+        stamp: Changes when the file does: of a local file size, time and inode, of a remote one size and what
+            its backend tells of its content (an ETag, a generation, a time).
     """
 
     split: str
     path: str
     is_gzip: bool
     size: int
-    stamp: tuple[int, ...]
+    stamp: tuple[int | str, ...]
 
     @property
     def is_local(self) -> bool:
@@ -43,6 +47,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
 
     Raises:
         NoExamplesError: There is no `Split-<name>` folder.
+        IncompleteShardsError: A split has files named `...-00000-of-00003`, and not all of them.
     """
     text = os.fspath(folder).removeprefix("file://")
     found = _remote(text) if "://" in text else _local(Path(text).expanduser().absolute())
@@ -51,7 +56,26 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
     )
     if not splits:
         raise NoExamplesError(text, sorted(found))
+    for split in splits:
+        _check_set(f"{text}/{_PREFIX}{split}", found[_PREFIX + split])
     return splits, [shard for split in splits for shard in found[_PREFIX + split]]
+
+
+def _check_set(folder: str, shards: list[Shard]) -> None:
+    """Check that all of a set of shards are there. Raises IncompleteShardsError."""
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for shard in shards:
+        if one := _ONE_OF_SET.fullmatch(shard.path.rsplit("/", 1)[-1]):
+            found.setdefault((one["begin"], one["count"]), {})[int(one["number"])] = one["end"] or ""
+    for (begin, count), ends in found.items():
+        end = next(iter(ends.values()))
+        missing = [
+            f"{begin}{number:0{len(count)}d}-of-{count}{end}"
+            for number in range(int(count))
+            if number not in ends
+        ]
+        if missing:
+            raise IncompleteShardsError(folder, missing)
 
 
 @contextmanager
@@ -61,7 +85,7 @@ def open_records(shard: Shard) -> Iterator[Any]:
     Raises:
         CorruptRecordsError: The file is no gzip stream, or damaged.
     """
-    with _open(shard.path) as file, uncompressed(file, shard.is_gzip, shard.path) as stream:
+    with open_file(shard.path) as file, uncompressed(file, shard.is_gzip, shard.path) as stream:
         yield stream
 
 
@@ -87,14 +111,13 @@ def uncompressed(file: BinaryIO, is_gzip: bool, name: str) -> Iterator[Any]:
         raise CorruptRecordsError(name, 0, f"the gzip stream is damaged ({error})") from error
 
 
-def stamp(path: str) -> tuple[int, ...]:
-    """Return numbers that change when the file does. Raises FileNotFoundError."""
+def stamp(path: str) -> tuple[int | str, ...]:
+    """Return what changes when the file does; see `Shard.stamp`. Raises FileNotFoundError."""
     if "://" in path:
-        import fsspec
-
-        fs, place = fsspec.core.url_to_fs(path)
-        fs.invalidate_cache()
-        return (int(fs.info(place)["size"]),)
+        fs, place = file_system(path)
+        with reaching(path):
+            fs.invalidate_cache()
+            return identity(fs.info(place))
     status = Path(path).stat()
     return (status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -103,11 +126,14 @@ class _Hashed:
     """A file that is hashed as it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self._file, self._is_begun = file, False
         self._digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
+        if not data and not self._is_begun:
+            raise EOFError("it is empty, and a gzip file never is")
+        self._is_begun = True
         self._digest.update(data)
         return data
 
@@ -133,12 +159,13 @@ class _Gzip:
         return self._hashed.digest()
 
 
-def _open(path: str) -> Any:
+def open_file(path: str) -> Any:
+    """Open a local file, or one at an fsspec URL, for reading bytes."""
     if "://" not in path:
         return open(path, "rb", buffering=0)
-    import fsspec
-
-    return fsspec.open(path, "rb").open()
+    fs, place = file_system(path)
+    with reaching(path):
+        return fs.open(place, "rb")
 
 
 def _is_shard(name: str) -> bool:
@@ -167,28 +194,27 @@ def _local(folder: Path) -> dict[str, list[Shard]]:
 
 
 def _remote(url: str) -> dict[str, list[Shard]]:
-    import fsspec
-
-    fs, place = fsspec.core.url_to_fs(url)
-    fs.invalidate_cache()
+    fs, place = file_system(url)
     found: dict[str, list[Shard]] = {}
-    try:
-        entries = fs.ls(place, detail=True)
-    except FileNotFoundError as error:
-        raise NoExamplesError(url, []) from error
-    for entry in entries:
-        name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-        if entry["type"] != "directory":
-            continue
-        found[name] = [
-            Shard(
-                name[len(_PREFIX) :],
-                fs.unstrip_protocol(file["name"]),
-                file["name"].endswith(".gz"),
-                int(file["size"]),
-                (int(file["size"]),),
-            )
-            for file in sorted(fs.ls(entry["name"], detail=True), key=lambda file: str(file["name"]))
-            if file["type"] == "file" and _is_shard(file["name"].rsplit("/", 1)[-1])
-        ]
+    with reaching(url):
+        fs.invalidate_cache()
+        try:
+            entries = fs.ls(place, detail=True)
+        except FileNotFoundError as error:
+            raise NoExamplesError(url, []) from error
+        for entry in entries:
+            name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+            if entry["type"] != "directory":
+                continue
+            found[name] = [
+                Shard(
+                    name[len(_PREFIX) :],
+                    fs.unstrip_protocol(file["name"]),
+                    file["name"].endswith(".gz"),
+                    int(file["size"]),
+                    identity(file),
+                )
+                for file in sorted(fs.ls(entry["name"], detail=True), key=lambda file: str(file["name"]))
+                if file["type"] == "file" and _is_shard(file["name"].rsplit("/", 1)[-1])
+            ]
     return found

@@ -1,6 +1,6 @@
 """The split firewall: an item that was held out for evaluation never enters training in a later version."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,10 +9,10 @@ from mlplatform.datasets.features import feature_values, show
 from mlplatform.datasets.keys import key_hashes
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.live import HELD_OUT, Bools, Live, Rows, union
-from mlplatform.datasets.manifest import PackFacts
+from mlplatform.datasets.manifest import Declared, PackFacts
 from mlplatform.datasets.pack import read_index
 from mlplatform.datasets.pack_records import read_batches
-from mlplatform.datasets.tfrecord import Int64s
+from mlplatform.datasets.tfrecord import Int64s, UInt64s
 
 _NAMED = 10  # records that an error names
 
@@ -20,76 +20,71 @@ Found = dict[str, Int64s]  # pack name -> rows
 
 
 def held_out_rows(before: Live, live: Live, training_splits: Sequence[str]) -> Live:
-    """Return the records that any version up to this one held out of training, under `HELD_OUT`."""
+    """Return the records that any version up to this one held out of training, under `HELD_OUT`.
+
+    Args:
+        before: Rows of the version before.
+        live: Rows of the version to be.
+        training_splits: Splits of the version to be that are trained on.
+    """
     masks: dict[str, list[Bools]] = {}
-    for (split, pack), rows in [*before.items(), *live.items()]:
-        if split == HELD_OUT or split not in training_splits:
-            masks.setdefault(pack, []).append(rows.is_live)
+    was_out = [(pack, rows) for (split, pack), rows in before.items() if split == HELD_OUT]
+    is_out = [(pack, rows) for (split, pack), rows in live.items() if split not in training_splits]
+    for pack, rows in [*was_out, *is_out]:
+        masks.setdefault(pack, []).append(rows.is_live)
     return {(HELD_OUT, pack): Rows(union(found, found[0].size)) for pack, found in masks.items()}
 
 
 def check_by_content(
-    line: Line,
-    packs: Sequence[PackFacts],
-    before: Live,
-    live: Live,
-    training_splits: Sequence[str],
-    key: Sequence[str],
+    line: Line, packs: Sequence[PackFacts], before: Live, live: Live, declared: Declared
 ) -> None:
     """Check that no record that was held out in an earlier version enters training.
 
-    A record enters training where it is in a training split now and was not in the version before.
+    A record enters training where it is in a training split now and was not in one of the version before.
 
     Args:
         line: The versions so far.
         packs: Packs that `live` is of.
         before: Rows of the version before.
         live: Rows of the version to be.
-        training_splits: Splits that are trained on.
-        key: Features that identify an item, to name it by.
+        declared: Training splits, and the key to name records by, of the version to be.
 
     Raises:
         SplitFirewallError: Some do; names them.
     """
-    held_out, _, entering = _masks(before, live, training_splits)
+    held_out, _, entering = _masks(line, before, live, declared)
     found = {
         pack: np.flatnonzero(mask & held_out[pack]) for pack, mask in entering.items() if pack in held_out
     }
-    _require_none(line, packs, found, key)
+    _require_none(line, packs, found, declared.key)
 
 
-def check_firewall(
-    line: Line,
-    packs: Sequence[PackFacts],
-    before: Live,
-    live: Live,
-    training_splits: Sequence[str],
-    key: Sequence[str],
+def check_by_key(
+    line: Line, packs: Sequence[PackFacts], before: Live, live: Live, declared: Declared
 ) -> None:
-    """Check that no item that was held out in an earlier version enters training: by content, then by key.
+    """Check that no item that was held out in an earlier version enters training.
 
-    An item enters training where its key is in a training split now and was not in the version before.
+    An item enters training where its key is in a training split now and was not in one of the version before.
 
     Args:
         line: The versions so far.
-        packs: Known packs and then new ones.
+        packs: Known packs and then new ones, all written.
         before: Rows of the version before.
         live: Rows of the version to be.
-        training_splits: Splits that are trained on.
-        key: Features that identify an item; none where only content counts.
+        declared: Training splits and key of the version to be.
 
     Raises:
         SplitFirewallError: Some do; names them.
     """
-    check_by_content(line, packs, before, live, training_splits, key)
-    held_out, trained, entering = _masks(before, live, training_splits)
-    if key and held_out:
+    held_out, trained, entering = _masks(line, before, live, declared)
+    if declared.key and held_out:
         by_pack = {pack.name: pack for pack in packs}
-        _require_none(line, packs, _by_key(line, by_pack, trained, entering, held_out, key), key)
+        found = _by_key(line, by_pack, trained, entering, held_out, declared.key)
+        _require_none(line, packs, found, declared.key)
 
 
 def _masks(
-    before: Live, live: Live, training_splits: Sequence[str]
+    line: Line, before: Live, live: Live, declared: Declared
 ) -> tuple[dict[str, Bools], dict[str, Bools], dict[str, Bools]]:
     """Return what was held out, what was trained on, and what enters training: a mask per pack."""
     held_out = {
@@ -97,7 +92,8 @@ def _masks(
         for (split, pack), rows in before.items()
         if split == HELD_OUT and rows.is_live.any()
     }
-    trained, entering = _training(before, training_splits), _training(live, training_splits)
+    trained = _training(before, line.latest.training_splits if line.latest else [])
+    entering = _training(live, declared.training_splits)
     for pack, mask in trained.items():
         if pack in entering:
             entering[pack] = entering[pack] & ~mask
@@ -131,20 +127,25 @@ def _by_key(
     coming = {pack: mask for pack, mask in entering.items() if mask.any()}
     if not coming:
         return {}
-    needed = [by_pack[name] for name in {*coming, *held_out, *trained}]
-    hashes = key_hashes(line.storage, line.dataset, needed, key)
-    out = np.unique(np.concatenate([hashes[pack][mask] for pack, mask in held_out.items()]))
-    suspects = {
-        pack: np.flatnonzero(mask & (hashes[pack] != 0) & np.isin(hashes[pack], out))
-        for pack, mask in coming.items()
-    }
-    suspects = {pack: rows for pack, rows in suspects.items() if rows.size}
+
+    def hashes(pack: str) -> UInt64s:  # a pack at a time: 8 bytes a record
+        return key_hashes(line.storage, line.dataset, [by_pack[pack]], key)[pack]
+
+    out = np.unique(np.concatenate([hashes(pack)[mask] for pack, mask in held_out.items()]))
+    suspects: Found = {}
+    wanted: list[UInt64s] = []
+    for pack, mask in coming.items():
+        of_pack = hashes(pack)
+        rows = np.flatnonzero(mask & (of_pack != 0))
+        rows = rows[np.isin(of_pack[rows], out)]
+        if rows.size:
+            suspects[pack] = rows
+            wanted.append(of_pack[rows])
     if not suspects:
         return {}
     # Equal hashes are not yet equal keys: compare the keys themselves.
-    wanted = np.unique(np.concatenate([hashes[pack][rows] for pack, rows in suspects.items()]))
-    were_out = _keys_of(line, by_pack, held_out, hashes, wanted, key)
-    were_trained = _keys_of(line, by_pack, trained, hashes, wanted, key)
+    were_out = _keys_of(line, by_pack, held_out, hashes, np.concatenate(wanted), key)
+    were_trained = _keys_of(line, by_pack, trained, hashes, np.concatenate(wanted), key)
     found = {}
     for pack, rows in suspects.items():
         guilty = [
@@ -163,13 +164,13 @@ def _keys_of(
     line: Line,
     by_pack: dict[str, PackFacts],
     masks: dict[str, Bools],
-    hashes: "dict[str, np.typing.NDArray[np.uint64]]",
-    wanted: "np.typing.NDArray[np.uint64]",
+    hashes: Callable[[str], UInt64s],
+    wanted: UInt64s,
     key: Sequence[str],
 ) -> set[tuple[bytes, ...] | None]:
     keys: set[tuple[bytes, ...] | None] = set()
     for pack, mask in masks.items():
-        rows = np.flatnonzero(mask & np.isin(hashes[pack], wanted))
+        rows = np.flatnonzero(mask & np.isin(hashes(pack), wanted))
         for batch in read_batches(line.storage, line.dataset, by_pack[pack], rows):
             keys.update(feature_values(batch.buffer, batch.starts, batch.ends, key))
     return keys

@@ -3,7 +3,6 @@
 Versions are not changed by this: their names, counts and digests stay, and each says that records are gone.
 """
 
-import getpass
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_fo
 from mlplatform.datasets.hashing import payload_checksums
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
-from mlplatform.datasets.notes import now
+from mlplatform.datasets.notes import now, user
 from mlplatform.datasets.pack import read_index, records_path
 from mlplatform.datasets.pack_records import pack_windows, read_batches
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
@@ -48,7 +47,7 @@ def forget(line: Line, value: str, key: Sequence[str] | None, *, is_erasing: boo
             # The item's key may itself be personal: it is not kept.
             "records": records,
             "why": why,
-            "by": getpass.getuser(),
+            "by": user(),
             "at": now(),
         }
         name = hashlib.sha256("".join(records).encode()).hexdigest()[:32]

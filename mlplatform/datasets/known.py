@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets.storage import naming
 from mlplatform.datasets.tfrecord import Int64s, UInt64s
 
 
@@ -50,14 +51,15 @@ class KnownIds:
 
     def save(self, folder: Path) -> None:
         """Write the table where other processes of this machine can map it."""
-        np.save(folder / "high.npy", self._high)
-        np.save(folder / "low.npy", self._low)
-        np.save(folder / "place.npy", self._place)
+        for name, array in (("high", self._high), ("low", self._low), ("place", self._place)):
+            with naming(folder / name):
+                (folder / name).write_bytes(array.view(np.uint8).data)
 
     @classmethod
     def load(cls, folder: Path) -> "KnownIds":
-        """Map a table that `save` wrote."""
-        high, low, place = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("high", "low", "place")
+        """Map a table that `save` wrote; it has at least one id."""
+        return cls(
+            np.memmap(folder / "high", np.uint64, "r"),
+            np.memmap(folder / "low", np.uint64, "r"),
+            np.memmap(folder / "place", np.uint32, "r"),
         )
-        return cls(high, low, place)

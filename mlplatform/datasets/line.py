@@ -1,8 +1,10 @@
 """The line of versions of a dataset: its manifests, their names, and what the dataset holds altogether."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, overload
 
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
@@ -18,6 +20,8 @@ from mlplatform.datasets.storage import Storage
 STORE_FILE = "store.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NUMBER = re.compile(r"v[1-9][0-9]*")
+_VERSION_FILE = re.compile(r"v([1-9][0-9]*)\.json")
+_MOVE_FILE = re.compile(r"([1-9][0-9]*)\.json")
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -53,8 +57,64 @@ def check_store(storage: Storage) -> None:
 
 def begin_store(storage: Storage) -> None:
     """Write the store's own file where there is none yet."""
-    if not storage.exists(STORE_FILE):
+    try:
+        storage.size(STORE_FILE)
+    except FileNotFoundError:
         storage.create(STORE_FILE, sealed({"format": FORMAT, "kind": "mlplatform dataset store"}))
+
+
+class Manifests(Sequence[Manifest]):
+    """The manifests of a dataset, the oldest first, each read when it is first asked for.
+
+    Their key and label are those that were declared last.
+    """
+
+    def __init__(self, storage: Storage, dataset: str, count: int) -> None:
+        self._storage, self._dataset, self._count = storage, dataset, count
+        self._read: dict[int, Manifest] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> Manifest: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Manifest]: ...
+    def __getitem__(self, place: int | slice) -> Manifest | list[Manifest]:
+        places = range(self._count)[place]
+        if isinstance(places, int):
+            return self._of([places + 1])[0]
+        return self._of([one + 1 for one in places])
+
+    def __iter__(self) -> Iterator[Manifest]:
+        return iter(self[:])
+
+    def __reversed__(self) -> Iterator[Manifest]:
+        return reversed(self[:])
+
+    @cached_property
+    def _declared(self) -> dict[int, dict[str, Any]]:
+        """The key and label of those versions for which others were declared later."""
+        paths = [
+            f"{self._dataset}/declared/{move}.json" for move in declarations(self._storage, self._dataset)
+        ]
+        notes = [
+            unsealed(data, f"{self._storage.url}/{path}")
+            for path, data in zip(paths, self._storage.read_all(paths), strict=True)
+        ]
+        return {note["number"]: {"key": note["key"], "label": note["label"]} for note in notes}
+
+    def _of(self, numbers: Sequence[int]) -> list[Manifest]:
+        missing = [number for number in numbers if number not in self._read]
+        paths = [version_path(self._dataset, number) for number in missing]
+        for number, path, data in zip(missing, paths, self._storage.read_all(paths), strict=True):
+            manifest = Manifest.from_json(data, f"{self._storage.url}/{path}")
+            if (manifest.dataset, manifest.number) != (self._dataset, number):
+                raise CorruptStoreError(
+                    f"{self._storage.url}/{path}", f"it describes {manifest.dataset}@{manifest.version}"
+                )
+            self._read[number] = replace(manifest, **self._declared.get(number, {}))
+        return [self._read[number] for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -69,31 +129,18 @@ class Line:
 
     storage: Storage
     dataset: str
-    manifests: list[Manifest]
+    manifests: Sequence[Manifest]
 
     @classmethod
     def read(cls, storage: Storage, dataset: str) -> "Line":
-        """Read the manifests of a dataset; there are none where it is new."""
+        """List the versions of a dataset, none where it is new; manifests are read when asked for."""
         check_dataset_name(dataset)
         check_store(storage)
-        numbers = sorted(
-            int(name[1:-5])
-            for name in storage.names(f"{dataset}/versions")
-            if name.endswith(".json") and _NUMBER.fullmatch(name[:-5])
-        )
+        numbers = _numbered(storage, f"{dataset}/versions", _VERSION_FILE)
         if numbers != list(range(1, len(numbers) + 1)):
             missing = min(set(range(1, numbers[-1])) - set(numbers))
             raise CorruptStoreError(f"{storage.url}/{version_path(dataset, missing)}", "it is missing")
-        manifests = []
-        for number in numbers:
-            path = version_path(dataset, number)
-            manifest = Manifest.from_json(storage.read(path), f"{storage.url}/{path}")
-            if (manifest.dataset, manifest.number) != (dataset, number):
-                raise CorruptStoreError(
-                    f"{storage.url}/{path}", f"it describes {manifest.dataset}@{manifest.version}"
-                )
-            manifests.append(manifest)
-        return cls(storage, dataset, manifests)
+        return cls(storage, dataset, Manifests(storage, dataset, len(numbers)))
 
     @property
     def latest(self) -> Manifest | None:
@@ -111,14 +158,17 @@ class Line:
 
     def tags(self) -> dict[str, Manifest]:
         """Return the version that each tag names."""
-        found = {}
-        for tag in self.storage.names(f"{self.dataset}/tags"):
-            moves = sorted(int(name[:-5]) for name in self.storage.names(f"{self.dataset}/tags/{tag}"))
-            if moves:
-                path = f"{self.dataset}/tags/{tag}/{moves[-1]}.json"
-                number = unsealed(self.storage.read(path), f"{self.storage.url}/{path}")["number"]
-                found[tag] = self.manifests[number - 1]
-        return found
+        found = {tag: self._tagged(tag) for tag in self.storage.names(f"{self.dataset}/tags")}
+        return {tag: manifest for tag, manifest in found.items() if manifest is not None}
+
+    def _tagged(self, tag: str) -> Manifest | None:
+        if not _NAME.fullmatch(tag) or not (moves := tag_moves(self.storage, self.dataset, tag)):
+            return None
+        path = f"{self.dataset}/tags/{tag}/{moves[-1]}.json"
+        number = int(unsealed(self.storage.read(path), f"{self.storage.url}/{path}")["number"])
+        if number > len(self.manifests):  # tagged after the versions were listed
+            return Manifests(self.storage, self.dataset, number)[number - 1]
+        return self.manifests[number - 1]
 
     def resolve(self, version: str = "latest") -> Manifest:
         """Return the version that `v3`, a tag, a digest prefix or `latest` names.
@@ -134,7 +184,7 @@ class Line:
             return self.manifests[-1]
         if _NUMBER.fullmatch(version) and int(version[1:]) <= len(self.manifests):
             return self.manifests[int(version[1:]) - 1]
-        if (tagged := self.tags().get(version)) is not None:
+        if (tagged := self._tagged(version)) is not None:
             return tagged
         matches = [manifest for manifest in self.manifests if manifest.digest.startswith(version)]
         if len(matches) > 1:
@@ -143,6 +193,21 @@ class Line:
             known = [manifest.version for manifest in reversed(self.manifests)]
             raise VersionNotFoundError(self.dataset, version, known)
         return matches[0]
+
+
+def tag_moves(storage: Storage, dataset: str, tag: str) -> list[int]:
+    """Return the numbers of a tag's moves, the last one last."""
+    return _numbered(storage, f"{dataset}/tags/{tag}", _MOVE_FILE)
+
+
+def declarations(storage: Storage, dataset: str) -> list[int]:
+    """Return the numbers of the declarations of a key and label, the last one last."""
+    return _numbered(storage, f"{dataset}/declared", _MOVE_FILE)
+
+
+def _numbered(storage: Storage, folder: str, pattern: "re.Pattern[str]") -> list[int]:
+    """Return the sorted numbers in the names of a folder's files; files of other names are not ours."""
+    return sorted(int(found[1]) for name in storage.names(folder) if (found := pattern.fullmatch(name)))
 
 
 def dataset_names(storage: Storage) -> list[str]:

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,35 @@ class Rows:
         return counts
 
     @classmethod
-    def from_copies(cls, copies: Int64s) -> "Rows":
+    def from_copies(cls, copies: "npt.NDArray[np.integer[Any]]") -> "Rows":
         """Make rows of how often each record of a pack occurs."""
         rows = np.flatnonzero(copies > 1)
         repeated = np.zeros(rows.size, _REPEAT)
         repeated["row"], repeated["copies"] = rows, copies[rows]
         return cls(copies > 0, repeated)
+
+    @classmethod
+    def of(cls, size: int, rows: Int64s, copies: npt.NDArray[np.uint32]) -> "Rows":
+        """Make rows of some records of a pack, each with how often it occurs, at least once.
+
+        Args:
+            size: Records of the pack.
+            rows: int64: their places.
+            copies: uint32, shape (rows,).
+        """
+        found = cls(np.zeros(size, np.bool_))
+        found.is_live[rows] = True
+        often = np.flatnonzero(copies > 1)
+        found.repeated = np.zeros(often.size, _REPEAT)
+        found.repeated["row"], found.repeated["copies"] = rows[often], copies[often]
+        found.repeated.sort(order="row")
+        return found
+
+    def __add__(self, other: "Rows") -> "Rows":
+        """Return the rows of both; none is in both."""
+        repeated = np.concatenate([self.repeated, other.repeated])
+        repeated.sort(order="row")
+        return Rows(self.is_live | other.is_live, repeated)
 
 
 Live = dict[tuple[str, str], Rows]  # (split, pack name) -> rows
@@ -112,11 +136,6 @@ def decode(data: bytes, packs: list[tuple[str, int]], path: str) -> Live:
             at += repeats_bytes
         live[split, pack] = rows
     return live
-
-
-def splits_of(live: Live) -> set[str]:
-    """Return the names of the splits, the pseudo-split aside."""
-    return {split for split, _ in live if split != HELD_OUT}
 
 
 def union(masks: Iterable[Bools], size: int) -> Bools:

@@ -47,6 +47,21 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What is said of a version's records.
+
+    Attributes:
+        key: Features that identify an item; empty where none does.
+        label: Feature that holds the class; "" where none does.
+        training_splits: Splits that are trained on; the items of all others are held out.
+    """
+
+    key: list[str]
+    label: str
+    training_splits: list[str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """An immutable version of a dataset.
 
@@ -60,6 +75,7 @@ class Manifest:
         bitmaps: Name of the file that says which records of the packs are live.
         key: Features that identify an item; empty where none is declared.
         label: Feature that holds the class, for counts per class; "" where none is declared.
+        training_splits: Splits that are trained on; the items of all others are held out.
         added, removed: Records that came and went since the parent, each as often as it occurs.
         stored_bytes: Bytes that this version added to the store, the manifest aside.
         created_at: UTC time, ISO 8601.
@@ -77,6 +93,7 @@ class Manifest:
     bitmaps: str
     key: list[str]
     label: str
+    training_splits: list[str]
     added: int
     removed: int
     stored_bytes: int
@@ -120,7 +137,7 @@ class Manifest:
 def sealed(fields: dict[str, Any]) -> bytes:
     """Return a JSON document with a checksum over its other fields as its last one."""
     body = json.dumps(fields, indent=1, ensure_ascii=False).encode()
-    return body[:-2] + f',\n "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+    return body[:-2] + _tail(hashlib.sha256(body).hexdigest())
 
 
 def unsealed(data: bytes, path: str) -> dict[str, Any]:
@@ -131,12 +148,17 @@ def unsealed(data: bytes, path: str) -> dict[str, Any]:
         StoreFormatError: The file has another format than this code reads.
     """
     try:
-        fields = json.loads(data)
-        seal = fields.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        fields = dict(json.loads(data))
+        seal = str(fields.pop("sha256"))
+    except (ValueError, KeyError, TypeError) as error:
         raise CorruptStoreError(path, "it is no sealed JSON document") from error
+    body, tail = data[: -len(_tail(seal))], data[-len(_tail(seal)) :]
+    if tail != _tail(seal) or hashlib.sha256(body + b"\n}").hexdigest() != seal:
+        raise CorruptStoreError(path, f"its content does not fit its checksum {seal}")
     if fields.get("format") != FORMAT:
         raise StoreFormatError(path, str(fields.get("format")), str(FORMAT))
-    if sealed(fields) != data:
-        raise CorruptStoreError(path, f"its content does not fit its checksum {seal}")
-    return dict(fields)
+    return fields
+
+
+def _tail(seal: str) -> bytes:
+    return f',\n "sha256": "{seal}"\n}}\n'.encode()

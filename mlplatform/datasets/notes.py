@@ -1,11 +1,14 @@
 """Small notes beside the versions: tags, each move a file of its own, and what versions were used for."""
 
 import datetime
+import getpass
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+import socket
+from dataclasses import dataclass, replace
 
-from mlplatform.datasets.line import Line, check_tag_name
+from mlplatform.datasets.line import Line, check_tag_name, declarations, tag_moves
 from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
 
 
@@ -31,17 +34,22 @@ class Use:
 def tag_version(line: Line, manifest: Manifest, tag: str) -> None:
     """Let a tag name a version, and no longer the one that it named before."""
     check_tag_name(tag)
-    folder = f"{line.dataset}/tags/{tag}"
     with line.storage.hold(line.dataset, alone=False):
-        _move_tag(line, manifest, tag, folder)
+        note = sealed({"format": FORMAT, "tag": tag, "number": manifest.number, "at": now()})
+        move = max(tag_moves(line.storage, line.dataset, tag), default=0) + 1
+        while not line.storage.create(f"{line.dataset}/tags/{tag}/{move}.json", note):
+            move += 1
 
 
-def _move_tag(line: Line, manifest: Manifest, tag: str, folder: str) -> None:
-    moves = [int(name[:-5]) for name in line.storage.names(folder)]
-    note = sealed({"format": FORMAT, "tag": tag, "number": manifest.number, "at": now()})
-    move = max(moves, default=0) + 1
-    while not line.storage.create(f"{folder}/{move}.json", note):
-        move += 1
+def declare(line: Line, manifest: Manifest, key: list[str], label: str) -> Manifest:
+    """Declare another key and label for a version that is there; return the version with them."""
+    note = {"format": FORMAT, "number": manifest.number, "key": key, "label": label}
+    with line.storage.hold(line.dataset, alone=False):
+        move = max(declarations(line.storage, line.dataset), default=0) + 1
+        path = f"{line.dataset}/declared/{{}}.json"
+        while not line.storage.create(path.format(move), sealed({**note, "at": now()})):
+            move += 1
+    return replace(manifest, key=key, label=label)
 
 
 def record_use(line: Line, manifest: Manifest, kind: str, name: str, detail: str) -> None:
@@ -67,3 +75,16 @@ def read_uses(line: Line) -> list[Use]:
 def now() -> str:
     """Return the UTC time, ISO 8601, to the millisecond."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def user() -> str:
+    """Return the name of who runs this process, or the user's number where there is no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this user id, as in some containers
+        return str(os.getuid())
+
+
+def user_and_host() -> str:
+    """Return who runs this process, and where."""
+    return f"{user()}@{socket.gethostname()}"

@@ -2,18 +2,58 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datasets.examples_folder import Shard
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.live import Live, Rows
 from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.scan import ShardScan
 from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
+from mlplatform.progress import track
 
 LARGEST_PACK_BYTES = 512 << 20
+Counts = npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Records of a shard that go into a pack.
+
+    Attributes:
+        shard: The file.
+        file_sha256: SHA-256 of the file where it is gzip-compressed, 32 zero bytes where it is plain.
+        rows: int64, ascending: their places in the file.
+        ids: Their ids.
+        sizes: uint32, shape (records,): their payload bytes.
+        offsets: int64, shape (records,): where their frames begin in the uncompressed file.
+    """
+
+    shard: Shard
+    file_sha256: bytes
+    rows: Int64s
+    ids: Ids
+    sizes: npt.NDArray[np.uint32]
+    offsets: Int64s
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the frames."""
+        return int(self.sizes.sum(dtype=np.int64)) + FRAME_BYTES * self.rows.size
+
+    def __getitem__(self, chosen: slice) -> "Part":
+        return Part(
+            self.shard,
+            self.file_sha256,
+            self.rows[chosen],
+            self.ids[chosen],
+            self.sizes[chosen],
+            self.offsets[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -21,27 +61,27 @@ class NewPack:
     """A pack to write: records of some shards of one split, each new and written once.
 
     Attributes:
-        parts: Scans, each with the rows to take (int64, ascending).
+        parts: What is taken of each shard.
         is_whole: The pack is one shard as it is.
     """
 
-    parts: list[tuple[ShardScan, Int64s]]
+    parts: list[Part]
     is_whole: bool
 
     @property
     def is_gzip(self) -> bool:
         """The pack is gzip-compressed, as its shards are."""
-        return self.parts[0][0].shard.is_gzip
+        return self.parts[0].shard.is_gzip
 
     @property
     def ids(self) -> Ids:
         """Record ids, in pack order."""
-        return Ids.join([scan.ids[rows] for scan, rows in self.parts])
+        return Ids.join([part.ids for part in self.parts])
 
     @property
     def sizes(self) -> npt.NDArray[np.uint32]:
         """uint32, shape (records,): payload bytes, in pack order."""
-        return np.concatenate([scan.sizes[rows] for scan, rows in self.parts])
+        return np.concatenate([part.sizes for part in self.parts])
 
 
 @dataclass(frozen=True)
@@ -50,12 +90,12 @@ class Placement:
 
     Attributes:
         new_packs: Packs to write.
-        copies: Per split, how often each record of the dataset occurs: int64 over the rows of the known packs
-            and then of the new ones.
+        copies: Per split, how often each record of the dataset occurs, over the rows of the known packs and
+            then of the new ones.
     """
 
     new_packs: list[NewPack]
-    copies: dict[str, Int64s]
+    copies: dict[str, Counts]
 
     def live(self, packs: Sequence[PackFacts]) -> Live:
         """Return the rows per split and pack; `packs` are the known packs and then the new ones."""
@@ -78,64 +118,99 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], known: KnownIds) ->
         splits: The split names, also of splits without a shard.
         known: Ids of the known packs; a place is a row over all of them.
     """
-    rows = [known.places(scan.ids) for scan in scans]
+    with track("look records up", sum(len(scan.ids) for scan in scans)) as bar:
+        rows = []
+        for scan in scans:
+            rows.append(known.places(scan.ids))
+            bar.advance(len(scan.ids))
     is_new = [places < 0 for places in rows]
     first = first_occurrences(Ids.join([scan.ids[new] for scan, new in zip(scans, is_new, strict=True)]))
     chosen = first == np.arange(first.size)  # per new record: it is the first of its kind
 
     whole: list[NewPack] = []
-    loose: dict[tuple[str, bool], list[tuple[ShardScan, Int64s]]] = {}
-    at, order = 0, []
+    loose: dict[tuple[str, bool], list[Part]] = {}
+    begin_of: dict[str, tuple[int, int]] = {}  # path -> its first new record among all, its number
+    at = 0
     for number, (scan, new) in enumerate(zip(scans, is_new, strict=True)):
-        count = int(np.count_nonzero(new))
-        mine = np.flatnonzero(new)[chosen[at : at + count]]
-        order.append((at, number))
-        at += count
+        begin_of[scan.shard.path] = at, number
+        mine = np.flatnonzero(new)
+        mine, at = mine[chosen[at : at + mine.size]], at + mine.size
         if not mine.size:
             continue
         if mine.size == len(scan.ids):
-            whole.append(NewPack([(scan, mine)], is_whole=True))
+            nowhere = np.zeros(0, np.int64)  # a whole shard is copied
+            part = Part(scan.shard, scan.file_sha256, mine, scan.ids, scan.sizes, nowhere)
+            whole.append(NewPack([part], is_whole=True))
         else:
-            loose.setdefault((scan.shard.split, scan.shard.is_gzip), []).append((scan, mine))
+            offsets = scan.offsets()[mine]
+            part = Part(scan.shard, scan.file_sha256, mine, scan.ids[mine], scan.sizes[mine], offsets)
+            loose.setdefault((scan.shard.split, scan.shard.is_gzip), []).append(part)
     new_packs = whole + [pack for parts in loose.values() for pack in loose_packs(parts)]
 
     # The row of each new record: its place in the packs to write, counted on from the known rows.
-    begin_of = {id(scans[number]): (begin, number) for begin, number in order}
     row = np.full(first.size, -1, np.int64)
     following = len(known)
     for pack in new_packs:
-        for scan, mine in pack.parts:
-            begin, number = begin_of[id(scan)]
+        for part in pack.parts:
+            begin, number = begin_of[part.shard.path]
             among_new = np.cumsum(is_new[number]) - 1
-            row[begin + among_new[mine]] = np.arange(following, following + mine.size)
-            following += mine.size
+            row[begin + among_new[part.rows]] = np.arange(following, following + part.rows.size)
+            following += part.rows.size
     row = row[first]
-    for (begin, number), new in zip(order, is_new, strict=True):
-        rows[number][new] = row[begin : begin + int(np.count_nonzero(new))]
+    for places, new, scan in zip(rows, is_new, scans, strict=True):
+        begin, _ = begin_of[scan.shard.path]
+        places[new] = row[begin : begin + int(np.count_nonzero(new))]
 
-    copies = {split: np.zeros(following, np.int64) for split in splits}
-    for scan, places in zip(scans, rows, strict=True):
-        copies[scan.shard.split] += np.bincount(places, minlength=following)
+    copies = {}
+    for split in splits:
+        mine_of = [places for scan, places in zip(scans, rows, strict=True) if scan.shard.split == split]
+        copies[split] = _counts(mine_of, following)
     return Placement(new_packs, copies)
 
 
-def loose_packs(parts: list[tuple[ShardScan, Int64s]]) -> list[NewPack]:
+def _counts(places: list[Int64s], size: int) -> Counts:
+    """Return how often each place occurs, in as few bytes as it takes: mostly one a record."""
+    if not places:
+        return np.zeros(size, np.uint8)
+    counts = np.bincount(np.concatenate(places), minlength=size)
+    found: Counts = counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+    return found
+
+
+def loose_packs(parts: list[Part]) -> list[NewPack]:
     """Cut loose records into packs of bounded size."""
-    packs: list[NewPack] = []
-    current: list[tuple[ShardScan, Int64s]] = []
-    filled = 0
-    for scan, rows in parts:
-        while rows.size:
-            ends = filled + np.cumsum(scan.sizes[rows].astype(np.int64) + FRAME_BYTES)
-            fits = max(int(np.searchsorted(ends, LARGEST_PACK_BYTES, "right")), 0 if current else 1)
-            if fits:
-                current.append((scan, rows[:fits]))
-                filled = int(ends[fits - 1])
-            if fits < rows.size:
-                packs.append(NewPack(current, is_whole=False))
-                current, filled = [], 0
-            rows = rows[fits:]
-    return packs + ([NewPack(current, is_whole=False)] if current else [])
+    return [
+        pack
+        for group in loose_groups([part.bytes for part in parts])
+        for pack in cut_packs([parts[number] for number in group])
+    ]
+
+
+def loose_groups(sizes: Sequence[int]) -> list[list[int]]:
+    """Group neighbours, so that their bytes fill a pack; one that is larger than a pack stays alone."""
+    groups: list[list[int]] = []
+    filled = LARGEST_PACK_BYTES + 1
+    for number, size in enumerate(sizes):
+        if filled + size > LARGEST_PACK_BYTES:
+            groups.append([])
+            filled = 0
+        groups[-1].append(number)
+        filled += size
+    return groups
+
+
+def cut_packs(parts: list[Part]) -> list[NewPack]:
+    """Make packs of a group: one, or several of the single shard of which too much is new."""
+    if len(parts) > 1 or parts[0].bytes <= LARGEST_PACK_BYTES:
+        return [NewPack(parts, is_whole=False)]
+    (part,) = parts
+    packs, begin, done = [], 0, 0
+    filled = np.cumsum(part.sizes.astype(np.int64) + FRAME_BYTES)
+    while begin < part.rows.size:
+        end = max(begin + 1, int(np.searchsorted(filled, done + LARGEST_PACK_BYTES, "right")))
+        packs.append(NewPack([part[begin:end]], is_whole=False))
+        begin, done = end, int(filled[end - 1])
+    return packs
 
 
 def first_occurrences(ids: Ids) -> Int64s:

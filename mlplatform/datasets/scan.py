@@ -11,7 +11,7 @@ from mlplatform.datasets.canonical import canonical_window
 from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.hashing import Ids, check_payloads, record_ids
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.tfrecord import Int64s, Window, read_windows
+from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
 from mlplatform.progress import track
 
 _INLINE_BELOW_BYTES = 64 << 20  # less than this is read sooner than a worker has started
@@ -32,6 +32,12 @@ class ShardScan:
     ids: Ids
     sizes: npt.NDArray[np.uint32]
     file_sha256: bytes
+
+    def offsets(self) -> Int64s:
+        """Return where the records' frames begin in the uncompressed file: int64, shape (records,)."""
+        frames = self.sizes.astype(np.int64) + FRAME_BYTES
+        offsets: Int64s = np.cumsum(frames) - frames
+        return offsets
 
 
 def scan_shard(shard: Shard, known: KnownIds | None = None) -> Iterator[int | ShardScan]:

@@ -1,12 +1,15 @@
 """Worker processes that read shards.
 
-They are plain `python -m` children that speak pickles over their pipes: `multiprocessing` would import the
-caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads.
+They are plain Python children that speak pickles over their pipes: `multiprocessing` would import the
+caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They find
+modules where the parent does, and nowhere else: not in the current folder, unless the parent looks there.
 """
 
+import contextlib
 import os
 import pickle
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +17,18 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 from mlplatform.datasets.errors import ScanWorkerError
 from mlplatform.datasets.examples_folder import Shard
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.scan import ShardScan, scan_shard
+
+_LAST_WORDS_BYTES = 500
+_MAIN = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from mlplatform.datasets.scan_workers import main; main(sys.argv[1])"
+)
 
 
 class ScanWorkers:
@@ -30,13 +39,22 @@ class ScanWorkers:
 
     def __enter__(self) -> "ScanWorkers":
         self._folder = tempfile.TemporaryDirectory(prefix="mlplatform-")
-        command = [sys.executable, "-m", "mlplatform.datasets.scan_workers", self._folder.name]
+        flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+        command = [sys.executable, *flags, "-c", _MAIN, self._folder.name, *sys.path]
         # Each worker fills one processor: the threads of a library would only stand in each other's way.
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
-        self._workers = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            for _ in range(self._processes)
-        ]
+        self._workers = []
+        for number in range(self._processes):
+            with open(Path(self._folder.name) / f"complaints-{number}", "wb") as complaints:
+                self._workers.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=complaints,
+                        env=environment,
+                    )
+                )
         if self._known is not None and len(self._known):
             self._known.save(Path(self._folder.name))
         return self
@@ -61,8 +79,11 @@ class ScanWorkers:
         for place in sorted(range(len(shards)), key=lambda place: -shards[place].size):
             jobs.put(place)
         steps: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        for worker in self._workers:
-            threading.Thread(target=_drive, args=(worker, shards, jobs, steps), daemon=True).start()
+        for number, worker in enumerate(self._workers):
+            complaints = Path(self._folder.name) / f"complaints-{number}"
+            threading.Thread(
+                target=_drive, args=(worker, complaints, shards, jobs, steps), daemon=True
+            ).start()
         scans: dict[int, ShardScan] = {}
         while len(scans) < len(shards):
             place, step = steps.get()
@@ -77,53 +98,63 @@ class ScanWorkers:
 
 def _drive(
     worker: "subprocess.Popen[bytes]",
+    complaints: Path,
     shards: Sequence[Shard],
     jobs: "queue.SimpleQueue[int]",
     steps: "queue.SimpleQueue[tuple[int, Any]]",
 ) -> None:
     """Give one worker job after job, and pass on what it says."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
+    requests, answers = cast(IO[bytes], worker.stdin), cast(IO[bytes], worker.stdout)
     while True:
         try:
             place = jobs.get_nowait()
         except queue.Empty:
             return
         try:
-            pickle.dump(shards[place], worker.stdin)
-            worker.stdin.flush()
+            pickle.dump(shards[place], requests)
+            requests.flush()
             before = 0
             while True:
-                step = pickle.load(worker.stdout)
+                step = pickle.load(answers)
                 if isinstance(step, int):
                     step, before = step - before, step
                 steps.put((place, step))
                 if isinstance(step, ShardScan | Exception):
                     break
         except (EOFError, OSError, pickle.UnpicklingError):
-            steps.put((place, ScanWorkerError(shards[place].path, worker.wait())))
+            status = worker.wait()
+            words = complaints.read_bytes()[-_LAST_WORDS_BYTES:] if complaints.exists() else b""
+            said = words.decode(errors="replace").strip()
+            steps.put((place, ScanWorkerError(shards[place].path, status, said)))
             return
 
 
 def main(folder: str) -> None:
-    """Read shards from stdin and write what they hold to stdout, until stdin ends."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    """Read shards from stdin and write what they hold to stdout, until stdin ends.
+
+    It ends when the parent does. Then `folder` is deleted, which a killed parent left there.
+    """
+    with contextlib.suppress(BrokenPipeError):
+        _answer(sys.stdin.buffer, sys.stdout.buffer, Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # nothing is left to flush, and nobody reads it
+
+
+def _answer(requests: IO[bytes], answers: IO[bytes], folder: Path) -> None:
     known: KnownIds | None = None
     while True:
         try:
             shard = pickle.load(requests)
         except EOFError:
             return
-        if known is None and (Path(folder) / "place.npy").exists():
-            known = KnownIds.load(Path(folder))
         try:
+            if known is None and (folder / "place").exists():
+                known = KnownIds.load(folder)
             for step in scan_shard(shard, known):
                 pickle.dump(step, answers, protocol=pickle.HIGHEST_PROTOCOL)
                 answers.flush()
+        except BrokenPipeError:
+            raise
         except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
             pickle.dump(error, answers)
             answers.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

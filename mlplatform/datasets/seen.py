@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from mlplatform.datasets.errors import CorruptStoreError
 from mlplatform.datasets.examples_folder import Shard
-from mlplatform.datasets.manifest import FORMAT, sealed, unsealed
+from mlplatform.datasets.line import Line
+from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
 from mlplatform.datasets.storage import Storage
 
 _SETTLED_AFTER_S = 2.0
@@ -22,24 +23,29 @@ _SETTLED_AFTER_S = 2.0
 def seen_path(dataset: str, splits: Sequence[str], shards: Sequence[Shard]) -> str | None:
     """Return the path of the note on these files; None where their stamps cannot be trusted."""
     newest = time.time_ns() - int(_SETTLED_AFTER_S * 1e9)
-    if any(not shard.is_local or shard.stamp[1] > newest for shard in shards):
+    if any(not shard.is_local or int(shard.stamp[1]) > newest for shard in shards):
         return None
     files = [[shard.split, shard.path, *shard.stamp] for shard in shards]
     name = hashlib.sha256(json.dumps([list(splits), files]).encode()).hexdigest()[:32]
     return f"{dataset}/seen/{name}.json"
 
 
-def seen_digest(storage: Storage, path: str | None) -> str | None:
-    """Return the digest of the version that the files were; None where that is not known."""
+def seen_version(line: Line, path: str | None) -> Manifest | None:
+    """Return the version that the files were; None where that is not known."""
     if path is None:
         return None
     try:
-        return str(unsealed(storage.read(path), path)["digest"])
+        note = unsealed(line.storage.read(path), path)
     except (FileNotFoundError, CorruptStoreError):
         return None
+    if not 0 < note["number"] <= len(line.manifests):
+        return None
+    manifest = line.manifests[note["number"] - 1]
+    return manifest if manifest.digest == note["digest"] else None
 
 
-def note_seen(storage: Storage, path: str | None, digest: str) -> None:
-    """Remember the digest of the version that the files are."""
+def note_seen(storage: Storage, path: str | None, manifest: Manifest) -> None:
+    """Remember which version the files are."""
     if path is not None:
-        storage.put(path, sealed({"format": FORMAT, "digest": digest}))
+        note = {"format": FORMAT, "digest": manifest.digest, "number": manifest.number}
+        storage.put(path, sealed(note))

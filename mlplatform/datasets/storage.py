@@ -3,18 +3,25 @@
 import contextlib
 import errno
 import os
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
-from mlplatform.datasets.errors import NoAtomicCreateError
+from mlplatform.datasets.errors import NoAtomicCreateError, StoreAccessError
+from mlplatform.datasets.remote import file_system, reaching
+from mlplatform.progress import track
 
 ASIDE = "aside"  # folder of files that are being written; never read
+_LOOK_EVERY_S = 0.05  # whether a lock is free by now
+# How S3 says that a name is taken, and that another request for it is under way and this one may come again.
+# Source: Amazon S3 API reference, PutObject, conditional writes.
+_TAKEN = ("PreconditionFailed", "412")
+_IN_FLIGHT = ("ConditionalRequestConflict", "409")
+_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 class Storage(Protocol):
@@ -24,6 +31,9 @@ class Storage(Protocol):
 
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Return the bytes of a file, or of a range of it. Raises FileNotFoundError."""
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the bytes of several files, in order. Raises FileNotFoundError."""
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading. Raises FileNotFoundError."""
@@ -39,9 +49,6 @@ class Storage(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the files and folders in a folder; none where it is missing."""
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file or folder."""
 
     def size(self, path: str) -> int:
         """Return the bytes of a file. Raises FileNotFoundError."""
@@ -87,6 +94,9 @@ class LocalStorage:
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
 
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        return [self.read(path) for path in paths]
+
     def open(self, path: str) -> BinaryIO:
         return open(self._root / path, "rb", buffering=0)
 
@@ -96,7 +106,8 @@ class LocalStorage:
     def put_file(self, path: str, source: Path) -> None:
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(source)
+        with naming(source):
+            _sync(source)
         source.replace(target)
         _sync(target.parent)
 
@@ -104,8 +115,9 @@ class LocalStorage:
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = self._written_aside(path, data)
-        _sync(partial)
         try:
+            with naming(partial):
+                _sync(partial)
             os.link(partial, target)  # fails where the name is taken, and shows the whole file at once
         except FileExistsError:
             return False
@@ -123,9 +135,6 @@ class LocalStorage:
             return sorted(path.name for path in (self._root / folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
-
-    def exists(self, path: str) -> bool:
-        return (self._root / path).exists()
 
     def size(self, path: str) -> int:
         return (self._root / path).stat().st_size
@@ -155,13 +164,22 @@ class LocalStorage:
         lock = self._root / folder / "lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with open(lock, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            kind = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
+            with track(f"wait for others to be done with {lock.parent}", unit="s") as bar:
+                while True:
+                    try:
+                        fcntl.flock(file, kind)
+                        break
+                    except BlockingIOError:
+                        time.sleep(_LOOK_EVERY_S)
+                        bar.advance(_LOOK_EVERY_S)
             yield
 
     def _written_aside(self, path: str, data: bytes) -> Path:
         partial = self.aside(path.split("/", 1)[0] if "/" in path else "")
         try:
-            partial.write_bytes(data)
+            with naming(partial):
+                partial.write_bytes(data)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
@@ -179,28 +197,40 @@ class FsspecStorage:
     _memory = threading.Lock()
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         self.url = url.rstrip("/")
         self._protocol = url.split("://", 1)[0]
-        self._fs, self._root = cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
+        self._fs, self._root = file_system(self.url)
         self._is_tried = False
 
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
-        if start == 0 and end is None:
-            return cast(bytes, self._fs.cat_file(self._at(path)))
-        return cast(bytes, self._fs.cat_file(self._at(path), start=start, end=end))
+        with reaching(self.url):
+            if start == 0 and end is None:
+                return cast(bytes, self._fs.cat_file(self._at(path)))
+            if end is not None and end <= start:
+                return b""  # object stores refuse a range of nothing
+            return cast(bytes, self._fs.cat_file(self._at(path), start=start, end=end))
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        if not paths:
+            return []
+        with reaching(self.url):
+            places = [self._at(path) for path in paths]
+            found = self._fs.cat(places)  # all requests under way at once
+            return [cast(bytes, found[place]) for place in places]
 
     def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, self._fs.open(self._at(path), "rb"))
+        with reaching(self.url):
+            return cast(BinaryIO, self._fs.open(self._at(path), "rb"))
 
     def put(self, path: str, data: bytes) -> None:
         self._require_create()
-        self._fs.pipe_file(self._at(path), data)
+        with reaching(self.url):
+            self._fs.pipe_file(self._at(path), data)
 
     def put_file(self, path: str, source: Path) -> None:
         self._require_create()
-        self._fs.put_file(str(source), self._at(path))
+        with reaching(self.url):
+            self._fs.put_file(str(source), self._at(path))
         source.unlink(missing_ok=True)
 
     def create(self, path: str, data: bytes) -> bool:
@@ -209,27 +239,27 @@ class FsspecStorage:
 
     def names(self, folder: str) -> list[str]:
         place = self._at(folder)
-        self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(place, detail=False)
+            with reaching(self.url):
+                self._fs.invalidate_cache()
+                found = self._fs.ls(place, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(
             {name.rstrip("/").rsplit("/", 1)[-1] for name in found if name.rstrip("/") != place.rstrip("/")}
         )
 
-    def exists(self, path: str) -> bool:
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._at(path)))
-
     def size(self, path: str) -> int:
-        return int(self._fs.info(self._at(path))["size"])
+        with reaching(self.url):
+            self._fs.invalidate_cache()
+            return int(self._fs.info(self._at(path))["size"])
 
     def age_s(self, path: str) -> float:
-        return float(time.time() - self._fs.modified(self._at(path)).timestamp())
+        with reaching(self.url):
+            return float(time.time() - self._fs.modified(self._at(path)).timestamp())
 
     def delete(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with reaching(self.url), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._at(path))
 
     def delete_folder(self, path: str) -> None:
@@ -259,15 +289,24 @@ class FsspecStorage:
                     return False
                 self._fs.pipe_file(self._at(path), data)
                 return True
-        try:
-            self._fs.pipe_file(self._at(path), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if "PreconditionFailed" in repr(error) or "pre-conditions" in str(error) or "412" in str(error):
+        waits_s = iter(_WAITS_S)
+        while True:
+            try:
+                with reaching(self.url):
+                    self._fs.pipe_file(self._at(path), data, mode="create")
+                return True
+            except FileExistsError:
                 return False
-            raise
-        return True
+            except FileNotFoundError as error:
+                raise StoreAccessError(self.url, "the bucket or container does not exist") from error
+            except StoreAccessError as error:
+                code = _refusal(error)
+                if code in _TAKEN:
+                    return False
+                wait_s = next(waits_s, None)
+                if code not in _IN_FLIGHT or wait_s is None:
+                    raise
+                time.sleep(wait_s)
 
     def _require_create(self) -> None:
         if self._is_tried:
@@ -288,9 +327,25 @@ class FsspecStorage:
         self._is_tried = True
 
 
-def copy_aside(source: Path, partial: Path) -> None:
-    """Copy a local file's bytes to `partial`, by the quickest way that the file system has."""
-    shutil.copyfile(source, partial)
+def _refusal(error: BaseException | None) -> str:
+    """Return the code with which a server refused a request, "" where there is none: what botocore tells."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file in the system's errors that do not name one, such as that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def _sync(path: Path) -> None:

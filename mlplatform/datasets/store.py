@@ -51,7 +51,7 @@ class DatasetStore:
         key: Sequence[str] | None = None,
         label: str | None = None,
         message: str = "",
-        training_splits: Sequence[str] = ("train",),
+        training_splits: Sequence[str] | None = None,
         is_firewall_on: bool = True,
         workers: int = 0,
         beam_options: Sequence[str] | None = None,
@@ -61,10 +61,12 @@ class DatasetStore:
         Args:
             dataset: The dataset's name.
             examples: Folder or URL with `Split-<name>/` folders of TFRecord files, plain or gzip.
-            key: Features that identify an item; None keeps what the version before declared.
+            key: Features that identify an item; None keeps what the version before declared. For content that
+                is there already, another key or label is declared from now on.
             label: Feature that holds the class; None keeps what the version before declared.
             message: Why, for the log.
-            training_splits: Splits that are trained on; the items of all others are held out.
+            training_splits: Splits that are trained on; the items of all others are held out. None keeps what
+                the version before declared, `train` for the first version.
             is_firewall_on: Fail where an item that was held out once would enter training.
             workers: Processes that read; 0 takes one per usable processor.
             beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
@@ -76,7 +78,11 @@ class DatasetStore:
 
         Raises:
             NoExamplesError: There are no Examples in the folder.
+            IncompleteShardsError: A set of shards is not complete.
             CorruptRecordsError: A file is damaged or cut short; nothing was written.
+            SourceChangedError: A file changed while it was read.
+            NoTrainingSplitError: The firewall is on, and no split is trained on.
+            KeyMissingError: No record has the key.
             SplitFirewallError: A held-out item would enter training.
             ForgottenRecordError: A record that was forgotten on purpose came back.
         """
@@ -86,7 +92,7 @@ class DatasetStore:
             key=key,
             label=label,
             message=message,
-            training_splits=tuple(training_splits),
+            training_splits=training_splits,
             is_firewall_on=is_firewall_on,
             workers=workers,
         )

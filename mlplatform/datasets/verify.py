@@ -128,7 +128,7 @@ def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[
 
 def _notes(storage: Storage, dataset: str) -> Iterator[Problem]:
     yield from _checked(storage, STORE_FILE, lambda data: unsealed(data, STORE_FILE))
-    folders = [f"{dataset}/{kind}" for kind in ("forgotten", "seen", "uses")]
+    folders = [f"{dataset}/{kind}" for kind in ("declared", "forgotten", "seen", "uses")]
     folders += [f"{dataset}/tags/{tag}" for tag in storage.names(f"{dataset}/tags")]
     for folder in folders:
         for name in storage.names(folder):

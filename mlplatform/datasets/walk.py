@@ -87,8 +87,8 @@ def walk(buffer: Bytes, starts: Int64s, ends: Int64s) -> Walk:
         key = here + 1 + width
         end = key + size
         fits = ((word & _BYTE) == _MAP) & (width > 0) & (end <= ends)
-        # The key's tag and size follow in the same word where the entry's size takes one byte.
-        word = word >> np.uint64(16) if size.max() < 128 else words[np.where(fits, key, 0)]
+        # The key's tag and size follow in the same word where every entry's size takes one byte.
+        word = word >> np.uint64(16) if (width == 1).all() else words[np.where(fits, key, 0)]
         key_size = ((word >> np.uint64(8)) & _BYTE).astype(np.int64)
         value = key + 2 + key_size
         fits &= ((word & _BYTE) == _KEY) & (key_size < 128) & (value < end)

@@ -3,24 +3,25 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from mlplatform.datasets.errors import SourceChangedError
-from mlplatform.datasets.examples_folder import stamp
+from mlplatform.datasets.examples_folder import Shard, open_file, stamp
 from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.pack import PackIndex, index_path, records_path
-from mlplatform.datasets.placement import NewPack
-from mlplatform.datasets.scan import ShardScan, read_rows
-from mlplatform.datasets.storage import Storage
+from mlplatform.datasets.placement import NewPack, Part
+from mlplatform.datasets.scan import read_rows
+from mlplatform.datasets.storage import Storage, naming
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, Int64s
-from mlplatform.progress import track
+from mlplatform.progress import Task, track
 
 _GZIP_LEVEL = 2  # of isal's 0 to 3: about zlib's level 1 in size, at ten times its speed
 _WRITERS = 4
+_READ_BYTES = 8 << 20  # of a run of neighbours, however long
 
 
 def write_packs(storage: Storage, dataset: str, packs: Sequence[NewPack]) -> list[PackFacts]:
@@ -31,36 +32,34 @@ def write_packs(storage: Storage, dataset: str, packs: Sequence[NewPack]) -> lis
     """
     if not packs:
         return []
-    with track("write new packs", len(packs), "packs") as bar, ThreadPoolExecutor(_WRITERS) as writers:
-        facts = []
-        for fact in writers.map(lambda pack: _write(storage, dataset, pack), packs):
-            facts.append(fact)
-            bar.advance()
-        return facts
+    total = sum(len(part.rows) for pack in packs for part in pack.parts)
+    with track("write new records", total) as bar, ThreadPoolExecutor(_WRITERS) as writers:
+        return list(writers.map(lambda pack: _write(storage, dataset, pack, bar), packs))
 
 
-def check_unchanged(scans: Sequence[ShardScan]) -> None:
+def check_unchanged(shards: Iterable[Shard]) -> None:
     """Check that the shards are still the files that were scanned. Raises SourceChangedError."""
-    for scan in scans:
+    for shard in shards:
         try:
-            is_same = stamp(scan.shard.path) == scan.shard.stamp
+            is_same = stamp(shard.path) == shard.stamp
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise SourceChangedError(scan.shard.path)
+            raise SourceChangedError(shard.path)
 
 
-def _write(storage: Storage, dataset: str, pack: NewPack) -> PackFacts:
+def _write(storage: Storage, dataset: str, pack: NewPack, bar: Task) -> PackFacts:
     partial = storage.aside(dataset)
     try:
-        if pack.is_whole:
-            file_sha256 = pack.parts[0][0].file_sha256
-            _copy(pack.parts[0][0], partial)
-        else:
-            file_sha256 = _write_frames(pack, partial)
-        check_unchanged([scan for scan, _ in pack.parts])
-        index = PackIndex(pack.ids, pack.sizes, pack.is_gzip, file_sha256)
-        return put_pack(storage, dataset, partial, index)
+        with naming(partial):
+            if pack.is_whole:
+                file_sha256 = pack.parts[0].file_sha256
+                _copy(pack.parts[0].shard, partial)
+                bar.advance(len(pack.parts[0].rows))
+            else:
+                file_sha256 = _write_frames(pack, partial, bar)
+        check_unchanged([part.shard for part in pack.parts])
+        return put_pack(storage, dataset, partial, PackIndex(pack.ids, pack.sizes, pack.is_gzip, file_sha256))
     finally:
         partial.unlink(missing_ok=True)
 
@@ -77,25 +76,22 @@ def put_pack(storage: Storage, dataset: str, partial: Path, index: PackIndex) ->
     return facts
 
 
-def _copy(scan: ShardScan, partial: Path) -> None:
-    if scan.shard.is_local:
-        shutil.copyfile(scan.shard.path, partial)
+def _copy(shard: Shard, partial: Path) -> None:
+    if shard.is_local:
+        shutil.copyfile(shard.path, partial)
         return
-    import fsspec
-
-    with fsspec.open(scan.shard.path, "rb") as source, open(partial, "wb") as target:
+    with open_file(shard.path) as source, open(partial, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _write_frames(pack: NewPack, partial: Path) -> bytes:
+def _write_frames(pack: NewPack, partial: Path, bar: Task) -> bytes:
     """Write chosen frames; returns the SHA-256 of a gzip file, 32 zero bytes for a plain one."""
-    if not pack.is_gzip:
-        with open(partial, "wb") as file:
-            for scan, rows in pack.parts:
-                for piece in _frames(scan, rows):
-                    file.write(piece)
-        return bytes(32)
-    return write_gzip((piece for scan, rows in pack.parts for piece in _frames(scan, rows)), partial)
+    pieces = (piece for part in pack.parts for piece in _frames(part, bar))
+    if pack.is_gzip:
+        return write_gzip(pieces, partial)
+    with open(partial, "wb") as file:
+        file.writelines(pieces)
+    return bytes(32)
 
 
 def write_gzip(pieces: Iterator[bytes | memoryview], partial: Path) -> bytes:
@@ -112,20 +108,25 @@ def write_gzip(pieces: Iterator[bytes | memoryview], partial: Path) -> bytes:
     return digest.digest()
 
 
-def _frames(scan: ShardScan, rows: Int64s) -> Iterator[bytes | memoryview]:
+def _frames(part: Part, bar: Task) -> Iterator[bytes | memoryview]:
     """Yield the frames of some rows of a shard, neighbours together."""
-    if scan.shard.is_gzip or not scan.shard.is_local:
-        for window, chosen in read_rows(scan.shard, rows):
+    if part.shard.is_gzip or not part.shard.is_local:
+        for window, chosen in read_rows(part.shard, part.rows):
             begins = window.starts[chosen] - HEADER_BYTES
             ends = window.ends[chosen] + FOOTER_BYTES
             for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
                 yield window.buffer.data[begin:end]
+            bar.advance(chosen.size)
         return
-    bounds = np.zeros(scan.sizes.size + 1, np.int64)
-    np.cumsum(scan.sizes.astype(np.int64) + FRAME_BYTES, out=bounds[1:])
-    with open(scan.shard.path, "rb") as file:
-        for begin, end in runs(rows):
-            yield os.pread(file.fileno(), int(bounds[end] - bounds[begin]), int(bounds[begin]))
+    ends = part.offsets + part.sizes + FRAME_BYTES
+    breaks = np.flatnonzero(part.offsets[1:] != ends[:-1])
+    firsts, lasts = np.append(0, breaks + 1), np.append(breaks, ends.size - 1)
+    with naming(part.shard.path), open(part.shard.path, "rb") as file:
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            begin, end = int(part.offsets[first]), int(ends[last])
+            for at in range(begin, end, _READ_BYTES):
+                yield os.pread(file.fileno(), min(_READ_BYTES, end - at), at)
+            bar.advance(last + 1 - first)
 
 
 def runs(rows: Int64s) -> Iterator[tuple[int, int]]:

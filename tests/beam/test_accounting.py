@@ -28,7 +28,7 @@ def test_books_that_do_not_balance_fail() -> None:
 
 
 def test_shards_depend_on_their_records_alone(tmp_path: Path) -> None:
-    records = [(f"item-{n}", f"record {n}".encode()) for n in range(50)]
+    records = [("", b"a record without a key"), *((f"item-{n}", f"record {n}".encode()) for n in range(50))]
     for name in ("a", "b"):
         random.Random(name).shuffle(records)
         with beam.Pipeline() as pipeline:

@@ -1,18 +1,40 @@
 """The same promises on every backend: a folder, memory, and an S3 server."""
 
+import errno
 import os
+import subprocess
+import sys
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.errors import NoAtomicCreateError
+from mlplatform.datasets import commit as commit_module
+from mlplatform.datasets.errors import (
+    CommitFilesLostError,
+    CorruptStoreError,
+    NoAtomicCreateError,
+    SourceChangedError,
+    StoreAccessError,
+)
 from mlplatform.datasets.storage import FsspecStorage, open_storage
+from mlplatform.errors import MissingExtraError
+
+
+def refused(code: str) -> OSError:
+    """What s3fs makes of a server's refusal."""
+    from botocore.exceptions import ClientError
+
+    error = OSError(errno.EIO, code)
+    error.__cause__ = ClientError({"Error": {"Code": code, "Message": code}}, "PutObject")
+    return error
 
 
 class BackendContract:
@@ -74,6 +96,45 @@ class BackendContract:
         assert len(wins) == 1
         assert storages[0].read("d/versions/v1.json") == b"%d" % wins[0]
 
+    def test_writers_at_once_all_land_beside_a_gc(
+        self, url: str, tmp_path: Path, write_examples: Callable[..., Path]
+    ) -> None:
+        shared = [b"shared-%d" % n for n in range(20)]
+        sources = [write_examples(tmp_path / f"{n}", {"train": [[*shared, b"own-%d" % n]]}) for n in range(4)]
+
+        def commit(source: Path) -> None:
+            store = DatasetStore(url)
+            store.commit("d", source, message=str(source))
+            store.gc("d", is_dry_run=False)
+
+        with ThreadPoolExecutor(len(sources)) as threads:
+            list(threads.map(commit, sources))
+        store = DatasetStore(url)
+        assert [one.number for one in store.log("d")] == [4, 3, 2, 1]
+        assert {one.message for one in store.log("d")} == set(map(str, sources))
+        assert store.verify("d").is_whole
+
+    def test_what_was_deleted_while_a_commit_ran_makes_no_version(
+        self,
+        url: str,
+        tmp_path: Path,
+        write_examples: Callable[..., Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        source = write_examples(tmp_path / "a", {"train": [[b"a", b"b"]]})
+        real = commit_module.held_out_rows
+
+        def deleting(*arguments: Any) -> Any:  # as a gc does without locks, of a commit that took a day
+            storage = open_storage(url)
+            for name in storage.names("d/packs"):
+                storage.delete(f"d/packs/{name}")
+            return real(*arguments)
+
+        monkeypatch.setattr(commit_module, "held_out_rows", deleting)
+        with pytest.raises((CommitFilesLostError, FileNotFoundError), match=r"packs/"):
+            DatasetStore(url).commit("d", source)
+        assert DatasetStore(url).names() == []
+
 
 class TestFolder(BackendContract):
     @pytest.fixture
@@ -103,8 +164,6 @@ def s3() -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
-    import fsspec
-
     fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
     try:
         yield "s3://bucket"
@@ -121,6 +180,126 @@ class TestS3(BackendContract):
     @pytest.fixture
     def url(self, s3: str) -> str:
         return f"{s3}/{uuid.uuid4().hex}"
+
+
+class TestObjectStorage:
+    """Of S3 alone: what a server and a network can do."""
+
+    def upload(self, url: str, source: Path) -> str:
+        fs, place = fsspec.core.url_to_fs(url)
+        for file in source.rglob("data*"):
+            fs.pipe_file(f"{place}/{file.relative_to(source)}", file.read_bytes())
+        return url
+
+    def test_a_remote_source_is_committed_and_exported(
+        self, s3: str, tmp_path: Path, write_examples: Callable[..., Path]
+    ) -> None:
+        rows = [b"%d" % n for n in range(30)]
+        local = write_examples(tmp_path / "a", {"train": [rows[:10], rows[10:]]})
+        remote = self.upload(f"{s3}/{uuid.uuid4().hex}", local)
+        store = DatasetStore(f"{s3}/{uuid.uuid4().hex}")
+        first = store.commit("d", remote)
+        assert (first.added, first.manifest.source) == (30, remote)
+        more = write_examples(tmp_path / "b", {"train": [[*rows[5:], b"more"]]})
+        assert store.commit("d", self.upload(f"{s3}/{uuid.uuid4().hex}", more)).added == 1
+        assert not store.commit("d", local).is_new
+        assert store.verify("d").is_whole
+
+    def test_a_remote_source_that_changes_while_it_is_read_is_noticed(
+        self,
+        s3: str,
+        tmp_path: Path,
+        write_examples: Callable[..., Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        remote = self.upload(f"{s3}/{uuid.uuid4().hex}", write_examples(tmp_path / "a", {"train": [[b"a"]]}))
+        other = write_examples(tmp_path / "b", {"train": [[b"b"]]})  # of the same size
+        real = commit_module.write_packs
+
+        def changed(*arguments: Any) -> Any:
+            self.upload(remote, other)
+            return real(*arguments)
+
+        monkeypatch.setattr(commit_module, "write_packs", changed)
+        store = DatasetStore(tmp_path / "store")
+        with pytest.raises(SourceChangedError, match="changed while it was read"):
+            store.commit("d", remote)
+        assert store.names() == []
+
+    def test_a_bucket_that_is_missing_is_one_clear_error(
+        self, s3: str, tmp_path: Path, write_examples: Callable[..., Path]
+    ) -> None:
+        source = write_examples(tmp_path / "a", {"train": [[b"a"]]})
+        with pytest.raises(StoreAccessError, match=r"s3://no-such-bucket/x.*the bucket .* does not exist"):
+            DatasetStore("s3://no-such-bucket/x").commit("d", source)
+
+    def test_a_truncated_index_is_named(
+        self, s3: str, tmp_path: Path, write_examples: Callable[..., Path]
+    ) -> None:
+        url = f"{s3}/{uuid.uuid4().hex}"
+        DatasetStore(url).commit("d", write_examples(tmp_path / "a", {"train": [[b"a", b"b"]]}))
+        storage = open_storage(url)
+        (index,) = (name for name in storage.names("d/packs") if name.endswith(".index"))
+        storage.put(f"d/packs/{index}", storage.read(f"d/packs/{index}")[:-5])
+        with pytest.raises(CorruptStoreError, match=index):
+            DatasetStore(url).commit("d", write_examples(tmp_path / "b", {"train": [[b"b"]]}))
+
+    @pytest.mark.parametrize(
+        ("answers", "outcome"),
+        [
+            ([refused("ConditionalRequestConflict"), None], True),  # another request was under way: once more
+            ([refused("ConditionalRequestConflict"), refused("PreconditionFailed")], False),
+            ([FileExistsError("taken")], False),
+            ([PermissionError("Access Denied (request 94125)")], StoreAccessError),
+            ([refused("SlowDown")], StoreAccessError),
+        ],
+    )
+    def test_only_a_taken_name_counts_as_somebody_else_having_been_first(
+        self, s3: str, answers: list[Any], outcome: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = open_storage(f"{s3}/{uuid.uuid4().hex}")
+        storage.put("probed", b"")
+        coming = iter(answers)
+
+        def pipe_file(*_: Any, **__: Any) -> None:
+            if (answer := next(coming)) is not None:
+                raise answer
+
+        monkeypatch.setattr(storage._fs, "pipe_file", pipe_file)
+        if isinstance(outcome, bool):
+            assert storage.create("d/versions/v1.json", b"1") is outcome
+        else:
+            with pytest.raises(outcome, match="refused what was asked"):
+                storage.create("d/versions/v1.json", b"1")
+
+    def test_a_server_that_is_gone_is_one_clear_error(self, tmp_path: Path) -> None:
+        script = (
+            "from mlplatform.datasets import DatasetStore\n"
+            "from mlplatform.datasets.errors import StoreAccessError\n"
+            "try:\n    DatasetStore('s3://bucket/x').names()\n"
+            "except StoreAccessError as error:\n    print(error)\n"
+        )
+        gone = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_ACCESS_KEY_ID": "x"}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, **gone, "AWS_SECRET_ACCESS_KEY": "x"},
+            capture_output=True,
+            text=True,
+        )
+        assert "s3://bucket/x cannot be reached" in done.stdout, done.stderr[-2000:]
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    with pytest.raises(MissingExtraError, match=r"mlplatform\[azure\]"):
+        DatasetStore("abfs://container/x")
+
+
+def test_a_kind_of_url_that_nobody_knows_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreAccessError, match="s4://bucket/x cannot be reached"):
+        DatasetStore("s4://bucket/x")
+    with pytest.raises(StoreAccessError, match="s4://bucket/examples"):
+        DatasetStore(tmp_path).commit("d", "s4://bucket/examples")
 
 
 def test_a_backend_without_an_atomic_create_is_read_but_not_written(

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,25 +17,27 @@ from mlplatform.datasets import DatasetStore
 KILL_LOOP = Path(__file__).with_name("kill_loop.py")
 
 
-def kill_loop(folder: Path, kills: int, seed: int) -> dict[str, int]:
-    done = subprocess.run(
-        [sys.executable, str(KILL_LOOP), str(folder), str(kills), str(seed)], capture_output=True, text=True
-    )
+def kill_loop(folder: Path, kills: int, seed: int, *verbs: str) -> dict[str, int]:
+    command = [sys.executable, str(KILL_LOOP), str(folder), str(kills), str(seed), *verbs]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
 def test_a_hundred_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path) -> None:
-    hits = kill_loop(tmp_path, 100, seed=11)
-    assert hits["commit"] + hits["checkout"] + hits["gc"] >= 100
-    assert hits["commit"] >= 40
-    assert hits["checkout"] > 0
+    hits = kill_loop(tmp_path, 100, 11, "commit", "first", "checkout", "gc", "tag")
+    assert min(hits.values()) >= 20
+
+
+@pytest.mark.slow
+def test_kills_of_commits_with_workers_and_on_beam(tmp_path: Path) -> None:
+    assert min(kill_loop(tmp_path, 20, 12, "workers", "beam").values()) >= 10
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
 def test_five_hundred_kills(tmp_path: Path, seed: int) -> None:
-    kill_loop(tmp_path, 100, seed)
+    kill_loop(tmp_path, 100, seed, "commit", "first", "workers", "beam", "checkout", "gc", "tag")
 
 
 COMMIT = """
@@ -97,14 +100,24 @@ def test_a_full_disk_is_one_clear_error_and_no_version(
         pytest.skip("needs the right to mount a small file system")
     try:
         store = DatasetStore(small / "store")
-        store.commit("d", write_examples(tmp_path / "one", {"train": [[b"a" * 1000] * 3]}))
-        large = write_examples(tmp_path / "two", {"train": [[os.urandom(1000) for _ in range(3000)]]})
-        with pytest.raises(OSError, match="No space left") as caught:
-            store.commit("d", large)
-        assert caught.value.errno == errno.ENOSPC
-        assert caught.value.filename, "the error names the file"
-        assert [one.version for one in store.log("d")] == ["v1"]
-        assert store.verify("d").is_whole
+        known = b"a" * 1000
+        store.commit("d", write_examples(tmp_path / "one", {"train": [[known] * 3]}))
+        rows = [os.urandom(1000) for _ in range(3000)]
+        large = write_examples(tmp_path / "two", {"train": [rows]})
+        loose = write_examples(tmp_path / "three", {"train": [[known, *rows]]})
+        zipped = write_examples(tmp_path / "four", {"train": [[known, *rows]]}, gz=True)
+        for source in (large, loose, zipped):
+            with pytest.raises(OSError, match="No space left") as caught:
+                store.commit("d", source)
+            assert caught.value.errno == errno.ENOSPC
+            assert caught.value.filename, "the error names the file"
+            assert [one.version for one in store.log("d")] == ["v1"]
+            assert store.verify("d").is_whole
+            assert store.gc("d", grace_s=0) == []
+        command = [sys.executable, "-m", "mlplatform.cli.main", "datasets", "commit", "d", str(loose)]
+        done = subprocess.run([*command, "--store", store.url], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"mlplatform: {store.url}/d/aside/\w+: No space left on device\n", done.stderr)
         roomy = DatasetStore(tmp_path / "store")
         roomy.commit("d", large)
         with pytest.raises(OSError, match="No space left"):

@@ -1,5 +1,6 @@
 """What each verb of the store does."""
 
+import inspect
 import json
 import os
 import pickle
@@ -370,15 +371,16 @@ def test_polars_hash_gives_the_ids_of_the_standard_library(
 
 
 def test_every_error_survives_pickling_and_says_what_to_do() -> None:
-    samples = [
-        SplitFirewallError("d", ["record 1"], 3),
-        VersionNotFoundError("d", "v9", ["v1"]),
-        NoKeyError("d", "blame"),
-        CorruptStoreError("f", "gone"),
-        dataset_errors.NoAtomicCreateError("ftp://x", "it cannot"),
-        dataset_errors.ScanWorkerError("f", -9),
+    facts = {"int": 3, "int | None": -9, "str": "what", "collections.abc.Sequence[str]": ["one"]}
+    classes = [
+        one
+        for one in vars(dataset_errors).values()
+        if isinstance(one, type) and one.__module__ == dataset_errors.__name__
     ]
-    for error in samples:
+    assert len(classes) > 20
+    for kind in classes:
+        _, *parameters = inspect.signature(kind.__init__).parameters.values()
+        error = kind(*(facts[inspect.formatannotation(one.annotation)] for one in parameters))
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
         assert len(str(error)) > 40
 
@@ -424,9 +426,15 @@ def test_nothing_is_left_behind_by_a_failed_checkout(
 
 
 def test_the_manifest_of_a_version_is_json_that_anyone_reads(
-    tmp_path: Path, write_examples: Write, store: DatasetStore
+    tmp_path: Path, write_examples: Write, items: Callable[..., bytes], store: DatasetStore
 ) -> None:
-    store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"]]}), key=["id"], message="why")
+    source = write_examples(tmp_path / "a", {"train": [[items(1)]]})
+    store.commit("d", source, key=["item_id"], message="why")
     facts = json.loads((Path(store.url) / "d" / "versions" / "v1.json").read_text())
-    assert (facts["dataset"], facts["number"], facts["key"], facts["message"]) == ("d", 1, ["id"], "why")
+    assert (facts["dataset"], facts["number"], facts["key"], facts["message"]) == (
+        "d",
+        1,
+        ["item_id"],
+        "why",
+    )
     assert facts["splits"]["train"]["records"] == 1
