@@ -2,9 +2,10 @@
 
 import gzip
 import json
-import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,17 @@ def test_a_flipped_byte_of_an_erased_pack_is_found(
     assert store.verify("d").is_whole
 
 
+FORGET = """
+import sys
+from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import forget, verify  # noqa: F401 - what is measured is the work, not its imports
+store = DatasetStore(sys.argv[1])
+store.show("d")
+print("ready", flush=True)
+store.forget("d", "i7", is_erasing=True)
+"""
+
+
 @pytest.mark.parametrize("gz", [False, True])
 def test_a_forget_that_is_killed_is_finished_by_the_next(
     gz: bool, tmp_path: Path, write_examples: Write, make_example: Make
@@ -179,29 +191,24 @@ def test_a_forget_that_is_killed_is_finished_by_the_next(
     everyone = people(make_example, 400)
     source = write_examples(tmp_path / "a", {"train": [everyone[:200], everyone[200:]]}, gz)
     killed = 0
-    for number in range(10):
+    for number in range(8):
         store = DatasetStore(tmp_path / f"store-{number}")
         store.commit("d", source, key=["item_id"])
-        child = os.fork()
-        if child == 0:
-            try:
-                store.forget("d", "i7", is_erasing=True)
-            finally:
-                os._exit(0)
+        child = subprocess.Popen([sys.executable, "-c", FORGET, store.url], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
         time.sleep(rng.random() * 0.03)
-        os.kill(child, signal.SIGKILL)
-        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        is_noted = any((Path(store.url) / "d" / "forgotten").glob("*.json"))
-        if is_noted:
-            store.gc("d", is_dry_run=False, grace_s=0)  # finishes what was begun
-        else:
+        child.kill()
+        killed += child.wait() == -signal.SIGKILL
+        child.stdout.close()
+        if not any((Path(store.url) / "d" / "forgotten").glob("*.json")):
             assert holders(store, everyone[7])
             store.forget("d", "i7", is_erasing=True)
-            store.gc("d", is_dry_run=False, grace_s=0)
+        store.gc("d", is_dry_run=False, grace_s=0)  # finishes what was begun, and takes away what is left
         assert holders(store, b"secret-007") == []
         found = store.verify("d")
         assert found.is_whole, found.problems
         assert store.gc("d", grace_s=0) == []
         with pytest.raises(ForgottenRecordError):
             store.commit("d", write_examples(tmp_path / f"b-{number}", {"train": [everyone[:50]]}, gz))
-    assert killed >= 4
+    assert killed >= 3
