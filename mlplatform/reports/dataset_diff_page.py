@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.progress import Task, track
 from mlplatform.reports.page import picture, write_page
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore
-    from mlplatform.datasets.diff import Place, VersionDiff
+    from mlplatform.datasets.diff import VersionDiff
 
 MOST_ITEMS = 24  # shown per kind
 MOST_LABELS = 60
@@ -43,7 +44,7 @@ def write_dataset_diff(path: Path, store: "DatasetStore", found: "VersionDiff") 
     largest = max((row["total"] for _, row in rows), default=1) or 1
     for _, row in rows:
         row["share"] = round(100 * row["total"] / largest)
-    counts = {kind: found.count(kind) for kind in ("added", "removed", "changed", "moved", "ambiguous")}
+    counts = {kind: found.count(kind) for kind in _TONES}
     return write_page(
         path,
         "dataset_diff.html",
@@ -72,7 +73,8 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
     title, lead = _TITLES[kind]
     chosen = found.sample(kind, MOST_ITEMS)
     places = [place for item in chosen for place in (item.before, item.after) if place is not None]
-    payloads = iter(store.payloads(found, places))
+    with track(f"draw {kind} items", len(places), "records") as bar:
+        sides = iter([_side(payload, found, bar) for payload in store.payloads(found, places)])
     total = found.count(kind)
     shown = f" {len(chosen)} of {total:,} are shown, spread over the classes." if len(chosen) < total else ""
     return {
@@ -82,7 +84,7 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
             {
                 "key": ", ".join(item.key),
                 "sides": [
-                    _side(place, label, next(payloads), found)
+                    {**next(sides), "caption": f"{label or '(no class)'} · {place.split}"}
                     for place, label in ((item.before, item.label_before), (item.after, item.label_after))
                     if place is not None
                 ],
@@ -92,7 +94,7 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
     }
 
 
-def _side(place: "Place", label: str, payload: bytes, found: "VersionDiff") -> dict[str, Any]:
+def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
     from mlplatform.datasets.features import record_features, show
 
     features = record_features(payload)
@@ -100,9 +102,9 @@ def _side(place: "Place", label: str, payload: bytes, found: "VersionDiff") -> d
     drawn = _drawn(image) if image is not None else None
     hidden = {*_HIDDEN, *found.key, found.label, *(_IMAGE_FEATURES if drawn else ())}
     texts = [(name, show(value)) for name, value in sorted(features.items()) if name not in hidden]
+    bar.advance()
     return {
         "picture": drawn,
-        "caption": f"{label or '(no class)'} · {place.split}",
         "features": [(name, text if len(text) < 60 else text[:57] + "...") for name, text in texts[:12]],
     }
 

@@ -1,5 +1,6 @@
 """gc finds what nobody needs, wherever a kill left it, and nothing else; readers need no permission."""
 
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import pytest
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import DatasetNotFoundError
+from mlplatform.datasets.reading import reading
+from mlplatform.datasets.storage import open_storage
 
 Write = Callable[..., Path]
 
@@ -113,6 +116,9 @@ def test_who_may_only_read_reads(
             os.setgid(65534)
             os.setuid(65534)
             read_everything(store, out)
+            with reading(open_storage(store.url), "d"), open(Path(store.url) / "d" / "lock", "rb") as lock:
+                with pytest.raises(BlockingIOError):  # who may not write can still be waited for
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = 0
         finally:
             os._exit(status)
