@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,29 +98,32 @@ def test_a_backend_that_cannot_be_written_is_read(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become somebody without permissions")
-def test_who_may_only_read_reads(
-    tmp_path: Path, write_examples: Write, make_example: Callable[..., bytes]
-) -> None:
-    store = DatasetStore(tmp_path / "store")
-    write_two_versions(tmp_path, write_examples, make_example, store)
-    out = tmp_path / "out"
-    out.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:3], *Path(store.url).rglob("*")):
-        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-    out.chmod(0o777)
-    read_everything(store, tmp_path / "before")  # loads what the child needs and may not read
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            read_everything(store, out)
-            with reading(open_storage(store.url), "d"), open(Path(store.url) / "d" / "lock", "rb") as lock:
-                with pytest.raises(BlockingIOError):  # who may not write can still be waited for
+def test_who_may_only_read_reads(write_examples: Write, make_example: Callable[..., bytes]) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest closes its own folder again and again
+        folder = Path(name)
+        store = DatasetStore(folder / "store")
+        write_two_versions(folder, write_examples, make_example, store)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+        out = folder / "out"
+        out.mkdir()
+        out.chmod(0o777)
+        read_everything(store, folder / "before")  # loads what the child needs and may not read
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                read_everything(store, out)
+                with (
+                    reading(open_storage(store.url), "d"),
+                    open(Path(store.url) / "d" / "lock", "rb") as lock,
+                    pytest.raises(BlockingIOError),  # who may not write can still be waited for
+                ):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
