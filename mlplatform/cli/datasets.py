@@ -46,6 +46,17 @@ def key_option(command: Command) -> Command:
     )(command)
 
 
+def ignored_key_option(command: Command) -> Command:
+    """Add `--key FEATURE` to a command that does not tell items apart, so that all take the same options."""
+    return click.option(
+        "--key",
+        metavar="FEATURE",
+        multiple=True,
+        expose_value=False,
+        help="Taken by every command; this one does not tell items apart.",
+    )(command)
+
+
 @click.group()
 def datasets() -> None:
     """Dataset versions: commit, compare, trace, check out.
@@ -119,6 +130,7 @@ def commit(
 
 
 @datasets.command("list")
+@ignored_key_option
 @store_options
 def list_datasets(store: str | None, root: str | None, as_json: bool) -> None:
     """List the datasets and their newest versions."""
@@ -136,6 +148,7 @@ def list_datasets(store: str | None, root: str | None, as_json: bool) -> None:
 @datasets.command()
 @click.argument("name")
 @click.option("-n", "--number", default=0, help="Only the newest N versions.")
+@ignored_key_option
 @store_options
 def log(name: str, number: int, store: str | None, root: str | None, as_json: bool) -> None:
     """List the versions of NAME, the newest first."""
@@ -152,6 +165,7 @@ def log(name: str, number: int, store: str | None, root: str | None, as_json: bo
 
 @datasets.command()
 @click.argument("reference", metavar="NAME[@VERSION]")
+@ignored_key_option
 @store_options
 def show(reference: str, store: str | None, root: str | None, as_json: bool) -> None:
     """Show a version: its splits, where it comes from, what it added to the store."""
@@ -241,6 +255,7 @@ def diff(
 @click.argument("reference", metavar="NAME@VERSION")
 @click.argument("folder", metavar="DIR")
 @click.option("--copy", is_flag=True, help="Copy whole packs instead of linking them.")
+@ignored_key_option
 @store_options
 def checkout(
     reference: str, folder: str, copy: bool, store: str | None, root: str | None, as_json: bool
@@ -258,6 +273,7 @@ def checkout(
 @datasets.command()
 @click.argument("reference", metavar="NAME@VERSION")
 @click.argument("folder", metavar="DIR")
+@ignored_key_option
 @store_options
 def export(reference: str, folder: str, store: str | None, root: str | None, as_json: bool) -> None:
     """Write a version to DIR as Parquet, one file per split."""
@@ -269,6 +285,7 @@ def export(reference: str, folder: str, store: str | None, root: str | None, as_
 @datasets.command()
 @click.argument("reference", metavar="NAME@VERSION")
 @click.argument("tag_name", metavar="TAG")
+@ignored_key_option
 @store_options
 def tag(reference: str, tag_name: str, store: str | None, root: str | None, as_json: bool) -> None:
     """Let TAG name a version, and no longer the one that it named before."""
@@ -281,14 +298,22 @@ def tag(reference: str, tag_name: str, store: str | None, root: str | None, as_j
 
 @datasets.command()
 @click.argument("name")
-@click.argument("value", metavar="KEY")
+@click.argument("values", metavar="KEY...", nargs=-1, required=True)
 @key_option
 @store_options
 def blame(
-    name: str, value: str, key: tuple[str, ...], store: str | None, root: str | None, as_json: bool
+    name: str,
+    values: tuple[str, ...],
+    key: tuple[str, ...],
+    store: str | None,
+    root: str | None,
+    as_json: bool,
 ) -> None:
-    """Say which versions of NAME, and models and pushes made from them, saw the item KEY."""
-    found = _open(store, root).blame(name, value, key=key or None)
+    """Say which versions of NAME, and models and pushes made from them, saw the item KEY.
+
+    With several key features give a value for each, in their order.
+    """
+    found = _open(store, root).blame(name, values, key=key or None)
     if as_json:
         echo_json({"dataset": name, **_blame_row(found)})
     else:
@@ -297,14 +322,14 @@ def blame(
 
 @datasets.command()
 @click.argument("name")
-@click.argument("value", metavar="KEY")
+@click.argument("values", metavar="KEY...", nargs=-1, required=True)
 @key_option
 @click.option("--erase", is_flag=True, help="Erase the item's records from the store, for good.")
 @click.option("--why", default="", help="The reason, kept with the records' ids.")
 @store_options
 def forget(
     name: str,
-    value: str,
+    values: tuple[str, ...],
     key: tuple[str, ...],
     erase: bool,
     why: str,
@@ -312,8 +337,11 @@ def forget(
     root: str | None,
     as_json: bool,
 ) -> None:
-    """Say everything that used the item KEY; with --erase, erase its records from every version."""
-    done = _open(store, root).forget(name, value, key=key or None, is_erasing=erase, why=why)
+    """Say everything that used the item KEY; with --erase, erase its records from every version.
+
+    With several key features give a value for each, in their order.
+    """
+    done = _open(store, root).forget(name, values, key=key or None, is_erasing=erase, why=why)
     if as_json:
         echo_json({"dataset": name, **_blame_row(done.blame), "is_erased": done.is_erased})
         return
@@ -328,6 +356,7 @@ def forget(
 
 @datasets.command()
 @click.argument("reference", metavar="NAME[@VERSION]")
+@ignored_key_option
 @store_options
 @click.pass_context
 def verify(ctx: click.Context, reference: str, store: str | None, root: str | None, as_json: bool) -> None:
@@ -351,6 +380,7 @@ def verify(ctx: click.Context, reference: str, store: str | None, root: str | No
 @click.argument("name", required=False)
 @click.option("--delete", is_flag=True, help="Delete; without it, only say what would be deleted.")
 @click.option("--grace-hours", default=24.0, show_default=True, help="Spare what is younger.")
+@ignored_key_option
 @store_options
 def gc(
     name: str | None, delete: bool, grace_hours: float, store: str | None, root: str | None, as_json: bool

@@ -1,7 +1,7 @@
 """Which versions, and what was made from them, saw the records of an item."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,16 @@ import numpy as np
 from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.errors import KeyValuesError, NoKeyError
 from mlplatform.datasets.features import candidates, feature_values, hash_feature_values, show
-from mlplatform.datasets.keys import key_hashes
+from mlplatform.datasets.keys import kept_hashes
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.live import HELD_OUT
+from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.notes import Use, read_uses
 from mlplatform.datasets.pack import read_index
-from mlplatform.datasets.pack_records import read_batches
+from mlplatform.datasets.pack_records import pack_windows, read_batches
+from mlplatform.datasets.reading import reading
+from mlplatform.datasets.tfrecord import Int64s
+from mlplatform.progress import track
 
 
 @dataclass(frozen=True)
@@ -74,34 +78,46 @@ class Blame:
         return sorted(names, key=lambda name: int(name[1:]))
 
 
-def blame(line: Line, value: str, key: Sequence[str] | None = None, label: str | None = None) -> Blame:
+def blame(
+    line: Line, value: str | Sequence[str], key: Sequence[str] | None = None, label: str | None = None
+) -> Blame:
     """Trace an item; see `DatasetStore.blame`."""
+    line.resolve()
+    with reading(line.storage, line.dataset):
+        return trace(line, value, key, label)
+
+
+def trace(
+    line: Line, value: str | Sequence[str], key: Sequence[str] | None = None, label: str | None = None
+) -> Blame:
+    """Trace an item of a dataset that is held already."""
     latest = line.resolve()
     names = tuple(latest.key if key is None else key)
     if not names:
         raise NoKeyError(line.dataset, "blame")
-    wanted = _wanted(value, names)
+    parts = _parts(value, names)
+    wanted = set(itertools.product(*map(candidates, parts)))
     records = _records(line, names, wanted, label or latest.label or "label")
     seen_in = {one.version for record in records for one in record.appearances}
     uses = [use for use in read_uses(line) if use.version in seen_in]
-    return Blame(names, value, records, uses)
+    return Blame(names, ",".join(parts), records, uses)
 
 
-def _wanted(value: str, key: tuple[str, ...]) -> set[tuple[bytes, ...]]:
-    parts = [value] if len(key) == 1 else value.split(",")
+def _parts(value: str | Sequence[str], key: tuple[str, ...]) -> list[str]:
+    """Return a value per key feature: they are given one by one, or as one text with commas."""
+    parts = [value] if isinstance(value, str) else list(value)
+    if len(parts) == 1 and len(key) > 1:
+        parts = parts[0].split(",")
     if len(parts) != len(key):
-        raise KeyValuesError(value, key)
-    return set(itertools.product(*(candidates(part) for part in parts)))
+        raise KeyValuesError(",".join(parts), key)
+    return parts
 
 
 def _records(
     line: Line, key: tuple[str, ...], wanted: set[tuple[bytes, ...]], label: str
 ) -> list[BlamedRecord]:
-    hashes = key_hashes(line.storage, line.dataset, line.packs, key)
-    wanted_hashes = np.array([hash_feature_values(values) for values in wanted], np.uint64)
     found: dict[tuple[str, int], tuple[str, str]] = {}
-    for pack in line.packs:
-        rows = np.flatnonzero(np.isin(hashes[pack.name], wanted_hashes))
+    for pack, rows in _suspects(line, key, wanted):
         if not rows.size:
             continue
         ids = read_index(line.storage, line.dataset, pack).ids[rows].names()
@@ -130,3 +146,39 @@ def _records(
         for place, (record, text) in found.items()
         if appearances[place]
     ]
+
+
+def _suspects(
+    line: Line, key: tuple[str, ...], wanted: set[tuple[bytes, ...]]
+) -> Iterator[tuple[PackFacts, Int64s]]:
+    """Yield per pack the rows that may be of the item: found by the kept hashes, else by the key's bytes."""
+    hashes = np.array([hash_feature_values(values) for values in wanted], np.uint64)
+    columns = [set(column) for column in zip(*wanted, strict=True)]
+    texts = max(columns, key=lambda column: min(map(len, column)))  # the longest stand in the fewest records
+    with track("look for the item", sum(pack.records for pack in line.packs)) as bar:
+        for pack in line.packs:
+            kept = kept_hashes(line.storage, line.dataset, pack, key)
+            if kept is not None:
+                yield pack, np.flatnonzero(np.isin(kept, hashes))
+            else:
+                yield pack, _rows_with(line, pack, texts)
+            bar.advance(pack.records)
+
+
+def _rows_with(line: Line, pack: PackFacts, texts: set[bytes]) -> Int64s:
+    """Return the rows of a pack that hold any of some texts."""
+    rows, before = [np.zeros(0, np.int64)], 0
+    for window in pack_windows(line.storage, line.dataset, pack):
+        data = window.buffer.tobytes()
+        hits = np.array([at for text in texts for at in _all_places(data, text)], np.int64)
+        found = np.unique(np.searchsorted(window.starts, hits, "right") - 1)
+        rows.append(before + found[found >= 0])
+        before += window.starts.size
+    return np.concatenate(rows)
+
+
+def _all_places(data: bytes, text: bytes) -> Iterator[int]:
+    at = data.find(text)
+    while at >= 0:
+        yield at
+        at = data.find(text, at + 1)

@@ -3,41 +3,34 @@
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from mlplatform.datasets.commit import read_live
-from mlplatform.datasets.errors import CheckoutTargetError
+from mlplatform.datasets.errors import CorruptStoreError
 from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.live import Rows
 from mlplatform.datasets.manifest import Manifest, PackFacts
-from mlplatform.datasets.pack import read_index, records_path
-from mlplatform.datasets.pack_records import read_batches
+from mlplatform.datasets.pack import PackIndex, read_index, records_path
+from mlplatform.datasets.pack_records import check_size, read_batches
+from mlplatform.datasets.reading import reading
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Int64s
+from mlplatform.datasets.whole_folder import whole_folder
 from mlplatform.datasets.write_packs import runs, write_gzip
-from mlplatform.progress import track
+from mlplatform.progress import Task, track
 
 _COPY_RANGE_ABOVE_BYTES = 64 << 10  # mean run above which one system call a run is cheapest
+_COPY_BYTES = 64 << 20  # in one system call, so that progress shows
 _VECTORS = 1000  # pieces in one system call; Linux takes 1024
 
 
 def checkout(line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
     """Write a version's records; see `DatasetStore.checkout`."""
-    target = Path(folder).absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckoutTargetError(str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    try:
+    with whole_folder(folder) as (partial, target), reading(line.storage, line.dataset):
         _write(line, manifest, partial, link)
-        partial.replace(target)  # over an empty folder, too
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
     return target
 
 
@@ -55,8 +48,7 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
             has_last = bool(repeated) or not mine
             shards = _shards(folder / f"Split-{split}", len(mine) + has_last, is_gzip)
             for (pack, rows), path in zip(mine, shards, strict=False):
-                _write_shard(line, pack, rows, path, is_gzip, link)
-                bar.advance(rows.distinct)
+                _write_shard(line, pack, rows, path, is_gzip, link, bar)
             if has_last:  # further copies of records that occur more than once; an empty split's only shard
                 _write_pieces(_further_copies(line, repeated), shards[-1], is_gzip)
 
@@ -89,21 +81,22 @@ def live_records(line: Line, manifest: Manifest) -> dict[tuple[str, str], Rows]:
     return {place: rows for place, rows in kept.items() if rows.is_live.any()}
 
 
-def _write_shard(line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, link: bool) -> None:
+def _write_shard(
+    line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, link: bool, bar: Task
+) -> None:
     chosen = np.flatnonzero(rows.is_live)
-    if pack.is_gzip != is_gzip:
-        _write_pieces(_frames(line, pack, chosen), path, is_gzip)
-    elif rows.is_live.all():
+    if pack.is_gzip == is_gzip and chosen.size == pack.records:
         _copy_whole(line, pack, path, link)
-    elif is_gzip or (source := line.storage.local(records_path(line.dataset, pack))) is None:
-        _write_pieces(_frames(line, pack, chosen), path, is_gzip)
+        bar.advance(chosen.size)
+    elif is_gzip or pack.is_gzip or (source := line.storage.local(records_path(line.dataset, pack))) is None:
+        _write_pieces(_frames(line, pack, chosen, bar), path, is_gzip)
     else:
-        bounds = read_index(line.storage, line.dataset, pack).frames()
-        spans = [(int(bounds[first]), int(bounds[behind])) for first, behind in runs(chosen)]
-        _copy_spans(source, path, spans)
+        check_size(line.storage, line.dataset, pack)
+        _copy_runs(source, path, read_index(line.storage, line.dataset, pack), chosen, bar)
 
 
 def _copy_whole(line: Line, pack: PackFacts, path: Path, link: bool) -> None:
+    check_size(line.storage, line.dataset, pack)
     source = line.storage.local(records_path(line.dataset, pack))
     if source is None:
         with line.storage.open(records_path(line.dataset, pack)) as stream, open(path, "wb") as file:
@@ -119,13 +112,21 @@ def _copy_whole(line: Line, pack: PackFacts, path: Path, link: bool) -> None:
     shutil.copyfile(source, path)
 
 
-def _copy_spans(source: Path, path: Path, spans: list[tuple[int, int]]) -> None:
+def _copy_runs(source: Path, path: Path, index: PackIndex, chosen: Int64s, bar: Task) -> None:
+    """Copy the frames of chosen rows of a plain pack, neighbours together."""
+    bounds = index.frames()
+    spans = [(int(bounds[first]), int(bounds[behind])) for first, behind in runs(chosen)]
     total = sum(end - begin for begin, end in spans)
+    records_per_byte = chosen.size / max(total, 1)
     with open(source, "rb") as reader, open(path, "wb") as writer:
         if total > _COPY_RANGE_ABOVE_BYTES * len(spans):
             for begin, end in spans:
                 while begin < end:
-                    begin += os.sendfile(writer.fileno(), reader.fileno(), begin, end - begin)
+                    done = os.sendfile(writer.fileno(), reader.fileno(), begin, min(end - begin, _COPY_BYTES))
+                    if not done:
+                        raise CorruptStoreError(str(source), "it ends before its records do")
+                    begin += done
+                    bar.advance(done * records_per_byte)
             return
         import mmap
 
@@ -133,6 +134,7 @@ def _copy_spans(source: Path, path: Path, spans: list[tuple[int, int]]) -> None:
             for first in range(0, len(spans), _VECTORS):
                 pieces = [data[begin:end] for begin, end in spans[first : first + _VECTORS]]
                 _write_all(writer.fileno(), pieces)
+                bar.advance(sum(len(piece) for piece in pieces) * records_per_byte)
                 for piece in pieces:
                     piece.release()
 
@@ -146,12 +148,14 @@ def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def _frames(line: Line, pack: PackFacts, rows: Int64s) -> Iterator[memoryview]:
+def _frames(line: Line, pack: PackFacts, rows: Int64s, bar: Task | None = None) -> Iterator[memoryview]:
     for batch in read_batches(line.storage, line.dataset, pack, rows):
         data = batch.buffer.data
         begins, ends = batch.starts - HEADER_BYTES, batch.ends + FOOTER_BYTES
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
             yield data[begin:end]
+        if bar is not None:
+            bar.advance(batch.rows.size)
 
 
 def _further_copies(line: Line, repeated: list[tuple[PackFacts, Rows]]) -> Iterator[bytes]:

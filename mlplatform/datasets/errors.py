@@ -194,6 +194,20 @@ class CheckoutTargetError(UsageError):
         )
 
 
+class RemoteTargetError(UsageError):
+    """The folder to write to is a URL."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} is a URL, and a checkout or export is one step only on a local file system. Write "
+            "to a local folder and copy that to the URL."
+        )
+
+
 class NoKeyError(UsageError):
     """A command needs the key of the records and the dataset declares none."""
 
@@ -353,4 +367,21 @@ class NotExamplesError(MlplatformError):
         return (
             f"{self.records:,} record(s) of {self.dataset!r} (in pack {self.pack}) are no plain tf.Examples, "
             "so they cannot be exported as columns. Check the version out instead."
+        )
+
+
+class MixedTypesError(MlplatformError):
+    """A feature holds text in some records and numbers in others, so it has no column."""
+
+    def __init__(self, dataset: str, feature: str, kinds: Sequence[str], records: Sequence[str]) -> None:
+        super().__init__(dataset, feature, kinds, records)
+        self.dataset, self.feature, self.kinds, self.records = dataset, feature, kinds, records
+
+    def __str__(self) -> str:
+        found = " and ".join(
+            f"{kind} (in record {record})" for kind, record in zip(self.kinds, self.records, strict=True)
+        )
+        return (
+            f"feature {self.feature!r} of {self.dataset!r} holds {found}: one column cannot hold both. Write "
+            "it as one type in the source and commit again, or check the version out instead."
         )

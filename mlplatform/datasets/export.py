@@ -1,166 +1,167 @@
-"""Exports a version as Parquet: one file per split, one column per feature."""
+"""Exports a version as Parquet: one file per split, one column per feature.
+
+The records are read twice: the first time says which types the columns need.
+"""
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlplatform.datasets.checkout import live_records
-from mlplatform.datasets.errors import CheckoutTargetError, NotExamplesError
-from mlplatform.datasets.features import decode
+from mlplatform.datasets.columns import Column, columns
+from mlplatform.datasets.errors import MixedTypesError, NotExamplesError
 from mlplatform.datasets.line import Line
+from mlplatform.datasets.live import Live
 from mlplatform.datasets.manifest import Manifest, PackFacts
-from mlplatform.datasets.pack_records import Batch, read_batches
-from mlplatform.datasets.walk import walk
-from mlplatform.progress import Task, track
+from mlplatform.datasets.pack import read_index
+from mlplatform.datasets.pack_records import read_batches
+from mlplatform.datasets.reading import reading
+from mlplatform.datasets.tfrecord import Int64s
+from mlplatform.datasets.whole_folder import whole_folder
+from mlplatform.progress import track
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LARGEST_EXACT = 2**53  # integers up to here are float64 without loss
 
 
 @dataclass
-class _Column:
-    """How a feature is written: widened when a later record needs it."""
+class _Needs:
+    """What the records so far ask of a feature's column.
 
-    kind: str = "null"  # null, int64, float32, string, binary
+    Attributes:
+        first: Pack and row of the first record of each kind: `bytes`, `float32` or `int64`, and `large int64`
+            for integers that no float64 holds exactly.
+        is_list: A record has not exactly one value.
+        is_text: All byte strings so far are UTF-8.
+    """
+
+    first: dict[str, tuple[PackFacts, int]] = field(default_factory=dict)
     is_list: bool = False
+    is_text: bool = True
 
-    def type(self) -> Any:
+    def add(self, column: Column, pack: PackFacts, rows: Int64s) -> None:
+        for kind, part in column.parts.items():
+            self.first.setdefault(kind, (pack, int(rows[part.records[0]])))
+            self.is_list |= bool((np.diff(part.lists.offsets) != 1).any())
+            values = part.lists.values
+            if kind == "bytes":
+                self.is_text = self.is_text and _is_text(values)
+            elif kind == "int64":
+                numbers = values.to_numpy()
+                is_large = (numbers > _LARGEST_EXACT) | (numbers < -_LARGEST_EXACT)
+                if "large int64" not in self.first and is_large.any():
+                    at = np.searchsorted(part.lists.offsets, np.argmax(is_large), "right") - 1
+                    self.first["large int64"] = pack, int(rows[part.records[at]])
+        self.is_list |= bool(column.is_empty.any())
+
+    def conflict(self) -> tuple[str, str] | None:
+        """Return two kinds that no column holds together."""
+        kinds = self.first.keys()
+        if "bytes" in kinds and len(kinds) > 1:
+            return "bytes", "float32" if "float32" in kinds else "int64"
+        return ("float32", "large int64") if {"float32", "large int64"} <= kinds else None
+
+    def type(self) -> "pa.DataType":
+        """Return the column's type."""
         import pyarrow as pa
 
-        value = pa.null() if self.kind == "null" else getattr(pa, self.kind)()
+        kinds = self.first.keys()
+        if "bytes" in kinds:
+            value = pa.string() if self.is_text else pa.binary()
+        elif "float32" in kinds:
+            value = pa.float64() if "int64" in kinds else pa.float32()
+        else:
+            value = pa.int64() if "int64" in kinds else pa.null()
         return pa.list_(value) if self.is_list else value
-
-
-class _SchemaGrewError(Exception):
-    """A record does not fit the columns that are being written."""
 
 
 def export(line: Line, manifest: Manifest, folder: str | os.PathLike[str]) -> Path:
     """Write a version as Parquet; see `DatasetStore.export`."""
-    target = Path(folder).absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckoutTargetError(str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    columns: dict[str, _Column] = {}
-    try:
-        while True:  # once more only where a later record needed wider columns
-            partial.mkdir()
-            try:
-                _write(line, manifest, partial, columns)
-                break
-            except _SchemaGrewError:
-                shutil.rmtree(partial)
-        partial.replace(target)
-    finally:
-        if partial.exists():
-            shutil.rmtree(partial)
+    import pyarrow as pa
+
+    with whole_folder(folder) as (partial, target), reading(line.storage, line.dataset):
+        live = live_records(line, manifest)
+        needs = _needs(line, manifest, live)
+        schema = pa.schema([(name, needs[name].type()) for name in sorted(needs)])
+        partial.mkdir()
+        _write(line, manifest, live, partial, schema)
     return target
 
 
-def _write(line: Line, manifest: Manifest, folder: Path, columns: dict[str, _Column]) -> None:
+def _needs(line: Line, manifest: Manifest, live: Live) -> dict[str, _Needs]:
+    needs: dict[str, _Needs] = {}
+    total = sum(rows.distinct for rows in live.values())
+    with track("read column types", total) as bar:
+        for split in manifest.splits:
+            for pack, rows, _, found in _batches(line, manifest, live, split):
+                for name, column in found.items():
+                    needs.setdefault(name, _Needs()).add(column, pack, rows)
+                bar.advance(rows.size)
+    for name, need in needs.items():
+        if (conflict := need.conflict()) is not None:
+            places = [need.first[kind] for kind in conflict]
+            records = [
+                read_index(line.storage, line.dataset, pack).ids[row : row + 1].names()[0]
+                for pack, row in places
+            ]
+            raise MixedTypesError(line.dataset, name, conflict, records)
+    return needs
+
+
+def _write(line: Line, manifest: Manifest, live: Live, folder: Path, schema: "pa.Schema") -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with track("export records", manifest.records) as bar:
+    total = sum(rows.records for rows in live.values())
+    with track("export records", total) as bar:
         for split in sorted(manifest.splits):
-            writer, schema = None, None
-            try:
-                for table in _tables(line, manifest, split, columns, bar):
-                    now = pa.schema([(name, columns[name].type()) for name in sorted(columns)])
-                    if schema is not None and now != schema:
-                        raise _SchemaGrewError
-                    if writer is None:
-                        schema, writer = now, pq.ParquetWriter(folder / f"{split}.parquet", now)
+            with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
+                for _, rows, copies, found in _batches(line, manifest, live, split):
                     arrays = [
-                        _array(table.get(name), columns[name], now.field(name).type, table[""])
-                        for name in now.names
+                        found[name].array(kind) if name in found else pa.nulls(rows.size, kind)
+                        for name, kind in zip(schema.names, schema.types, strict=True)
                     ]
-                    writer.write_table(pa.table(arrays, schema=now))
-                if writer is None:
-                    schema = pa.schema([(name, columns[name].type()) for name in sorted(columns)])
-                    writer = pq.ParquetWriter(folder / f"{split}.parquet", schema)
-            finally:
-                if writer is not None:
-                    writer.close()
+                    table = pa.table(arrays, schema=schema) if arrays else _no_columns(rows.size)
+                    if (copies > 1).any():
+                        table = table.take(np.repeat(np.arange(rows.size), copies))
+                    writer.write_table(table)
+                    bar.advance(int(copies.sum()))
 
 
-def _tables(
-    line: Line, manifest: Manifest, split: str, columns: dict[str, _Column], bar: Task
-) -> Iterator[dict[str, Any]]:
-    """Yield the features of some records at a time, by name; under "" how many records they are."""
+def _batches(
+    line: Line, manifest: Manifest, live: Live, split: str
+) -> Iterator[tuple[PackFacts, Int64s, Int64s, dict[str, Column]]]:
+    """Yield some records of a split at a time: their pack, rows, copies, and features."""
     packs = {pack.name: pack for pack in manifest.packs}
-    for (owner, name), rows in live_records(line, manifest).items():
+    for (owner, name), mine in live.items():
         if owner != split:
             continue
-        copies = rows.copies()
-        chosen = np.flatnonzero(copies)
-        for batch in read_batches(line.storage, line.dataset, packs[name], chosen):
-            features = _features(line, packs[name], batch)
-            for feature, values in features.items():
-                _widen(columns.setdefault(feature, _Column()), values)
-            times = copies[batch.rows]
-            if (times > 1).any():
-                index = np.repeat(np.arange(times.size), times).tolist()
-                features = {
-                    feature: [values[place] for place in index] for feature, values in features.items()
-                }
-            yield {**features, "": int(times.sum())}
-            bar.advance(int(times.sum()))
+        copies = mine.copies()
+        for batch in read_batches(line.storage, line.dataset, packs[name], np.flatnonzero(copies)):
+            found, is_plain = columns(batch.buffer, batch.starts, batch.ends)
+            if not is_plain.all():
+                raise NotExamplesError(line.dataset, name, int(np.count_nonzero(~is_plain)))
+            yield packs[name], batch.rows, copies[batch.rows], found
 
 
-def _features(line: Line, pack: PackFacts, batch: Batch) -> dict[str, list[Any]]:
-    walked = walk(batch.buffer, batch.starts, batch.ends)
-    if not walked.is_plain.all():
-        bad = int(np.count_nonzero(~walked.is_plain))
-        raise NotExamplesError(line.dataset, pack.name, bad)
-    data = batch.buffer.data
-    features: dict[bytes, list[Any]] = {}
-    for entry in walked.entries:
-        there = np.flatnonzero(entry.is_there)
-        begins, sizes = entry.value[there].tolist(), entry.value_size[there].tolist()
-        for record, key, begin, size in zip(there.tolist(), entry.keys(there), begins, sizes, strict=True):
-            if key not in features:
-                features[key] = [None] * batch.rows.size
-            features[key][record] = decode(bytes(data[begin : begin + size]))
-    return {key.decode("utf-8", "backslashreplace"): values for key, values in features.items()}
-
-
-def _widen(column: _Column, values: list[Any]) -> None:
-    for value in values:
-        if value is None:
-            continue
-        column.is_list |= len(value) != 1
-        for one in value:
-            column.kind = _wider(column.kind, one)
-
-
-def _wider(kind: str, value: Any) -> str:
-    if isinstance(value, bytes):
-        if kind == "binary":
-            return kind
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            return "binary"
-        return "string"
-    return "float32" if isinstance(value, float) or kind == "float32" else "int64"
-
-
-def _array(values: list[Any] | None, column: _Column, kind: Any, records: int) -> Any:
+def _no_columns(records: int) -> "pa.Table":
+    """Return a table of records without any feature."""
     import pyarrow as pa
 
-    if values is None:
-        return pa.nulls(records, kind)
+    return pa.table({"": pa.nulls(records)}).select([])
 
-    def one(value: Any) -> Any:
-        return value.decode() if column.kind == "string" and isinstance(value, bytes) else value
 
-    if column.is_list:
-        rows = [None if value is None else [one(each) for each in value] for value in values]
-    else:
-        rows = [None if value is None else one(value[0]) for value in values]
-    return pa.array(rows, kind)
+def _is_text(values: Any) -> bool:
+    import pyarrow as pa
+
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True

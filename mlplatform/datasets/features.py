@@ -58,16 +58,22 @@ def hash_values(buffer: Bytes, starts: Int64s, ends: Int64s, names: Sequence[str
 
     Quick and not secure: equal values have equal hashes; who finds equal hashes compares the values.
     """
+    return hash_spans(buffer, feature_spans(buffer, starts, ends, names), starts.size)
+
+
+def hash_spans(buffer: Bytes, spans: Sequence[tuple[Int64s, Int64s]], records: int) -> UInt64s:
+    """Hash bytes of `buffer`, with slack behind them, at the begins and sizes of `feature_spans`."""
     words = word64(buffer)
-    mixed = np.full(starts.size, 1, np.uint64)
-    is_there: Bools = np.ones(starts.size, np.bool_)
-    for begins, sizes in feature_spans(buffer, starts, ends, names):
+    mixed = np.full(records, 1, np.uint64)
+    is_there: Bools = np.ones(records, np.bool_)
+    for begins, sizes in spans:
         is_there &= sizes >= 0
         mixed = _mix(mixed ^ np.maximum(sizes, 0).astype(np.uint64))
-        for offset in range(0, int(sizes.max(initial=0)), 8):
-            is_on = sizes > offset
-            word = words[np.where(is_on, begins + offset, 0)] & _LOW[np.clip(sizes - offset, 0, 8)]
-            mixed = np.where(is_on, _mix(mixed ^ word), mixed)
+        on, offset = np.arange(records), 0
+        while (on := on[sizes[on] > offset]).size:
+            word = words[begins[on] + offset] & _LOW[np.minimum(sizes[on] - offset, 8)]
+            mixed[on] = _mix(mixed[on] ^ word)
+            offset += 8
     return np.where(is_there, np.maximum(mixed, 1), np.uint64(0))
 
 
@@ -171,7 +177,7 @@ def _decode(feature: bytes) -> list[bytes] | list[float] | list[int]:
         at = behind
     if kind == 1:
         return texts
-    return floats if kind == 2 else [n - 2**64 if n >= 2**63 else n for n in numbers]
+    return floats if kind == 2 else [(n + 2**63) % 2**64 - 2**63 for n in numbers]
 
 
 def hash_feature_values(values: Sequence[bytes]) -> int:

@@ -5,12 +5,12 @@ Versions are not changed by this: their names, counts and digests stay, and each
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mlplatform.datasets.blame import Blame, blame
-from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_forgotten
+from mlplatform.datasets.blame import Blame, blame, trace
+from mlplatform.datasets.forgotten import erased_path, forgotten_folder, forgotten_ids, is_forgotten
 from mlplatform.datasets.hashing import payload_checksums
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
@@ -18,6 +18,7 @@ from mlplatform.datasets.notes import now, user
 from mlplatform.datasets.pack import read_index, records_path
 from mlplatform.datasets.pack_records import pack_windows, read_batches
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
+from mlplatform.datasets.whole_folder import naming_a_full_disk
 from mlplatform.datasets.write_packs import write_gzip
 from mlplatform.progress import track
 
@@ -35,17 +36,25 @@ class Forgotten:
     is_erased: bool
 
 
-def forget(line: Line, value: str, key: Sequence[str] | None, *, is_erasing: bool, why: str) -> Forgotten:
+def forget(
+    line: Line, value: str | Sequence[str], key: Sequence[str] | None, *, is_erasing: bool, why: str
+) -> Forgotten:
     """Trace an item and, where asked, erase it; see `DatasetStore.forget`."""
-    found = blame(line, value, key)
-    if not is_erasing or not found.records:
-        return Forgotten(found, is_erased=False)
+    if not is_erasing:
+        return Forgotten(blame(line, value, key), is_erased=False)
+    line.resolve()
     with line.storage.hold(line.dataset, alone=True):
+        line = Line.read(line.storage, line.dataset)  # with what was committed while this waited
+        found = trace(line, value, key)
+        if not found.records:
+            return Forgotten(found, is_erased=False)
         records = sorted({record.record for record in found.records})
         note = {
             "format": FORMAT,
             # The item's key may itself be personal: it is not kept.
             "records": records,
+            "versions": found.versions,
+            "uses": [asdict(use) for use in found.uses],
             "why": why,
             "by": user(),
             "at": now(),
@@ -61,13 +70,12 @@ def erase_forgotten(line: Line) -> None:
     forgotten = forgotten_ids(line.storage, line.dataset)
     if not len(forgotten):
         return
-    for pack in line.packs:
-        gone = np.flatnonzero(is_forgotten(read_index(line.storage, line.dataset, pack).ids, forgotten))
-        if gone.size and _has_bytes(line, pack, gone):
-            _erase(line, pack, gone)
-            for name in line.storage.names(f"{line.dataset}/keys"):
-                if name.startswith(pack.name):
-                    line.storage.delete(f"{line.dataset}/keys/{name}")
+    with track("look for forgotten records", len(line.packs), "packs") as bar:
+        for pack in line.packs:
+            gone = np.flatnonzero(is_forgotten(read_index(line.storage, line.dataset, pack).ids, forgotten))
+            if gone.size and _has_bytes(line, pack, gone):
+                _erase(line, pack, gone)
+            bar.advance()
 
 
 def _has_bytes(line: Line, pack: PackFacts, rows: Int64s) -> bool:
@@ -78,16 +86,26 @@ def _has_bytes(line: Line, pack: PackFacts, rows: Int64s) -> bool:
 
 
 def _erase(line: Line, pack: PackFacts, rows: Int64s) -> None:
-    """Write the pack anew, with zeros in place of some payloads; all others keep their places."""
-    partial = line.storage.aside(line.dataset)
+    """Write the pack anew, with zeros in place of some payloads; all others keep their places.
+
+    The file comes last: what is killed before it is begun again, and nothing that tells of the bytes is left.
+    """
+    storage, dataset = line.storage, line.dataset
+    for name in storage.names(f"{dataset}/keys"):
+        if name.startswith(pack.name):
+            storage.delete(f"{dataset}/keys/{name}")
+    partial = storage.aside(dataset)
     try:
-        if pack.is_gzip:
-            write_gzip(_erased_windows(line, pack, rows), partial)
-        else:
-            with open(partial, "wb") as file:
-                file.writelines(_erased_windows(line, pack, rows))
+        with naming_a_full_disk(partial):
+            if pack.is_gzip:
+                digest = write_gzip(_erased_windows(line, pack, rows), partial)
+                note = {"format": FORMAT, "pack": pack.name, "file_sha256": digest.hex()}
+                storage.put(erased_path(dataset, pack.name), sealed(note))
+            else:
+                with open(partial, "wb") as file:
+                    file.writelines(_erased_windows(line, pack, rows))
         partial.chmod(0o444)
-        line.storage.put_file(records_path(line.dataset, pack), partial)
+        storage.put_file(records_path(dataset, pack), partial)
     finally:
         partial.unlink(missing_ok=True)
 

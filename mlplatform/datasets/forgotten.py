@@ -18,6 +18,11 @@ def forgotten_folder(dataset: str) -> str:
     return f"{dataset}/forgotten"
 
 
+def erased_path(dataset: str, pack: str) -> str:
+    """Return the path of the note on what a gzip pack is since records were erased from it."""
+    return f"{dataset}/erased/{pack}.json"
+
+
 def forgotten_ids(storage: Storage, dataset: str) -> Ids:
     """Return the ids of all forgotten records of a dataset."""
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Finds records by their key: a hash per record, made when first needed and kept beside the pack."""
+"""Hashes of the keys of records: made by the first commit that needs them and kept beside the pack."""
 
 import hashlib
 import json
@@ -30,13 +30,15 @@ def key_hashes(
 ) -> dict[str, UInt64s]:
     """Return the key hash of every record of some packs; see `features.hash_values`.
 
+    Call it with the dataset held: hashes that are kept must not be of bytes that are being erased.
+
     Returns:
         Per pack name: uint64, shape (records of the pack,); 0 where a record has no key.
     """
     hashes: dict[str, UInt64s] = {}
     missing = []
     for pack in packs:
-        found = _read(storage, keys_path(dataset, pack.name, key), pack.records)
+        found = kept_hashes(storage, dataset, pack, key)
         if found is None:
             missing.append(pack)
         else:
@@ -44,16 +46,25 @@ def key_hashes(
     if missing:
         with track("read keys", sum(pack.records for pack in missing)) as bar:
             for pack in missing:
-                parts = []
+                parts = [np.zeros(0, np.uint64)]
                 for window in pack_windows(storage, dataset, pack):
                     parts.append(hash_values(window.buffer, window.starts, window.ends, key))
                     bar.advance(window.starts.size)
-                found = np.concatenate(parts) if parts else np.zeros(0, np.uint64)
-                body = _MAGIC + found.astype("<u8").tobytes()
-                with storage.hold(dataset, alone=False):
-                    storage.put(keys_path(dataset, pack.name, key), body + _CRC.pack(zlib.crc32(body)))
-                hashes[pack.name] = found
+                hashes[pack.name] = np.concatenate(parts)
+                body = _MAGIC + hashes[pack.name].astype("<u8").tobytes()
+                storage.put(keys_path(dataset, pack.name, key), body + _CRC.pack(zlib.crc32(body)))
     return hashes
+
+
+def kept_hashes(storage: Storage, dataset: str, pack: PackFacts, key: Sequence[str]) -> UInt64s | None:
+    """Return the key hashes of a pack that a commit kept; None where there are none, or damaged ones."""
+    try:
+        data = storage.read(keys_path(dataset, pack.name, key))
+    except FileNotFoundError:
+        return None
+    if len(data) != len(_MAGIC) + 8 * pack.records + _CRC.size or not is_key_file_whole(data):
+        return None
+    return np.frombuffer(memoryview(data)[len(_MAGIC) : -_CRC.size], "<u8").astype(np.uint64)
 
 
 def is_key_file_whole(data: bytes) -> bool:
@@ -64,14 +75,3 @@ def is_key_file_whole(data: bytes) -> bool:
         and bytes(body[: len(_MAGIC)]) == _MAGIC
         and zlib.crc32(body) == _CRC.unpack_from(data, len(body))[0]
     )
-
-
-def _read(storage: Storage, path: str, records: int) -> UInt64s | None:
-    """Return kept hashes; None where there are none, or damaged ones: they are made again."""
-    try:
-        data = storage.read(path)
-    except FileNotFoundError:
-        return None
-    if len(data) != len(_MAGIC) + 8 * records + _CRC.size or not is_key_file_whole(data):
-        return None
-    return np.frombuffer(memoryview(data)[len(_MAGIC) : -_CRC.size], "<u8").astype(np.uint64)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlplatform.datasets.errors import CorruptRecordsError, CorruptStoreError
 from mlplatform.datasets.examples_folder import uncompressed
 from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.pack import read_index, records_path
@@ -13,11 +14,12 @@ from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import (
     FOOTER_BYTES,
     FRAME_BYTES,
+    HEADER_BYTES,
     SLACK_BYTES,
+    WINDOW_BYTES,
     Bytes,
     Int64s,
     Window,
-    read_windows,
 )
 from mlplatform.datasets.write_packs import runs
 
@@ -46,11 +48,64 @@ class Batch:
         return [bytes(data[a:b]) for a, b in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
 
 
-def pack_windows(storage: Storage, dataset: str, pack: PackFacts) -> Iterator[Window]:
-    """Read all records of a pack. Raises CorruptRecordsError where the file is damaged."""
+def check_size(storage: Storage, dataset: str, pack: PackFacts) -> None:
+    """Check that a pack's record file has the size that was written; not for a gzip file that records were
+    erased from, which has another.
+
+    Raises:
+        CorruptStoreError: It is missing, cut short or too long.
+    """
     path = records_path(dataset, pack)
-    with storage.open(path) as file, uncompressed(file, pack.is_gzip, f"{storage.url}/{path}") as stream:
-        yield from read_windows(stream, f"{storage.url}/{path}")
+    try:
+        size = storage.size(path)
+    except FileNotFoundError as error:
+        raise CorruptStoreError(f"{storage.url}/{path}", "it is missing") from error
+    if size != pack.stored_bytes:
+        problem = f"it has {size:,} bytes, not the {pack.stored_bytes:,} that were written"
+        raise CorruptStoreError(f"{storage.url}/{path}", problem)
+
+
+def pack_windows(storage: Storage, dataset: str, pack: PackFacts) -> Iterator[Window]:
+    """Read all records of a pack, from where its index says that they are.
+
+    Raises:
+        CorruptStoreError: A file is missing, or has not the size of its records. Checksums are for `verify`.
+    """
+    if not pack.is_gzip:
+        check_size(storage, dataset, pack)
+    bounds = read_index(storage, dataset, pack).frames()
+    path = records_path(dataset, pack)
+    name = f"{storage.url}/{path}"
+    buffer = np.zeros(SLACK_BYTES, np.uint8)
+    try:
+        with storage.open(path) as file, uncompressed(file, pack.is_gzip, name) as stream:
+            for first, last in cut(bounds):
+                frames = bounds[first:last] - bounds[first]
+                size = int(bounds[last] - bounds[first])
+                if buffer.size < size + SLACK_BYTES:
+                    buffer = np.zeros(size + SLACK_BYTES, np.uint8)
+                filled = 0
+                while filled < size and (got := stream.readinto(buffer.data[filled:size])):
+                    filled += got
+                if filled < size:
+                    raise CorruptStoreError(name, "it ends before its records do")
+                sizes = np.diff(bounds[first : last + 1]) - FRAME_BYTES
+                yield Window(buffer, frames + HEADER_BYTES, sizes, int(bounds[first]))
+            if stream.readinto(bytearray(1)):
+                raise CorruptStoreError(name, "it goes on after its records")
+    except FileNotFoundError as error:
+        raise CorruptStoreError(name, "it is missing") from error
+    except CorruptRecordsError as error:
+        raise CorruptStoreError(name, error.problem) from error
+
+
+def cut(bounds: Int64s) -> Iterator[tuple[int, int]]:
+    """Yield the first record and the one behind the last of windows of about `WINDOW_BYTES`."""
+    first = 0
+    while first < bounds.size - 1:
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + WINDOW_BYTES, "right")) - 1)
+        yield first, last
+        first = last
 
 
 def read_batches(storage: Storage, dataset: str, pack: PackFacts, rows: Int64s) -> Iterator[Batch]:
@@ -61,6 +116,9 @@ def read_batches(storage: Storage, dataset: str, pack: PackFacts, rows: Int64s) 
         dataset: The dataset's name.
         pack: The pack.
         rows: int64, ascending places in the pack.
+
+    Raises:
+        CorruptStoreError: The file is missing, or has not the size of its records.
     """
     if not rows.size:
         return
@@ -73,6 +131,7 @@ def read_batches(storage: Storage, dataset: str, pack: PackFacts, rows: Int64s) 
                 yield Batch(rows[first:last], window.buffer, window.starts[chosen], window.ends[chosen])
             before += window.starts.size
         return
+    check_size(storage, dataset, pack)
     bounds = read_index(storage, dataset, pack).frames()
     filled = np.cumsum(bounds[rows + 1] - bounds[rows])
     begin = 0

@@ -138,6 +138,8 @@ class DatasetStore:
 
         Raises:
             CheckoutTargetError: The folder is not empty.
+            RemoteTargetError: It is a URL.
+            CorruptStoreError: A pack is missing, or has another size than was written.
         """
         from mlplatform.datasets.checkout import checkout
 
@@ -175,15 +177,16 @@ class DatasetStore:
         packs = [*difference.old.packs, *difference.new.packs]
         return read_payloads(self._line(difference.new.dataset), packs, places)
 
-    def blame(self, dataset: str, value: str, *, key: Sequence[str] | None = None) -> "Blame":
+    def blame(self, dataset: str, value: str | Sequence[str], *, key: Sequence[str] | None = None) -> "Blame":
         """Trace an item through the versions, and through what was made from them.
 
         Args:
             dataset: The dataset's name.
-            value: The item's key; with several key features their values, separated by commas.
+            value: The item's key; with several key features one each, or one text with commas between.
             key: Features that identify an item; None takes what the newest version declares.
 
         Raises:
+            KeyValuesError: There is not a value for each key feature.
             NoKeyError: No key is given and none declared.
         """
         from mlplatform.datasets.blame import blame
@@ -233,7 +236,10 @@ class DatasetStore:
 
         Raises:
             CheckoutTargetError: The folder is not empty.
+            RemoteTargetError: It is a URL.
             NotExamplesError: Records are no plain tf.Examples.
+            MixedTypesError: A feature holds text in some records and numbers in others.
+            CorruptStoreError: A pack is missing or damaged.
         """
         from mlplatform.datasets.export import export
 
@@ -263,20 +269,20 @@ class DatasetStore:
             dataset: The dataset's name; None takes all.
             is_dry_run: Only say what would be deleted.
             grace_s: Spare what is younger than this, in seconds: a commit from another machine may need it.
-        """
-        from mlplatform.datasets.gc import collect
 
-        names = self.names() if dataset is None else [check_dataset_name(dataset)]
-        return [
-            one
-            for name in names
-            for one in collect(self._storage, name, is_dry_run=is_dry_run, grace_s=grace_s)
-        ]
+        Raises:
+            DatasetNotFoundError: There is no such dataset, nor what a killed commit left of one.
+        """
+        from mlplatform.datasets.gc import collect, collect_all
+
+        if dataset is None:
+            return collect_all(self._storage, is_dry_run=is_dry_run, grace_s=grace_s)
+        return collect(self._storage, dataset, is_dry_run=is_dry_run, grace_s=grace_s)
 
     def forget(
         self,
         dataset: str,
-        value: str,
+        value: str | Sequence[str],
         *,
         key: Sequence[str] | None = None,
         is_erasing: bool = False,
@@ -289,7 +295,7 @@ class DatasetStore:
 
         Args:
             dataset: The dataset's name.
-            value: The item's key; with several key features their values, separated by commas.
+            value: The item's key; with several key features one each, or one text with commas between.
             key: Features that identify an item; None takes what the newest version declares.
             is_erasing: Erase the records' bytes from the store, for good.
             why: The reason, kept with the records' ids.

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,19 +14,20 @@ from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.digest import split_digest, version_digest
 from mlplatform.datasets.errors import CorruptRecordsError, CorruptStoreError, StoreFormatError
 from mlplatform.datasets.examples_folder import uncompressed
-from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.forgotten import erased_path, forgotten_ids, is_forgotten
 from mlplatform.datasets.hashing import Ids, payload_checksums, record_ids
 from mlplatform.datasets.keys import is_key_file_whole
 from mlplatform.datasets.line import STORE_FILE, Line, version_path
 from mlplatform.datasets.live import HELD_OUT
 from mlplatform.datasets.manifest import Manifest, PackFacts, unsealed
 from mlplatform.datasets.pack import PackIndex, index_path, read_index, records_path
+from mlplatform.datasets.pack_records import cut
+from mlplatform.datasets.reading import reading
 from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import (
     FOOTER_BYTES,
     HEADER_BYTES,
     SLACK_BYTES,
-    WINDOW_BYTES,
     Int64s,
     headers,
     mask,
@@ -35,6 +37,7 @@ from mlplatform.datasets.walk import Bools
 from mlplatform.progress import Task, track
 
 _NAMED = 20
+_MANIFEST = re.compile(r"v([1-9][0-9]*)\.json")
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,18 @@ class Verified:
 
 def verify(storage: Storage, dataset: str, version: str | None = None) -> Verified:
     """Check a dataset; see `DatasetStore.verify`."""
+    with reading(storage, dataset):
+        return _verify(storage, dataset, version)
+
+
+def _verify(storage: Storage, dataset: str, version: str | None) -> Verified:
     problems: list[Problem] = []
-    manifests = _manifests(storage, dataset, problems)
-    line = Line(storage, dataset, manifests)
     if version is not None:
-        problems = []
         manifests = [Line.read(storage, dataset).resolve(version)]
     else:
+        manifests = _manifests(storage, dataset, problems)
         problems += _notes(storage, dataset)
+    line = Line(storage, dataset, manifests)
     needed: dict[str, tuple[PackFacts, list[str]]] = {}
     for manifest in manifests:
         for pack in manifest.packs:
@@ -110,13 +117,14 @@ def verify(storage: Storage, dataset: str, version: str | None = None) -> Verifi
 
 def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[Manifest]:
     """Read the manifests that can be read; where one cannot, those after it still are."""
-    names = [name for name in storage.names(f"{dataset}/versions") if name.endswith(".json")]
+    matches = [_MANIFEST.fullmatch(name) for name in storage.names(f"{dataset}/versions")]
+    numbers = [int(match[1]) for match in matches if match]
     manifests: list[Manifest] = []
 
     def read(data: bytes) -> None:
         manifests.append(Manifest.from_json(data, ""))
 
-    for number in range(1, max((int(name[1:-5]) for name in names), default=0) + 1):
+    for number in range(1, max(numbers, default=0) + 1):
         path = version_path(dataset, number)
         found = _checked(storage, path, read)
         if not found and (manifests[-1].dataset, manifests[-1].number) != (dataset, number):
@@ -128,16 +136,21 @@ def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[
 
 def _notes(storage: Storage, dataset: str) -> Iterator[Problem]:
     yield from _checked(storage, STORE_FILE, lambda data: unsealed(data, STORE_FILE))
-    folders = [f"{dataset}/{kind}" for kind in ("declared", "forgotten", "seen", "uses")]
+    kinds = ("declared", "forgotten", "erased", "seen", "uses")
+    folders = [f"{dataset}/{kind}" for kind in kinds]
     folders += [f"{dataset}/tags/{tag}" for tag in storage.names(f"{dataset}/tags")]
     for folder in folders:
         for name in storage.names(folder):
-            yield from _checked(storage, f"{folder}/{name}", lambda data: unsealed(data, ""))
+            if name.endswith(".json"):  # nothing else is ever read
+                yield from _checked(storage, f"{folder}/{name}", lambda data: unsealed(data, ""))
     for name in storage.names(f"{dataset}/keys"):
-        if not is_key_file_whole(storage.read(f"{dataset}/keys/{name}")):
-            yield Problem(
-                f"{dataset}/keys/{name}", "its bytes do not fit their checksum; it can be deleted", [], []
-            )
+        if name.endswith(".keys"):
+            yield from _checked(storage, f"{dataset}/keys/{name}", _check_keys)
+
+
+def _check_keys(data: bytes) -> None:
+    if not is_key_file_whole(data):
+        raise CorruptStoreError("", "its bytes do not fit their checksum; it can be deleted")
 
 
 def _checked(storage: Storage, path: str, read: Callable[[bytes], object]) -> list[Problem]:
@@ -147,7 +160,7 @@ def _checked(storage: Storage, path: str, read: Callable[[bytes], object]) -> li
         return [Problem(path, "it is missing", [], [])]
     except CorruptStoreError as error:
         return [Problem(path, error.problem, [], [])]
-    except (StoreFormatError, TypeError, KeyError) as error:
+    except (StoreFormatError, TypeError, KeyError, OSError) as error:
         return [Problem(path, str(error), [], [])]
     return []
 
@@ -161,6 +174,8 @@ def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> l
         return [Problem(path, "it is missing", [], [manifest.version])]
     except CorruptStoreError as error:
         return [Problem(path, error.problem, [], [manifest.version])]
+    except (StoreFormatError, OSError) as error:
+        return [Problem(path, str(error), [], [manifest.version])]
     if any(pack not in indexes for split, pack in live if split != HELD_OUT):
         return []  # the damaged index is reported already
     digests = {}
@@ -185,16 +200,23 @@ def _pack(
         index = read_index(storage, dataset, pack)
         if hashlib.sha256(storage.read(path)).hexdigest() != pack.index_sha256 or index.name != pack.name:
             raise CorruptStoreError(path, "it is not the index that the manifest names")
-    except (CorruptStoreError, StoreFormatError) as error:
+    except (CorruptStoreError, StoreFormatError, OSError) as error:
         what = error.problem if isinstance(error, CorruptStoreError) else str(error)
         return None, [Problem(path, what, [], versions)]
     gone = is_forgotten(index.ids, forgotten)
     path = records_path(dataset, pack)
     try:
-        check = _gzip_records if pack.is_gzip else _plain_records
-        is_bad, what = check(storage, path, index, gone, bar)
+        if pack.is_gzip:
+            file_sha256 = (
+                _erased_sha256(storage, dataset, pack.name, index) if gone.any() else index.file_sha256
+            )
+            is_bad, what = _gzip_records(storage, path, index, file_sha256, gone, bar)
+        else:
+            is_bad, what = _plain_records(storage, path, index, gone, bar)
     except FileNotFoundError:
         is_bad, what = np.ones(len(index.ids), np.bool_), "it is missing"
+    except OSError as error:
+        is_bad, what = np.ones(len(index.ids), np.bool_), f"it cannot be read: {error}"
     if not what:
         return (pack.name, index), []
     bad = np.flatnonzero(is_bad)
@@ -203,15 +225,22 @@ def _pack(
     return (pack.name, index), [Problem(path, what + more, names, versions)]
 
 
+def _erased_sha256(storage: Storage, dataset: str, pack: str, index: PackIndex) -> bytes:
+    """Return the SHA-256 of a gzip pack as it is since records were erased from it."""
+    try:
+        note = unsealed(storage.read(erased_path(dataset, pack)), "")
+    except (FileNotFoundError, CorruptStoreError):  # not erased yet; damaged: one of the notes' problems
+        return index.file_sha256
+    return bytes.fromhex(note["file_sha256"])
+
+
 def _plain_records(
     storage: Storage, path: str, index: PackIndex, gone: Bools, bar: Task
 ) -> tuple[Bools, str]:
     """Check the frames where the index says that they are: damage in one does not hide the others."""
     bounds = index.frames()
     is_bad = np.zeros(len(index.ids), np.bool_)
-    begin = 0
-    while begin < len(index.ids):
-        end = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + WINDOW_BYTES, "right")) - 1)
+    for begin, end in cut(bounds):
         data = storage.read(path, int(bounds[begin]), int(bounds[end]))
         size = int(bounds[end] - bounds[begin])
         buffer = np.zeros(size + SLACK_BYTES, np.uint8)
@@ -221,7 +250,6 @@ def _plain_records(
         )
         is_bad[begin:end] |= (bounds[begin + 1 : end + 1] - bounds[begin]) > len(data)
         bar.advance(end - begin)
-        begin = end
     what = "records are not what was written" if is_bad.any() else ""
     if storage.size(path) != bounds[-1]:
         what = what or "it has another size than its records"
@@ -246,14 +274,14 @@ def _bad_frames(
     return bad
 
 
-def _gzip_records(storage: Storage, path: str, index: PackIndex, gone: Bools, bar: Task) -> tuple[Bools, str]:
+def _gzip_records(
+    storage: Storage, path: str, index: PackIndex, file_sha256: bytes, gone: Bools, bar: Task
+) -> tuple[Bools, str]:
     bounds = index.frames()
     is_bad = np.ones(len(index.ids), np.bool_)
-    begin = 0
     try:
         with storage.open(path) as file, uncompressed(file, True, path) as stream:
-            while begin < len(index.ids):
-                end = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + WINDOW_BYTES, "right")) - 1)
+            for begin, end in cut(bounds):
                 size = int(bounds[end] - bounds[begin])
                 buffer = np.zeros(size + SLACK_BYTES, np.uint8)
                 filled = 0
@@ -263,7 +291,6 @@ def _gzip_records(storage: Storage, path: str, index: PackIndex, gone: Bools, ba
                     buffer, bounds[begin : end + 1] - bounds[begin], index, begin, end, gone
                 )
                 bar.advance(end - begin)
-                begin = end
             rest = bytearray(1)
             if stream.readinto(rest):
                 return is_bad, "it has more records than its index"
@@ -272,6 +299,6 @@ def _gzip_records(storage: Storage, path: str, index: PackIndex, gone: Bools, ba
         return is_bad, error.problem
     if is_bad.any():
         return is_bad, "records are not what was written"
-    if digest != index.file_sha256 and not gone.any():  # a file that records were erased from is another
+    if digest != file_sha256:
         return is_bad, "its compressed bytes are not what was written"
     return is_bad, ""

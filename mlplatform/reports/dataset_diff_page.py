@@ -4,17 +4,19 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.progress import Task, track
 from mlplatform.reports.page import picture, write_page
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore
-    from mlplatform.datasets.diff import ItemChange, Place, VersionDiff
+    from mlplatform.datasets.diff import VersionDiff
 
 MOST_ITEMS = 24  # shown per kind
 MOST_LABELS = 60
 _PICTURE_SIDE = 240  # pixels; larger images are made smaller, so that the page stays small
 _LARGEST_PIXELS = 40_000_000
 _IMAGE_FEATURES = ("image/encoded", "image_raw", "image")
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _HIDDEN = ("image/height", "image/width", "image/format")
 _TONES = {"added": "good", "removed": "bad", "changed": "warn", "moved": "warn", "ambiguous": "warn"}
 _TITLES = {
@@ -42,7 +44,7 @@ def write_dataset_diff(path: Path, store: "DatasetStore", found: "VersionDiff") 
     largest = max((row["total"] for _, row in rows), default=1) or 1
     for _, row in rows:
         row["share"] = round(100 * row["total"] / largest)
-    counts = {kind: found.count(kind) for kind in ("added", "removed", "changed", "moved", "ambiguous")}
+    counts = {kind: found.count(kind) for kind in _TONES}
     return write_page(
         path,
         "dataset_diff.html",
@@ -69,9 +71,10 @@ def _with_net(row: dict[str, int]) -> dict[str, int]:
 
 def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str, Any]:
     title, lead = _TITLES[kind]
-    chosen = _spread(list(found.of_kind(kind)))
+    chosen = found.sample(kind, MOST_ITEMS)
     places = [place for item in chosen for place in (item.before, item.after) if place is not None]
-    payloads = iter(store.payloads(found, places))
+    with track(f"draw {kind} items", len(places), "records") as bar:
+        sides = iter([_side(payload, found, bar) for payload in store.payloads(found, places)])
     total = found.count(kind)
     shown = f" {len(chosen)} of {total:,} are shown, spread over the classes." if len(chosen) < total else ""
     return {
@@ -81,7 +84,7 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
             {
                 "key": ", ".join(item.key),
                 "sides": [
-                    _side(place, label, next(payloads), found)
+                    {**next(sides), "caption": f"{label or '(no class)'} · {place.split}"}
                     for place, label in ((item.before, item.label_before), (item.after, item.label_after))
                     if place is not None
                 ],
@@ -91,22 +94,7 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
     }
 
 
-def _spread(items: "list[ItemChange]") -> "list[ItemChange]":
-    """Choose items, one of each class in turn."""
-    by_label: dict[str, list[ItemChange]] = {}
-    for item in items:
-        by_label.setdefault(item.label_after or item.label_before, []).append(item)
-    chosen: list[ItemChange] = []
-    turn = 0
-    while len(chosen) < min(MOST_ITEMS, len(items)):
-        for mine in by_label.values():
-            if turn < len(mine) and len(chosen) < MOST_ITEMS:
-                chosen.append(mine[turn])
-        turn += 1
-    return chosen
-
-
-def _side(place: "Place", label: str, payload: bytes, found: "VersionDiff") -> dict[str, Any]:
+def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
     from mlplatform.datasets.features import record_features, show
 
     features = record_features(payload)
@@ -114,16 +102,16 @@ def _side(place: "Place", label: str, payload: bytes, found: "VersionDiff") -> d
     drawn = _drawn(image) if image is not None else None
     hidden = {*_HIDDEN, *found.key, found.label, *(_IMAGE_FEATURES if drawn else ())}
     texts = [(name, show(value)) for name, value in sorted(features.items()) if name not in hidden]
+    bar.advance()
     return {
         "picture": drawn,
-        "caption": f"{label or '(no class)'} · {place.split}",
         "features": [(name, text if len(text) < 60 else text[:57] + "...") for name, text in texts[:12]],
     }
 
 
 def _drawn(feature: bytes) -> str | None:
     """Return an image feature as a small JPEG; None where it is no image."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     from mlplatform.datasets.features import decode
 
@@ -131,7 +119,8 @@ def _drawn(feature: bytes) -> str | None:
     if not values or not isinstance(values[0], bytes):
         return None
     try:
-        with Image.open(io.BytesIO(values[0])) as image:
+        # The bytes are strangers': no format whose reader runs programs.
+        with Image.open(io.BytesIO(values[0]), formats=_IMAGE_FORMATS) as image:
             if image.width * image.height > _LARGEST_PIXELS:
                 return None
             image.draft("RGB", (2 * _PICTURE_SIDE, 2 * _PICTURE_SIDE))
@@ -139,6 +128,6 @@ def _drawn(feature: bytes) -> str | None:
             small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
             out = io.BytesIO()
             small.save(out, "JPEG", quality=80)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - image readers trip over such bytes in any way; it is no picture then
         return None
     return picture(out.getvalue())

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from mlplatform.cli.datasets import datasets
 from mlplatform.datasets import DatasetStore
+from mlplatform.datasets.errors import DatasetNotFoundError, KeyValuesError
 from mlplatform.errors import MlplatformError
 
 
@@ -66,6 +67,8 @@ READABLE = (
     ["show", "items"],
     ["blame", "items", "i1"],
     ["diff", "items@v1", "items@v2"],
+    ["forget", "items", "i1"],
+    ["tag", "items@v1", "gold"],
     ["verify", "items"],
     ["gc"],
     ["list"],
@@ -125,7 +128,9 @@ def test_reading_verbs_load_neither_tensorflow_nor_beam_nor_tfx(root: Path) -> N
         "import json, sys\n"
         "from mlplatform.cli.main import cli\n"
         "for verb in (['log', 'items'], ['show', 'items@v1'], ['diff', 'items@v1', 'items@v2'],\n"
-        "             ['blame', 'items', 'i1'],\n"
+        "             ['blame', 'items', 'i1'], ['gc'], ['forget', 'items', 'i1'],\n"
+        f"             ['diff', 'items@v1', 'items@v2', '--html', {str(root / 'page.html')!r}],\n"
+        f"             ['checkout', 'items@v1', {str(root / 'out')!r}],\n"
         f"             ['commit', 'items', {str(root / 'a')!r}], ['verify', 'items']):\n"
         "    try:\n"
         f"        cli(['datasets', *verb, '--root', {str(root / 'home')!r}])\n"
@@ -136,6 +141,35 @@ def test_reading_verbs_load_neither_tensorflow_nor_beam_nor_tfx(root: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout.rpartition("LOADED ")[2]))
     assert loaded & {"tensorflow", "apache_beam", "tfx", "pandas"} == set()
+
+
+def test_every_verb_takes_the_same_options(root: Path) -> None:
+    for name, command in datasets.commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert options >= {"--store", "--root", "--key", "--json"}, name
+    call(root, "commit", "items", str(root / "a"), "--key", "item_id")
+    assert call(root, "log", "items", "--key", "item_id")[0]["version"] == "v1"
+    assert call(root, "gc", "--key", "item_id")["files"] == 0
+
+
+def test_a_key_of_several_features_is_given_value_by_value(
+    root: Path, write_examples: Callable[..., Path], make_example: Callable[..., bytes]
+) -> None:
+    rows = [make_example({"shop": "a, b", "number": 7}), make_example({"shop": "c", "number": 7})]
+    write_examples(root / "c", {"train": [rows]})
+    call(root, "commit", "shops", str(root / "c"), "--key", "shop", "--key", "number")
+    found = call(root, "blame", "shops", "a, b", "7")
+    assert (len(found["records"]), found["value"]) == (1, "a, b,7")
+    assert len(call(root, "blame", "shops", "c,7")["records"]) == 1
+    assert len(call(root, "forget", "shops", "a, b", "7", "--erase")["records"]) == 1
+    with pytest.raises(KeyValuesError):
+        call(root, "blame", "shops", "a, b,7")
+
+
+def test_gc_of_a_name_that_is_no_dataset_is_wrong_usage(root: Path) -> None:
+    call(root, "commit", "items", str(root / "a"))
+    with pytest.raises(DatasetNotFoundError, match="has no dataset 'itmes'"):
+        call(root, "gc", "itmes")
 
 
 def test_an_expected_error_is_of_the_family(root: Path) -> None:
