@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
-from mlplatform.components.model_validator import executor
+from mlplatform.components.model_validator import driver, executor
 
 
 class ModelValidatorSpec(component_spec.ComponentSpec):
@@ -42,6 +42,7 @@ class ModelValidator(base_component.BaseComponent):
 
     SPEC_CLASS = ModelValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
 
     def __init__(
         self,

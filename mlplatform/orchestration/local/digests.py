@@ -132,7 +132,9 @@ def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:
         with os.scandir(os.path.join(path, folder)) as entries:  # noqa: PTH118
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if _is_folder(entry):
+                if _is_loop(entry):
+                    continue
+                if entry.is_dir():
                     identity = _identity(entry.stat())
                     if identity in seen:
                         yield f"{name}\0-> {seen[identity]}", "", []
@@ -144,11 +146,13 @@ def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:
         pending.extend(reversed(inner))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    """Say whether this is a link that leads to itself."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+        entry.is_dir()
+    except OSError:
+        return True
+    return False
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

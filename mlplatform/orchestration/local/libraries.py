@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlplatform.orchestration.local.digests import text_digest
 
+_NAME = re.compile(r"^Name: (\S+)", re.MULTILINE)
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -64,7 +65,21 @@ def versions_behind(tops: Iterable[str]) -> dict[str, str]:
 
 @cache
 def _distributions_of_packages() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+    """Return the distributions that bring each top-level package.
+
+    As `importlib.metadata.packages_distributions` does from Python 3.11 on; before, it knows only those that
+    declare a `top_level.txt`, which newer build tools do not write.
+    """
+    found: dict[str, list[str]] = {}
+    for distribution in importlib.metadata.distributions():
+        tops = set((distribution.read_text("top_level.txt") or "").split())
+        if not tops:
+            files = (line.partition(",")[0] for line in (distribution.read_text("RECORD") or "").splitlines())
+            tops = {file.partition("/")[0].partition(".")[0] for file in files} - {""}
+        name = _NAME.search(distribution.read_text("METADATA") or "")
+        for top in tops if name else ():
+            found.setdefault(top, []).append(name[1])
+    return found
 
 
 @cache
