@@ -34,7 +34,7 @@ from mlplatform.orchestration.local.sources import (
 
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 # Operations on inputs that `ForEach` is compiled to; others may ask ML Metadata for more.
-_WITHIN_A_RUN = frozenset({"Unnest"})
+_WITHIN_A_RUN = frozenset({"tfx.internal.Unnest"})
 
 
 def load(reference: str) -> None:

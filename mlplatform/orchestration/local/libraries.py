@@ -76,9 +76,9 @@ def _distributions_of_packages() -> Mapping[str, list[str]]:
         if not tops:
             files = (line.partition(",")[0] for line in (distribution.read_text("RECORD") or "").splitlines())
             tops = {file.partition("/")[0].partition(".")[0] for file in files} - {""}
-        name = _NAME.search(distribution.read_text("METADATA") or "")
-        for top in tops if name else ():
-            found.setdefault(top, []).append(name[1])
+        if name := _NAME.search(distribution.read_text("METADATA") or ""):
+            for top in tops:
+                found.setdefault(top, []).append(name[1])
     return found
 
 

@@ -181,8 +181,12 @@ def neighbours_digest(folder: str) -> str:
 
 
 def _is_import_machinery() -> bool:
-    """Say whether Python's import system opened or listed this: modules are found in `sys.modules` anyway."""
-    return sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
+    """Say whether Python's import system opened or listed this.
+
+    Modules are found in `sys.modules` anyway, and what is installed has a fingerprint of its own.
+    """
+    file = sys._getframe(2).f_code.co_filename
+    return file.startswith("<frozen importlib") or "/importlib/" in file
 
 
 def _is_for_an_import(frame: FrameType | None) -> bool:
