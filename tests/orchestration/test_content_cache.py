@@ -178,6 +178,13 @@ class TestData:
         assert second.node("ReadLate").state == "done"
         assert f"{words} changed while run" in second.node("ReadLate").why
 
+    def test_an_input_that_changes_while_it_is_read(self, runner, pipeline):
+        import cached
+
+        make = cached.Help(text="meddled")
+        record = runner.run(pipeline(make, cached.Meddle(source=make.outputs["out"])))
+        assert "changed while it ran" in record.node("Meddle").why
+
 
 class TestOutputs:
     def test_changed_outputs_are_known_without_the_memory_and_an_older_result_serves(

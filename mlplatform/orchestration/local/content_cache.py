@@ -97,6 +97,7 @@ class ContentCache:
         self._made: KeyParts | None = None
         self._compiled: pipeline_pb2.PipelineNode | None = None
         self._result: Result | None = None
+        self._inputs: dict[str, str] = {}
         self._refused = ""
         self._imported_before = imported_files().keys()
 
@@ -111,14 +112,15 @@ class ContentCache:
         parameters: Mapping[str, Any] | None = None,
     ) -> metadata_store_pb2.Context:
         """Register the context whose name is our key, as TFX does with its own key."""
-        outputs = _all_facts(output_artifacts)
+        inputs, outputs = _all_facts(input_artifacts), _all_facts(output_artifacts)
         with metadata_handle.released():
+            self._inputs = self._contents(a.uri for found in inputs.values() for a in found)
             self._made = make_key(
                 pipeline=pipeline_info.id,
                 node=self.node,
                 component=pipeline_node.node_info.type.name,
                 executor=self.executor,
-                inputs=_all_facts(input_artifacts),
+                inputs=inputs,
                 outputs=outputs,
                 parameters=parameters or {},
                 digests=self.digests,
@@ -184,7 +186,11 @@ class ContentCache:
                     for file, digest in made.files.items()
                     if is_edited(file, digest) or digest_or_empty(file) != digest
                 ),
-                *(path for path, digest in made.paths.items() if self.digests.of(path) != digest),
+                *(
+                    path
+                    for path, digest in {**self._inputs, **made.paths}.items()
+                    if self.digests.of(path) != digest
+                ),
             ],
         )
         return self._result

@@ -44,6 +44,12 @@ def ReadLate(mark: Parameter[str], words: Parameter[str], out: OutputArtifact[St
 
 
 @component
+def Meddle(source: InputArtifact[String], out: OutputArtifact[String]):
+    out.write(source.read())
+    Path(source.uri).write_text("changed meanwhile")
+
+
+@component
 def Import(folder: Parameter[str], out: OutputArtifact[String]):
     import importlib.util
 
