@@ -65,8 +65,8 @@ def test_nothing_is_heard_in_a_pause(heard):
 def test_tensorflow_reads_too(heard):
     what = "gfile = tf.io.gfile\ngfile.GFile('{f}/a').read(); gfile.exists('{f}/no'); gfile.glob('{f}/d/*')"
     files, folders, _, _ = heard(what, before="import tensorflow as tf")
-    assert files == {"a": True, "no": False, "d/*": False}
-    assert folders == {"no": False, "d": True}
+    assert files.items() >= {"a": True, "no": False}.items()
+    assert folders.items() >= {"no": False, "d": True}.items()  # and what else it asks about a file
 
 
 @pytest.mark.parametrize(
