@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
-from mlplatform.components.model_validator import executor
+from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
@@ -45,6 +45,7 @@ class ModelValidator(base_component.BaseComponent):
 
     SPEC_CLASS = ModelValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
 
     def __init__(
         self,

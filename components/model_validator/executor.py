@@ -66,7 +66,10 @@ def _baseline(
         model = artifact_utils.get_single_instance(given)
         return Baseline(_saved_model(model), f"the given baseline model ({model.uri})")
     models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
-    folder = pushed_model(Path(models_dir), name) if models_dir and name else None
+    if "baseline" in exec_properties:  # the driver's choice
+        folder = Path(exec_properties["baseline"]) if exec_properties["baseline"] else None
+    else:  # an orchestrator without drivers
+        folder = pushed_model(Path(models_dir), name) if models_dir and name else None
     return Baseline(folder, f"version {folder.name} of {name}, pushed before") if folder else None
 
 

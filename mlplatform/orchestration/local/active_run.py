@@ -17,7 +17,7 @@ from mlplatform.orchestration.local.display import Display
 from mlplatform.orchestration.local.errors import NodeFailedError, PipelineNotLoadedError
 from mlplatform.orchestration.local.failures import Failure
 from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
-from mlplatform.orchestration.local.lineage import Database, newest, repeat_executions
+from mlplatform.orchestration.local.lineage import Database, newest_of, repeat_executions
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
 from mlplatform.orchestration.local.processes import Processes, Said
 from mlplatform.orchestration.local.records import (
@@ -99,11 +99,12 @@ class ActiveRun:
         earlier = RunFolder(self._home.runs / remembered.run)
         old = earlier.read()
         with database_of(remembered).open() as store:
-            if remembered.newest and newest(store) != remembered.newest:
+            if newest_of(store, old.pipeline, is_alone=remembered.looks_back) != remembered.newest:
                 return None
             executions = [node.execution_id for node in old.nodes if node.execution_id]
             repeated = repeat_executions(store, self.record.run_id, executions)
-            memory.repeated(remembered, self.record.run_id, newest(store))
+            newest = newest_of(store, old.pipeline, is_alone=remembered.looks_back)
+            memory.repeated(remembered, self.record.run_id, newest)
         self.record.pipeline, self.record.pipeline_root = old.pipeline, old.pipeline_root
         self.record.metadata = old.metadata
         why = f"nothing changed since run {old.run_id}"
@@ -351,7 +352,11 @@ class ActiveRun:
 def warm_processes(log: Path) -> Processes:
     """Start a fork server that imports what every node needs."""
     processes = Processes(log)
-    processes.preload(NODE, "mlplatform.orchestration.local.code_closure:read_distributions")
+    processes.preload(
+        NODE,
+        "mlplatform.orchestration.local.libraries:read_distributions",
+        "mlplatform.orchestration.local.imported:record_imports",
+    )
     return processes
 
 

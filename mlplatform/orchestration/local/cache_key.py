@@ -4,7 +4,9 @@ The key is the digest of its parts, and the parts are kept, so that a hit and a 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,34 @@ from typing import Any
 from mlplatform.orchestration.local.code_closure import closure_of, modules_named_in
 from mlplatform.orchestration.local.digests import Digests, is_local, text_digest
 from mlplatform.orchestration.local.key_changes import is_digest
+from mlplatform.orchestration.local.surroundings import is_volatile
 
-KEY_VERSION = "1"
-# What TFX itself notes on artifacts, of the execution rather than of the content.
+KEY_VERSION = "2"
+# What TFX itself notes among an artifact's custom properties, of the execution rather than of the content.
 _OF_THE_EXECUTION = frozenset(
     {
-        "__is_null__", "baseline_model_id", "baseline_model_uri", "current_model", "current_model_id",
-        "is_external", "name", "pipeline_name", "producer_component", "pushed_destination", "pushed_version",
-        "run_id", "state", "tfx_version",
+        "__is_null__",
+        "is_external",
+        "name",
+        "pipeline_name",
+        "producer_component",
+        "run_id",
+        "state",
+        "tfx_version",
     }
-)  # fmt: skip
-# ExampleGen's own account of its input, by modification times; its content is read instead.
-_BY_TIME = frozenset({"input_fingerprint"})
-_DATA_FOLDERS = frozenset({"input_base", "serving_logs"})
+)
+_OF_A_VERDICT = frozenset({"baseline_model_id", "baseline_model_uri", "current_model", "current_model_id"})
+_OF_A_PUSH = frozenset({"pushed_destination", "pushed_version"})
+_OF_TYPE = {
+    # ExampleGen's own account of its input, by modification times; its content is read instead.
+    "Examples": frozenset({"input_fingerprint"}),
+    "ModelBlessing": _OF_A_VERDICT,
+    "InfraBlessing": _OF_A_VERDICT,
+    "PushedModel": _OF_A_PUSH,
+}
+_BY_TIME = "input_fingerprint"
+# Folders that components of TFX and of ours write to, or read only as another part of the key says.
+_NOT_DATA = frozenset({"models_dir", "push_destination", "reports_dir", "store", "work_dir"})
 
 
 @dataclass
@@ -35,11 +52,16 @@ class KeyParts:
         parts: Name to value: `input examples`, `parameter steps`, `code /a/trainer.py`, `library tfx` ...
         files: Digest per source file that the parts depend on.
         paths: Digest per file or folder of data, outside the pipeline's artifacts, that they depend on.
+        folders: Digest per further folder that a parameter names. They are no part of the key, since a node
+            may write there; the result of one that does not depends on them.
+        uncertain: Why the result cannot be told from others by a key; empty where it can.
     """
 
     parts: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    uncertain: str = ""
 
     @property
     def key(self) -> str:
@@ -49,12 +71,21 @@ class KeyParts:
 
 @dataclass(frozen=True)
 class ArtifactFacts:
-    """An artifact as far as it matters to who reads it."""
+    """An artifact as far as it matters to who reads it.
+
+    Attributes:
+        type: Name of its type.
+        uri: Where it lies.
+        id: Its id in ML Metadata.
+        properties: Those that its type declares.
+        custom_properties: All others.
+    """
 
     type: str
     uri: str
     id: int
-    properties: Mapping[str, Any]
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    custom_properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_key(
@@ -67,6 +98,8 @@ def make_key(
     outputs: Mapping[str, Sequence[ArtifactFacts]],
     parameters: Mapping[str, Any],
     digests: Digests,
+    command: str = "",
+    written: Sequence[str] = (),
 ) -> KeyParts:
     """Make the key of a node's result.
 
@@ -79,6 +112,8 @@ def make_key(
         outputs: Artifacts to be, per output; their places do not count.
         parameters: Execution properties, resolved.
         digests: Reads contents.
+        command: What runs instead of a Python class: a container's image, command and arguments.
+        written: Places that the run writes to; a folder around one of them is not data.
     """
     made = KeyParts()
     made.parts.update(
@@ -87,7 +122,7 @@ def make_key(
             "pipeline": pipeline,
             "node": node,
             "component": component,
-            "executor": executor,
+            "executor": executor or command,
         }
     )
     for name, artifacts in sorted(inputs.items()):
@@ -95,13 +130,26 @@ def make_key(
     for name, artifacts in sorted(outputs.items()):
         made.parts[f"output {name}"] = ", ".join(_named(a) for a in artifacts)
     sources: list[Path] = []
-    modules = [executor.rpartition(".")[0]] if executor else []
+    named: list[str] = []
+    written = [*written, os.path.expanduser("~")]  # noqa: PTH111 - never fails
     for name, value in sorted(parameters.items()):
-        _add_parameter(made, name, value, digests, sources, modules)
-    code = closure_of(modules, sources)
+        _add_parameter(made, name, value, digests, sources, named, written)
+    if is_digest(made.parts.get("parameter input_base", "")):  # its content was read
+        made.parts.pop(f"parameter {_BY_TIME}", None)
+    modules = [executor.rpartition(".")[0]] if executor else []
+    code = closure_of(modules, sources, named)
     made.files.update(code.files)
     made.parts.update({f"code {path}": digest for path, digest in code.files.items()})
     made.parts.update({f"library {name}": version for name, version in code.libraries.items()})
+    for name in code.variables:
+        if not is_volatile(name):  # secrets are kept in variables
+            made.parts[f"variable {name}"] = text_digest(os.environ[name]) if name in os.environ else ""
+    if code.missing:
+        made.uncertain = f"the code of {', '.join(code.missing)} is not to be found"
+    elif code.edited:
+        made.uncertain = f"{', '.join(code.edited)} was edited after this run had loaded it"
+    if made.uncertain:  # a key that nothing else has
+        made.parts["uncertain"] = f"{made.uncertain} ({secrets.token_hex(8)})"
     return made
 
 
@@ -115,24 +163,57 @@ def artifact_digest(artifact: ArtifactFacts, digests: Digests) -> str:
 
 
 def _add_parameter(
-    made: KeyParts, name: str, value: Any, digests: Digests, sources: list[Path], modules: list[str]
+    made: KeyParts,
+    name: str,
+    value: Any,
+    digests: Digests,
+    sources: list[Path],
+    named: list[str],
+    written: Sequence[str],
 ) -> None:
-    if name in _BY_TIME and is_digest(made.parts.get("parameter input_base", "")):  # its content was read
-        return
+    """Add a parameter: its value, and the content of the files and folders that it names."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    path = Path(text) if isinstance(value, str) and text.startswith("/") else None
-    if path is not None and path.is_file():
-        if path.suffix == ".py":
-            sources.append(path)
-            made.parts[f"parameter {name}"] = path.name
-        else:
-            made.parts[f"parameter {name}"] = made.paths[text] = digests.of(text)
-        return
-    if path is not None and name in _DATA_FOLDERS and path.is_dir():
-        made.parts[f"parameter {name}"] = made.paths[text] = digests.of(text)
-        return
-    made.parts[f"parameter {name}"] = text
-    modules.extend(modules_named_in(_parsed(text)))
+    part = f"parameter {name}"
+    made.parts[part] = text
+    parsed = _parsed(text)
+    named.extend(modules_named_in(parsed))
+    for place in _texts_in(parsed):
+        path = os.path.abspath(place)  # noqa: PTH100 - as it is written, links and all
+        if os.path.isfile(path):  # noqa: PTH113 - False for what cannot be a path
+            if path.endswith(".py"):
+                sources.append(Path(path))
+                content = Path(path).name
+            else:
+                content = made.paths[path] = digests.of(path)
+            made.parts[part if place == text else f"{part}: {place}"] = content
+        elif name in ("input_base", "serving_logs") and os.path.isdir(path):  # noqa: PTH112
+            made.parts[part] = made.paths[path] = digests.of(path)
+        elif (
+            name not in _NOT_DATA
+            and (place == text or "/" in place)  # `train` alone is rather the name of a split
+            and place.strip("./")
+            and os.path.isdir(path)  # noqa: PTH112
+            and not _is_around(path, written)
+        ):
+            made.folders[path] = digests.of(path)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Yield the strings within a parsed JSON value that may be paths."""
+    if isinstance(value, str):
+        if value:
+            yield value
+    elif isinstance(value, dict):
+        for entry in value.values():
+            yield from _texts_in(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts_in(entry)
+
+
+def _is_around(folder: str, places: Sequence[str]) -> bool:
+    real = Path(folder).resolve()
+    return any(Path(place).resolve().is_relative_to(real) for place in places)
 
 
 def _parsed(text: str) -> object:
@@ -145,5 +226,7 @@ def _parsed(text: str) -> object:
 
 
 def _named(artifact: ArtifactFacts) -> str:
-    properties = {k: v for k, v in artifact.properties.items() if k not in _OF_THE_EXECUTION | _BY_TIME}
-    return f"{artifact.type} {json.dumps(properties, sort_keys=True, default=str)}"
+    left_out = _OF_TYPE.get(artifact.type, frozenset())
+    own = {k: v for k, v in artifact.properties.items() if k not in left_out}
+    custom = {k: v for k, v in artifact.custom_properties.items() if k not in left_out | _OF_THE_EXECUTION}
+    return f"{artifact.type} {json.dumps([own, custom], sort_keys=True, default=str)}"

@@ -1,20 +1,21 @@
 """What code a node's result depends on: the user's files that it imports, and the libraries behind them."""
 
 import ast
-import importlib.metadata
+import importlib.machinery
 import importlib.util
 import re
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from mlplatform.orchestration.local.digests import file_digest, text_digest
+from mlplatform.orchestration.local.digests import file_digest
+from mlplatform.orchestration.local.imported import is_edited
+from mlplatform.orchestration.local.libraries import is_user_file, versions_behind
 
-_IMPORT_PATH = re.compile(r"^([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?$")
-_REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_IMPORT_PATH = re.compile(r"^([A-Za-z_]\w*(?:\.\w+)*)(?::(\w+)(?:\.\w+)*)?$")
+_FILE_ENDINGS = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,19 @@ class Closure:
     Attributes:
         files: Digest per source file of the user's (all that is neither installed nor Python's own).
         libraries: Version per installed distribution.
+        variables: Environment variables that these files read by a name that stands in them.
+        missing: Modules that were asked for and are not to be found.
+        edited: Files that this process imported before they became what they are now.
     """
 
     files: dict[str, str]
     libraries: dict[str, str]
+    variables: tuple[str, ...]
+    missing: tuple[str, ...]
+    edited: tuple[str, ...]
 
 
-def closure_of(modules: Iterable[str], files: Iterable[Path] = ()) -> Closure:
+def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterable[str] = ()) -> Closure:
     """Follow the imports of modules and files.
 
     Import statements are read, not run, also those inside functions. Installed packages are followed by
@@ -39,29 +46,36 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = ()) -> Closure:
     Args:
         modules: Names of modules.
         files: Source files that are imported from where they lie, next to their neighbours.
+        named: Names that may be modules, or something in modules, or nothing of the kind.
     """
-    sources: dict[str, str] = {}
-    tops: set[str] = set()
-    pending: list[tuple[str | None, Path, Path | None]] = [(None, path, path.parent) for path in files]
+    walk = _Walk({}, set(), set())
+    pending = [_Source(None, path, path.parent) for path in files]
+    missing = []
     for module in modules:
-        pending.extend(_sources(module, None, tops))
+        found = list(walk.sources(module, None))
+        pending.extend(found)
+        top = module.partition(".")[0]
+        if not found and top not in walk.tops and top not in sys.stdlib_module_names:
+            missing.append(module)
+    for name in named:
+        pending.extend(walk.sources(name, None))
     while pending:
-        name, path, beside = pending.pop()
-        path = path.resolve()
-        if str(path) in sources:
-            continue
-        sources[str(path)] = file_digest(str(path))
-        for imported in _imports(path, name).always if path.suffix == ".py" else ():
-            pending.extend(_sources(imported, beside, tops))
-    return Closure(dict(sorted(sources.items())), _libraries(tops))
+        pending.extend(walk.visit(pending.pop()))
+    return Closure(
+        files=dict(sorted(walk.files.items())),
+        libraries=versions_behind(walk.tops),
+        variables=tuple(sorted(walk.variables)),
+        missing=tuple(missing),
+        edited=tuple(file for file, digest in sorted(walk.files.items()) if is_edited(file, digest)),
+    )
 
 
 def modules_named_in(value: object) -> Iterator[str]:
-    """Yield the import paths (`a.b.c`, `a.b:c`) that are strings within a parsed JSON value."""
+    """Yield, dotted, the import paths (`a.b.c`, `a.b:c`, `a:c`) that are strings in a parsed JSON value."""
     if isinstance(value, str):
         match = _IMPORT_PATH.match(value)
-        if match and not value.endswith(".py"):
-            yield match[1]
+        if match and not value.endswith(".py") and (match[2] or "." in value):
+            yield f"{match[1]}.{match[2]}" if match[2] else match[1]
     elif isinstance(value, dict):
         for entry in value.values():
             yield from modules_named_in(entry)
@@ -70,102 +84,114 @@ def modules_named_in(value: object) -> Iterator[str]:
             yield from modules_named_in(entry)
 
 
-def is_user_file(path: str) -> bool:
-    """Say whether a file is neither Python's own nor part of an installed distribution."""
-    return not path.startswith(library_folders()) and not path.startswith("<")
+@dataclass(frozen=True)
+class _Source:
+    """A source file, the module that it is (None for a file by itself), and the folder of its neighbours."""
+
+    module: str | None
+    path: Path
+    beside: Path | None
 
 
-@cache
-def library_folders() -> tuple[str, ...]:
-    """Return the folders of Python itself and of installed distributions."""
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return tuple(sorted({f"{folder}/" for folder in folders} | {f"{Path(f).resolve()}/" for f in folders}))
+@dataclass(frozen=True)
+class _Walk:
+    """The files found so far, the top-level packages behind which libraries are, and the variables read."""
 
+    files: dict[str, str]
+    tops: set[str]
+    variables: set[str]
 
-def environment_fingerprint() -> str:
-    """Return a digest that changes whenever a distribution is installed, upgraded or removed."""
-    facts = []
-    for folder in sorted({entry for entry in sys.path if entry}):
-        path = Path(folder)
-        if path.is_dir():
-            facts += [f"{p}:{p.stat().st_mtime_ns}" for p in path.glob("*.dist-info")]
-    return text_digest("\n".join([sys.version, *sorted(facts)]))
+    def visit(self, source: _Source) -> Iterator[_Source]:
+        """Take a file, and yield what it imports."""
+        path = source.path.resolve()
+        if str(path) in self.files:
+            return
+        self.files[str(path)] = file_digest(str(path))
+        if path.suffix == ".py":
+            found = _imports(path, source.module)
+            self.variables.update(found.variables)
+            for module in found.always:
+                yield from self.sources(module, source.beside)
 
-
-def _sources(
-    module: str, beside: Path | None, tops: set[str]
-) -> Iterator[tuple[str | None, Path, Path | None]]:
-    """Yield the user's source files that importing a module would run; note what is installed in `tops`."""
-    top, *rest = module.split(".")
-    if beside is not None and not _is_known(top):
-        for candidate in (beside / f"{top}.py", beside / top / "__init__.py"):
-            if candidate.is_file():
-                yield None, candidate, beside
+    def sources(self, module: str, beside: Path | None) -> Iterator[_Source]:
+        """Yield the user's source files that importing a module would run; note what is installed."""
+        top, *rest = module.split(".")
+        folders, package = _top_level(top)
+        if not folders and package is None and beside is not None and top not in sys.stdlib_module_names:
+            folders, package = _find_in((beside,), top)
+        origin = package or (folders[0] if folders else None)
+        if origin is None:
+            return
+        if not is_user_file(str(origin)):
+            self.tops.add(top)
+            return
+        if package is not None:
+            yield _Source(top, package, beside)
+        name = top
+        for part in rest:
+            if not folders:
                 return
-    folder, package = _top_level(top)
-    if package is None and folder is None:
-        return
-    origin = str(package or folder)
-    if not is_user_file(origin):
-        tops.add(top)
-        return
-    if package is not None:
-        yield top, package, None
-    name = top
-    for part in rest:
-        if folder is None:
-            return
-        lazy = _imports(folder / "__init__.py", name).by_name if (folder / "__init__.py").is_file() else {}
-        if part in lazy and lazy[part] != f"{name}.{part}":
-            yield from _sources(lazy[part], None, tops)
-            return
-        name = f"{name}.{part}"
-        inner = folder / part
-        if (inner / "__init__.py").is_file():
-            yield name, inner / "__init__.py", None
-            folder = inner
-        elif (folder / f"{part}.py").is_file():
-            yield name, folder / f"{part}.py", None
-            folder = None
-        elif inner.is_dir():
-            folder = inner
-        else:
-            return
+            own = _imports(package, name) if package and package.suffix == ".py" else _NOTHING
+            if part == "*":
+                for exported in own.exports:
+                    yield from self.sources(f"{name}.{exported}", beside)
+                return
+            elsewhere = own.by_name.get(part)
+            if elsewhere and elsewhere != f"{name}.{part}":
+                yield from self.sources(elsewhere, beside)
+                return
+            name = f"{name}.{part}"
+            folders, package = _find_in(folders, part)
+            if package is not None:
+                yield _Source(name, package, beside)
 
 
-def _is_known(top: str) -> bool:
-    return top in sys.stdlib_module_names or _top_level(top) != (None, None)
+def _find_in(folders: tuple[Path, ...], part: str) -> tuple[tuple[Path, ...], Path | None]:
+    """Return a package's folders (none of a plain module) and the source file (None of a namespace)."""
+    for folder in folders:
+        if (folder / part / "__init__.py").is_file():
+            return (folder / part,), folder / part / "__init__.py"
+        for ending in _FILE_ENDINGS:
+            if (folder / f"{part}{ending}").is_file():
+                return (), folder / f"{part}{ending}"
+    return tuple(folder / part for folder in folders if (folder / part).is_dir()), None
 
 
 @cache
-def _top_level(top: str) -> tuple[Path | None, Path | None]:
-    """Return the folder of a top-level package (None for a plain module) and its source file."""
+def _top_level(top: str) -> tuple[tuple[Path, ...], Path | None]:
+    """Return what `_find_in` returns, of a top-level module on the import path."""
     if top in sys.stdlib_module_names:
-        return None, None
+        return (), None
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError, AttributeError):
-        return None, None
+    except (ImportError, ValueError, AttributeError):  # a script, or a module that was made by hand
+        file = getattr(sys.modules.get(top), "__file__", None)
+        return (), Path(file) if file and Path(file).is_file() else None
     if spec is None:
-        return None, None
-    folders = list(spec.submodule_search_locations or ())
+        return (), None
     file = Path(spec.origin) if spec.origin and Path(spec.origin).is_file() else None
-    return (Path(folders[0]) if folders else None), file
+    return tuple(Path(folder) for folder in spec.submodule_search_locations or ()), file
 
 
 @dataclass(frozen=True)
 class _Imports:
-    """What a source file imports.
+    """What a source file imports and reads.
 
     Attributes:
         always: Modules; of `from a import b`, `a.b`.
         by_name: Imports for type checkers only, by the name that they bind: how a lazy package says where its
             names come from. They are followed where somebody imports that name.
+        exports: The names in `__all__`.
+        variables: Environment variables, read by their names.
     """
 
-    always: frozenset[str]
-    by_name: dict[str, str]
+    always: frozenset[str] = frozenset()
+    by_name: dict[str, str] = field(default_factory=dict)
+    exports: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+
+
+_NOTHING = _Imports()
 
 
 @cache
@@ -174,83 +200,79 @@ def _imports(path: Path, name: str | None) -> _Imports:
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return _Imports(frozenset(), {})
+        return _NOTHING
     package = ""
     if name:
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    nodes = list(ast.walk(tree))
     lazy = {
         inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for node in nodes
+        if isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING"
         for statement in node.body
         for inner in ast.walk(statement)
     }
     always: set[str] = set()
     by_name: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         for bound, module in _bindings(node, package):
             if node in lazy:
                 by_name[bound] = module
             else:
                 always.add(module)
-    return _Imports(frozenset(always), by_name)
+    exports = {text for node in nodes for text in _exports(node)}
+    variables = {text for node in nodes for text in _variables(node)}
+    return _Imports(frozenset(always), by_name, frozenset(exports), frozenset(variables))
 
 
 def _bindings(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
-    """Yield the names that an import statement binds, each with its module (and name within it)."""
+    """Yield the names that an import binds, each with its module (and name within it)."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.asname or alias.name, alias.name
     elif isinstance(node, ast.ImportFrom):
-        base = node.module or ""
-        if node.level:
-            parts = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*parts, base] if base else parts)
+        base = _absolute(node.module or "", node.level, package)
         for alias in node.names:
             yield alias.asname or alias.name, f"{base}.{alias.name}" if base else alias.name
+    elif isinstance(node, ast.Call) and _last_name(node.func) in ("import_module", "__import__"):
+        for text in _texts(node.args[:1]):
+            module = text.lstrip(".")
+            yield text, _absolute(module, len(text) - len(module), package)
 
 
-def read_distributions() -> None:
-    """Read what is installed, so that processes forked from this one know it."""
-    _libraries({"tfx"})
+def _absolute(module: str, level: int, package: str) -> str:
+    if not level:
+        return module
+    parts = package.split(".")[: len(package.split(".")) - level + 1]
+    return ".".join([*parts, module] if module else parts)
 
 
-def _libraries(tops: set[str]) -> dict[str, str]:
-    """Return the versions of the distributions that bring these packages, and of all that they require."""
-    of_package = _distributions_of_packages()
-    pending = [name for top in tops for name in of_package.get(top, ())]
-    found: dict[str, str] = {}
-    while pending:
-        name = re.sub(r"[-_.]+", "-", pending.pop()).lower()
-        if name in found:
-            continue
-        version, required = _distribution(name)
-        if version:
-            found[name] = version
-            pending.extend(required)
-    found["python"] = ".".join(map(str, sys.version_info[:3]))
-    return dict(sorted(found.items()))
+def _exports(node: ast.AST) -> Iterator[str]:
+    """Yield the names that an assignment to `__all__` lists."""
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(_last_name(target) == "__all__" for target in targets):
+            yield from _texts(ast.walk(node.value))
 
 
-@cache
-def _distributions_of_packages() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+def _variables(node: ast.AST) -> Iterator[str]:
+    """Yield the variables that an expression reads: `environ["X"]`, `getenv("X")`, `"X" in environ`."""
+    if isinstance(node, ast.Subscript) and _last_name(node.value) == "environ":
+        yield from _texts([node.slice])
+    elif isinstance(node, ast.Compare) and _last_name(node.comparators[0]) == "environ":
+        yield from _texts([node.left])
+    elif isinstance(node, ast.Call):
+        of = node.func.value if isinstance(node.func, ast.Attribute) else None
+        if _last_name(node.func) == "getenv" or (of is not None and _last_name(of) == "environ"):
+            yield from _texts(node.args[:1])
 
 
-@cache
-def _distribution(name: str) -> tuple[str, tuple[str, ...]]:
-    """Return a distribution's version and what it requires in any case; empty where it is not installed."""
-    try:
-        distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "", ()
-    # The headers alone, line by line: the parser behind `distribution.requires` takes ten times as long.
-    headers = (distribution.read_text("METADATA") or "").partition("\n\n")[0].splitlines()
-    version, required = "", []
-    for line in headers:
-        if line.startswith("Version: "):
-            version = line[9:].strip()
-        elif line.startswith("Requires-Dist: ") and "extra ==" not in line:
-            match = _REQUIREMENT.match(line[15:])
-            required += [match[1]] if match else []
-    return version or distribution.version, tuple(required)
+def _last_name(node: ast.AST) -> str:
+    """Return `c` of the expressions `c` and `a.b.c`; empty for others."""
+    return getattr(node, "attr", "") or getattr(node, "id", "")
+
+
+def _texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

@@ -19,14 +19,22 @@ from tfx.orchestration.portable import partial_run_utils, runtime_parameter_util
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from mlplatform.orchestration.local.beam_in_process import runs_in_process
-from mlplatform.orchestration.local.code_closure import read_distributions
 from mlplatform.orchestration.local.errors import NodeNameError, UnsupportedPipelineError
+from mlplatform.orchestration.local.imported import importing, record_imports
+from mlplatform.orchestration.local.libraries import read_distributions
 from mlplatform.orchestration.local.metadata import LockedMetadata
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
-from mlplatform.orchestration.local.sources import Sources, start_recording, stop_recording
+from mlplatform.orchestration.local.sources import (
+    Sources,
+    pause_recording,
+    start_recording,
+    stop_recording,
+)
 
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
+# Operations on inputs that `ForEach` is compiled to; others may ask ML Metadata for more.
+_WITHIN_A_RUN = frozenset({"tfx.internal.Unnest"})
 
 
 def load(reference: str) -> None:
@@ -34,8 +42,10 @@ def load(reference: str) -> None:
     import mlplatform.orchestration.local.node  # noqa: F401 - for the children
 
     read_distributions()
+    record_imports()
     start_recording()
     find_function(reference)
+    pause_recording()
 
 
 def compile_reference(
@@ -151,7 +161,8 @@ def partial_run_of(run_options: Any) -> pipeline_pb2.PartialRun:
 def adopt_main(path: str) -> None:
     """Make the caller's script importable as `__main__`, as `multiprocessing` does it."""
     module = types.ModuleType("__mp_main__")
-    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    with importing(path):
+        module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
@@ -173,9 +184,8 @@ def connect(connection: bytes, kind: str, lock: str) -> LockedMetadata:
 def _plan_node(ir: pipeline_pb2.Pipeline, place: int, deployment: Any, force: set[str]) -> NodePlan:
     node = ir.nodes[place].pipeline_node
     upstream = list(node.upstream_nodes)
-    if (
-        node.node_info.type.name == RESOLVER
-    ):  # it looks at what exists, so it looks when the stock runner would
+    looks_back = _looks_back(node)
+    if looks_back:  # it looks at what exists, so it looks when the stock runner would
         upstream = [earlier.pipeline_node.node_info.id for earlier in ir.nodes[:place]]
     spec = runner_utils.extract_executor_spec(deployment, node.node_info.id)
     return NodePlan(
@@ -186,7 +196,22 @@ def _plan_node(ir: pipeline_pb2.Pipeline, place: int, deployment: Any, force: se
         is_left_out=node.execution_options.HasField("skip"),
         is_cached=node.execution_options.caching_options.enable_cache or not spec,
         is_forced=node.node_info.id in force,
-        looks_back=node.node_info.type.name == RESOLVER,
+        looks_back=looks_back,
+    )
+
+
+def _looks_back(node: pipeline_pb2.PipelineNode) -> bool:
+    """Say whether a node takes artifacts of other runs: it asks beyond its own, or computes its inputs."""
+    channels = [channel for given in node.inputs.inputs.values() for channel in given.channels]
+    return (
+        node.node_info.type.name == RESOLVER
+        or any(all(q.type.name != "pipeline_run" for q in channel.context_queries) for channel in channels)
+        or any(
+            operation.op_node.op_type not in _WITHIN_A_RUN
+            for graph in node.inputs.input_graphs.values()
+            for operation in graph.nodes.values()
+            if operation.HasField("op_node")
+        )
     )
 
 

@@ -16,7 +16,7 @@ def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> list[d
 
 def describe_changes(changes: Iterable[Mapping[str, str]]) -> str:
     """Return the changes in one line, the most telling first."""
-    order = ("code", "parameter", "input", "library")
+    order = ("uncertain", "code", "parameter", "input", "variable", "library")
     ranked = sorted(
         changes, key=lambda c: next((i for i, w in enumerate(order) if c["part"].startswith(w)), 9)
     )
@@ -36,16 +36,24 @@ def describe_change(change: Mapping[str, str]) -> str:
         return f"input {name} has other content"
     if kind == "library":
         return f"library {name}: {before or 'not there'} -> {now or 'not there'}"
-    if kind == "parameter" and not (is_digest(before) and is_digest(now)):
-        return f"parameter {name}: {_short(before)} -> {_short(now)}"
-    if kind == "parameter":
+    if kind == "uncertain":
+        return now or "its last result could not be told from others"
+    if kind == "variable":
+        return f"environment variable {name} changed"
+    if kind == "parameter" and is_digest(before) and is_digest(now):
         return f"the content that parameter {name} names changed"
+    if kind == "parameter":
+        return f"parameter {name}: {_value(before)} -> {_value(now)}"
     return f"{change['part']}: {_short(before)} -> {_short(now)}"
 
 
 def is_digest(text: str) -> bool:
     """Say whether a value of a key is a digest, rather than the value itself."""
     return len(text) == 32 and not set(text) - set("0123456789abcdef")
+
+
+def _value(text: str) -> str:
+    return "the content of a file or folder" if is_digest(text) else _short(text)
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-RUN_CONTEXT = "pipeline_run"
+PIPELINE_CONTEXT, RUN_CONTEXT = "pipeline", "pipeline_run"
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,22 @@ class Database:
                 os.close(descriptor)
 
 
-def newest(store: Any) -> list[int]:
-    """Return the highest execution id and the highest artifact id: they grow with every change."""
+def newest_of(store: Any, pipeline: str, *, is_alone: bool) -> list[str]:
+    """Return id and name of a pipeline's newest execution, which another run or another database changes.
+
+    Args:
+        store: ML Metadata.
+        pipeline: The pipeline's name.
+        is_alone: Count all that is in the database, by the highest ids, not only what is of this pipeline.
+    """
     import ml_metadata
 
-    options = ml_metadata.ListOptions(limit=1, order_by=ml_metadata.OrderByField.ID, is_asc=False)
-    executions, artifacts = store.get_executions(options), store.get_artifacts(options)
-    return [executions[0].id if executions else 0, artifacts[0].id if artifacts else 0]
+    newest = ml_metadata.ListOptions(limit=1, order_by=ml_metadata.OrderByField.ID, is_asc=False)
+    context = store.get_context_by_type_and_name(PIPELINE_CONTEXT, pipeline)
+    found = store.get_executions_by_context(context.id, newest) if context is not None else []
+    if is_alone:
+        found = [*found, *store.get_executions(newest), *store.get_artifacts(newest)]
+    return [f"{one.id} {one.name}" for one in found]
 
 
 def repeat_executions(store: Any, run_id: str, executions: Sequence[int]) -> dict[int, int]:

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +27,17 @@ class LockedMetadata(metadata.Metadata):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         super().__enter__()
         return self
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let others use the database during work that does not need it; between transactions only."""
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            if self._descriptor >= 0:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def __exit__(
         self,

@@ -7,14 +7,13 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
 from mlplatform.errors import MlplatformError
 from mlplatform.orchestration.local import beam_in_process
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.compiling import connect
-from mlplatform.orchestration.local.content_cache import ContentCache, artifact_facts
+from mlplatform.orchestration.local.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan
 from mlplatform.orchestration.local.records import ArtifactRecord, RunFolder
 from mlplatform.orchestration.local.reference import load_module
@@ -78,13 +77,13 @@ def run_node(
         executor=node.executor,
         is_cached=node.is_cached,
         is_forced=node.is_forced,
-        memory=Path(memory),
+        memory=Path(memory) / "digests",
         run=folder,
         previous=RunFolder(Path(previous)) if previous else None,
     )
-    launcher.cache_utils = cache
     handle = connect(connection, connection_kind, lock)
-    node_launcher = launcher.Launcher(
+    node_launcher = CachingLauncher(
+        cache,
         pipeline_node=compiled,
         mlmd_connection=handle,
         pipeline_info=ir.pipeline_info,
@@ -95,7 +94,7 @@ def run_node(
     try:
         info = node_launcher.launch()
     except BaseException:
-        cache.finish(None)
+        cache.finish()
         raise
     if info is None or not info.execution_id:
         return NodeOutcome("skipped", "its condition does not hold, or a node before it was skipped")
@@ -103,11 +102,10 @@ def run_node(
         [execution] = metadata.store.get_executions_by_id([info.execution_id])
     if execution.last_known_state == metadata_store_pb2.Execution.FAILED:
         raise InputsNotResolvedError(node.id, _result_message(execution))
-    is_hit = execution.last_known_state == metadata_store_pb2.Execution.CACHED and bool(node.executor)
     inputs, outputs = _artifacts_of(handle, info.execution_id)
     return NodeOutcome(
-        state="cached" if is_hit else "done",
-        why=cache.finish(outputs),
+        state="cached" if cache.is_hit else "done",
+        why=cache.finish(),
         execution_id=info.execution_id,
         inputs=_records(inputs, cache),
         outputs=_records(outputs, cache),

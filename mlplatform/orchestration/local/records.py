@@ -132,7 +132,7 @@ class NodeDetails:
 
     Attributes:
         node: The node's id.
-        decision: `hit`, or why there was none: `first`, `changed`, `gone`, `forced`, `off`.
+        decision: `hit`, or why there was none: `first`, `changed`, `gone`, `forced`, `off`, `uncertain`.
         why: The same in one line.
         key: The cache key; empty for a node of TFX's own.
         compared_with: The run whose key of this node was compared; empty for none.
@@ -140,7 +140,8 @@ class NodeDetails:
         parts: All parts of the key.
         files: Digest per source file that the key depends on.
         paths: Digest per file or folder of data, outside the pipeline's artifacts, that it depends on.
-        failure: Type, message and traceback where the node failed.
+        folders: Digest of the names in each folder that something was pushed to.
+        doubts: What changed while the node ran: its result is not for later runs.
     """
 
     node: str
@@ -152,7 +153,8 @@ class NodeDetails:
     parts: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
-    failure: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 class NodeNotFoundError(UsageError):
@@ -310,9 +312,16 @@ def artifacts_from_json(document: Mapping[str, Any]) -> dict[str, list[ArtifactR
     }
 
 
-def write_json(path: Path, document: object) -> None:
-    """Write a JSON file in one step: whoever reads it sees the old one or the new one."""
+def write_json(path: Path, document: object, *, mode: int = 0o666) -> None:
+    """Write a JSON file in one step: whoever reads it sees the old one or the new one.
+
+    Args:
+        path: The file.
+        document: What `json` can write; all else as text.
+        mode: Its permissions, less the umask.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.touch(mode)
     aside.write_text(json.dumps(document, indent=1, default=str), "utf-8")
     aside.replace(path)
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -49,8 +50,10 @@ def packaged_names() -> list[str]:
 
 def split_reference(reference: str) -> tuple[str, str]:
     """Return the place (file, module or packaged name) and the function of a reference."""
-    place, _, function = reference.rpartition(":") if ":" in reference else (reference, "", "")
-    return place, function or DEFAULT_FUNCTION
+    place, colon, function = reference.rpartition(":")
+    if colon and function.isidentifier():
+        return place, function
+    return (place if colon and not function else reference), DEFAULT_FUNCTION
 
 
 def check_reference(reference: str) -> None:
@@ -70,6 +73,8 @@ def check_reference(reference: str) -> None:
         names = packaged_names()
         near = difflib.get_close_matches(place, names, n=2) or names
         raise PipelineNotFoundError(reference, "none of the packaged pipelines has this name", near)
+    elif place not in packaged_names() and not _is_module(place):
+        raise PipelineNotFoundError(reference, f"there is no module {place!r}", [])
 
 
 def is_file(place: str) -> bool:
@@ -143,6 +148,14 @@ def make_pipeline(reference: str, data: str | None, root: str, overrides: Mappin
         how = ", ".join("--data PATH" if name == "data" else f"--set {name}=VALUE" for name in needed)
         raise PipelineArgumentError(reference, f"needs {how}", list(parameters))
     return function(**arguments)
+
+
+def _is_module(name: str) -> bool:
+    """Say whether there may be such a module, without importing one, so by its first part alone."""
+    try:
+        return importlib.util.find_spec(name.partition(".")[0]) is not None
+    except ValueError:  # one that was made by hand
+        return True
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -9,6 +9,7 @@ from typing import Any
 from mlplatform.home import Home
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
 from mlplatform.orchestration.local.display import Display, display_for
+from mlplatform.orchestration.local.libraries import environment_fingerprint
 from mlplatform.orchestration.local.processes import Processes
 from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.orchestration.local.unchanged import Memory
@@ -42,6 +43,7 @@ class LocalRunner:
         self._force = tuple(force)
         self._display = display
         self._processes: Processes | None = None
+        self._installed = ""
 
     def run(
         self,
@@ -146,7 +148,12 @@ class LocalRunner:
             self._processes.stop()
 
     def _warm(self) -> Processes:
+        installed = environment_fingerprint()
+        if self._processes is not None and installed != self._installed:  # what they know is old
+            self._processes.stop()
+            self._processes = None
         if self._processes is None or not self._processes.is_alive():
+            self._installed = installed
             self._home.runs.mkdir(parents=True, exist_ok=True)
             self._processes = warm_processes(self._home.runs / "_processes.log")
         return self._processes

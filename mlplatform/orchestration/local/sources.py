@@ -1,20 +1,30 @@
 """What was read while a pipeline was made: files, folders that were listed, modules of the user's.
 
-Python reports every `open` and every listing of a folder to audit hooks; a pipeline whose configuration file
-or data folder changed is then known to have changed without making it again.
+Python reports every `open` and every listing of a folder to audit hooks, and TensorFlow's file system is
+heard at its door; a pipeline whose configuration file or data folder changed is then known to have changed
+without making it again. What asks the world in other ways (a subprocess, a connection, a database) cannot be
+known to be as it was.
 """
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from mlplatform.orchestration.local.code_closure import is_user_file
-from mlplatform.orchestration.local.digests import file_digest, text_digest
+from mlplatform.orchestration.local.digests import digest_or_empty, text_digest
+from mlplatform.orchestration.local.imported import imported_files
+from mlplatform.orchestration.local.libraries import is_user_file
 
 _NOT_SOURCES = ("/proc/", "/sys/", "/dev/")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_WORLD = frozenset(
+    {"os.exec", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect", "subprocess.Popen"}
+)
+_OUR_PACKAGE = f"{Path(__file__).parents[2]}/"
 
 
 @dataclass(frozen=True)
@@ -22,12 +32,17 @@ class Sources:
     """What making the pipeline depended on.
 
     Attributes:
-        files: Digest per file.
+        files: Digest per file, when it was first read; empty for one that was looked for and not there.
         folders: Digest of the names in each folder that was listed.
+        neighbours: Digest of the names, save hidden ones, in each folder of the user's code: of a question
+            whether a file is there, Python says nothing.
+        world: What else it asked: names of Python's audit events, and URLs. It may answer otherwise now.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    neighbours: dict[str, str] = field(default_factory=dict)
+    world: tuple[str, ...] = ()
 
 
 class _Recorder:
@@ -35,22 +50,81 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.is_on = False
-        self.files: set[str] = set()
-        self.folders: set[str] = set()
+        self.files: dict[str, str] = {}
+        self.folders: dict[str, str] = {}
+        self.world: set[str] = set()
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.is_on or event not in ("open", "os.listdir", "os.scandir"):
+        if not self.is_on:
             return
-        path = arguments[0]
-        if not isinstance(path, str | os.PathLike) or _is_import_machinery():
-            return
-        place = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - called for every open of the process
-        if place.startswith(_NOT_SOURCES) or not is_user_file(place):
-            return
-        if event != "open":
-            self.folders.add(place)
-        elif not (arguments[2] or 0) & _WRITING and not place.endswith(".pyc"):
-            self.files.add(place)
+        if event in _WORLD:
+            if not _is_for_an_import(sys._getframe(1)):
+                self.world.add(event)
+        elif event == "open":
+            path, _, flags = arguments
+            if not (flags or 0) & _WRITING and not _is_import_machinery():
+                self.read(path)
+        elif event in ("os.listdir", "os.scandir") and not _is_import_machinery():
+            self.listed(arguments[0])
+
+    def read(self, path: object) -> None:
+        """Note a file, as it is before it is read."""
+        place = self._place(path)
+        if place and not place.endswith(".pyc") and place not in self.files:
+            with self._deaf():
+                self.files[place] = digest_or_empty(place)
+
+    def listed(self, path: object) -> None:
+        """Note the names in a folder."""
+        place = self._place(path)
+        if place and place not in self.folders:
+            with self._deaf():
+                self.folders[place] = names_digest(place)
+
+    def _place(self, path: object) -> str:
+        """Return a path that was asked for, absolute; empty for what is no file of the user's."""
+        if not isinstance(path, str | bytes | os.PathLike):
+            return ""
+        text = os.fsdecode(path)
+        if "://" in text:
+            self.world.add(text)
+            return ""
+        place = os.path.abspath(text)  # noqa: PTH100 - called for every open of the process
+        return "" if place.startswith(_NOT_SOURCES) or not is_user_file(place) else place
+
+    @contextmanager
+    def _deaf(self) -> Iterator[None]:
+        self.is_on = False
+        try:
+            yield
+        finally:
+            self.is_on = True
+
+
+class _GFile:
+    """TensorFlow's file system, which Python does not hear, with a recorder at its door."""
+
+    _READING = frozenset(
+        {"BufferedInputStream", "FileExists", "GetChildren", "GetMatchingFiles", "IsDirectory", "Stat"}
+    )
+
+    def __init__(self, real: Any, recorder: _Recorder) -> None:
+        self._real, self._recorder = real, recorder
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._real, name)
+        if name not in self._READING or not self._recorder.is_on:
+            return function
+
+        def call(path: Any, *arguments: Any, **named: Any) -> Any:
+            self._recorder.read(path)
+            if name == "GetMatchingFiles":
+                self._recorder.listed(os.path.dirname(path))  # noqa: PTH120
+            elif name != "BufferedInputStream":
+                self._recorder.listed(path)
+            return function(path, *arguments, **named)
+
+        return call
 
 
 _recorder: _Recorder | None = None
@@ -62,18 +136,30 @@ def start_recording() -> None:
     if _recorder is None:
         _recorder = _Recorder()
         sys.addaudithook(_recorder.hook)
+        file_io = sys.modules.get("tensorflow.python.lib.io.file_io")
+        if file_io is not None:
+            file_io._pywrap_file_io = _GFile(file_io._pywrap_file_io, _recorder)  # type: ignore[attr-defined]
     _recorder.is_on = True
 
 
+def pause_recording() -> None:
+    """Hear of nothing until recording is started again."""
+    if _recorder is not None:
+        _recorder.is_on = False
+
+
 def stop_recording() -> Sources:
-    """Return what was read, as it is now."""
+    """Return what was read."""
     if _recorder is None:
         return Sources()
-    _recorder.is_on = False
-    files = _recorder.files | {file for file in map(_source_of, list(sys.modules.values())) if file}
+    pause_recording()
+    code = imported_files()
+    around = {str(Path(file).parent) for file in code if not file.startswith(_OUR_PACKAGE)}
     return Sources(
-        files={file: file_digest(file) for file in sorted(files) if Path(file).is_file()},
-        folders={folder: names_digest(folder) for folder in sorted(_recorder.folders)},
+        files={**dict(sorted(_recorder.files.items())), **code},
+        folders=dict(sorted(_recorder.folders.items())),
+        neighbours={folder: neighbours_digest(folder) for folder in sorted(around)},
+        world=tuple(sorted(_recorder.world)),
     )
 
 
@@ -85,12 +171,31 @@ def names_digest(folder: str) -> str:
         return ""
 
 
-def _source_of(module: object) -> str:
-    file = getattr(module, "__file__", None)
-    return file if isinstance(file, str) and file.endswith(".py") and is_user_file(file) else ""
+def neighbours_digest(folder: str) -> str:
+    """Return the digest of the names in a folder of code, save hidden ones and Python's own."""
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith((".", "__pycache__"))]  # noqa: PTH208
+    except OSError:
+        return ""
+    return text_digest("\n".join(sorted(names)))
 
 
 def _is_import_machinery() -> bool:
-    """Say whether Python's import system opened or listed this: modules are found in `sys.modules` anyway."""
-    frame = sys._getframe(2)
-    return frame.f_code.co_filename.startswith("<frozen importlib")
+    """Say whether Python's import system opened or listed this.
+
+    Modules are found in `sys.modules` anyway, and what is installed has a fingerprint of its own.
+    """
+    file = sys._getframe(2).f_code.co_filename
+    return file.startswith("<frozen importlib") or "/importlib/" in file
+
+
+def _is_for_an_import(frame: FrameType | None) -> bool:
+    """Say whether a library does something because it is being imported, not because the user's code asks."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return True
+        if is_user_file(file):
+            return False
+        frame = frame.f_back
+    return False

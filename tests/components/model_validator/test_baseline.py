@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
+from tfx.orchestration.portable.data_types import ExecutionInfo
+from tfx.types.standard_artifacts import Model
+
 from mlplatform.components.model_validator.baseline import pushed_model
+from mlplatform.components.model_validator.driver import Driver
 from mlplatform.registry import ModelStore
 
 
@@ -23,3 +30,23 @@ def test_the_newest_version_that_is_not_withdrawn(tmp_path: Path) -> None:
     store.rollback("colours")
     assert pushed_model(tmp_path / "models", "colours") == tmp_path / "models" / "colours" / "1"
     assert pushed_model(tmp_path / "models", "others") is None
+
+
+@pytest.fixture
+def driver() -> Driver:
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.fake_database.SetInParent()
+    return Driver(metadata.Metadata(connection))
+
+
+def test_the_driver_makes_the_pushed_model_an_execution_property(tmp_path: Path, driver: Driver) -> None:
+    properties = {"models_dir": str(tmp_path / "models"), "model_name": "colours"}
+
+    def baseline(**inputs: list[Model]) -> str | None:
+        given = driver.run(ExecutionInfo(input_dict=inputs, exec_properties=properties)).exec_properties
+        return given["baseline"].string_value if "baseline" in given else None
+
+    assert baseline() == ""
+    ModelStore(tmp_path / "models").push(saved_model(tmp_path / "a", "a"), "colours")
+    assert baseline() == str(tmp_path / "models/colours/1")
+    assert baseline(baseline_model=[Model()]) is None

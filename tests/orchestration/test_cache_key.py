@@ -1,0 +1,130 @@
+"""What counts in a node's key, and what does not."""
+
+import json
+
+import pytest
+
+from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest, make_key
+from mlplatform.orchestration.local.digests import Digests
+
+
+@pytest.fixture
+def key(tmp_path, monkeypatch):
+    """Return a function that makes the key of a node with some parameters, in a working folder of its own."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def make(*, executor="json.Executor", written=(), **parameters):
+        return make_key(
+            pipeline="p",
+            node="n",
+            component="C",
+            executor=executor,
+            inputs={},
+            outputs={},
+            parameters=parameters,
+            digests=Digests(tmp_path / "memory"),
+            written=written,
+        )
+
+    return make
+
+
+@pytest.fixture
+def work(tmp_path):
+    return tmp_path / "work"
+
+
+def test_the_same_again_is_the_same_key(key):
+    assert key(steps=1).key == key(steps=1).key
+    assert key(steps=1).key != key(steps=2).key
+
+
+@pytest.mark.parametrize("name", ["words.txt", "{work}/words.txt"])
+@pytest.mark.parametrize("within", ["{}", '{{"deep": ["{}", 1]}}'])
+def test_a_file_counts_by_content_wherever_it_is_named(key, work, name, within):
+    (work / "words.txt").write_text("one")
+    value = within.format(name.format(work=work))
+    first = key(vocabulary=value)
+    (work / "words.txt").write_text("two")
+    assert key(vocabulary=value).key != first.key
+    assert str(work / "words.txt") in first.paths
+
+
+@pytest.mark.parametrize("name", ["trainer.py", "{work}/trainer.py"])
+def test_a_source_file_counts_with_its_neighbours(key, work, name):
+    (work / "trainer.py").write_text("import layers")
+    (work / "layers.py").write_text("SIZE = 1")
+    name = name.format(work=work)
+    first = key(module_file=name)
+    assert {file.rpartition("/")[2] for file in first.files} >= {"trainer.py", "layers.py"}
+    (work / "layers.py").write_text("SIZE = 2")
+    assert key(module_file=name).key != first.key
+
+
+@pytest.mark.parametrize("base", ["data", "{work}/data"])
+def test_the_content_of_input_base_stands_for_its_fingerprint(key, work, base):
+    (work / "data").mkdir()
+    (work / "data/a.csv").write_text("1")
+    base = base.format(work=work)
+    first = key(input_base=base, input_fingerprint="at ten")
+    assert key(input_base=base, input_fingerprint="at noon").key == first.key
+    (work / "data/a.csv").write_text("2")
+    assert key(input_base=base, input_fingerprint="at ten").key != first.key
+
+
+def test_a_fingerprint_counts_where_content_cannot_be_read(key):
+    first = key(input_base="gs://bucket/data", input_fingerprint="at ten")
+    assert key(input_base="gs://bucket/data", input_fingerprint="at noon").key != first.key
+
+
+def test_a_folder_is_noted_beside_the_key_unless_the_run_writes_around_it(key, work):
+    (work / "images/inner").mkdir(parents=True)
+    (work / "images/inner/a.png").write_text("a")
+    made = key(image_dir=str(work / "images"), models_dir=str(work / "images"), split="images", all=".")
+    assert list(made.folders) == [str(work / "images")]
+    assert key(image_dir=str(work / "images"), written=[str(work / "images/inner")]).folders == {}
+
+
+def test_a_variable_counts_and_its_value_is_not_told(key, work, monkeypatch):
+    (work / "trainer.py").write_text("import os\nos.environ['RATE'], os.environ['TERM']")
+    monkeypatch.setenv("RATE", "a secret")
+    first = key(module_file="trainer.py")
+    assert "a secret" not in json.dumps(first.parts)
+    assert "variable TERM" not in first.parts
+    monkeypatch.setenv("RATE", "another")
+    assert key(module_file="trainer.py").key != first.key
+
+
+def test_a_function_in_a_module_without_a_package_counts(key, work, monkeypatch):
+    (work / "model_by_name.py").write_text("def build(): pass")
+    monkeypatch.syspath_prepend(str(work))
+    assert str(work / "model_by_name.py") in key(run_fn="model_by_name:build").files
+
+
+def test_code_that_is_not_found_gives_no_key_twice(key):
+    first = key(executor="made_in_the_air.Executor")
+    assert "made_in_the_air" in first.uncertain
+    assert key(executor="made_in_the_air.Executor").key != first.key
+
+
+@pytest.mark.parametrize(
+    ("type_", "where", "name", "counts"),
+    [
+        ("Photos", "properties", "state", True),
+        ("Photos", "properties", "name", True),
+        ("Photos", "custom_properties", "current_model", True),
+        ("Photos", "custom_properties", "input_fingerprint", True),
+        ("Photos", "custom_properties", "state", False),  # TFX's own
+        ("Examples", "custom_properties", "input_fingerprint", False),
+        ("ModelBlessing", "custom_properties", "current_model_id", False),
+        ("PushedModel", "custom_properties", "pushed_version", False),
+    ],
+)
+def test_which_properties_of_an_artifact_count(tmp_path, type_, where, name, counts):
+    digests = Digests(tmp_path)
+    one, other = (
+        artifact_digest(ArtifactFacts(type_, str(tmp_path / "no"), 1, **{where: {name: value}}), digests)
+        for value in ("one", "other")
+    )
+    assert (one != other) == counts

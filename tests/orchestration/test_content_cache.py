@@ -1,0 +1,269 @@
+"""The cache never takes what it cannot know to be the same, and says why."""
+
+import io
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mlplatform.orchestration.local.display import Lines
+
+pytestmark = pytest.mark.e2e
+
+
+def value_of(record, node):
+    [artifact] = record.node(node).outputs["out"]
+    return Path(artifact.uri).read_text()
+
+
+def states(record):
+    return {node.id: node.state for node in record.nodes}
+
+
+@pytest.fixture
+def code(tmp_path, pipelines, monkeypatch):
+    """Copies of `cached` and its helper, which the nodes of this test import."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    for name in ("cached.py", "helper_of_cached.py"):
+        shutil.copy(pipelines / name, folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def own_runner(tmp_path):
+    """A runner whose processes find this test's copies."""
+    from mlplatform.orchestration.local import LocalRunner
+
+    runner = LocalRunner(tmp_path / "home", parallelism=2, display=Lines(io.StringIO()))
+    yield runner
+    runner.close()
+
+
+class TestCode:
+    def test_a_helper_is_code_and_so_is_a_variable_that_it_reads(self, runner, pipeline, tmp_path, pipelines):
+        """The helper is put back: it is no copy, as the warm processes know these files by their place."""
+        import cached
+
+        def run():
+            return runner.run(pipeline(cached.Help(text="hi"))).node("Help")
+
+        helper = pipelines / "helper_of_cached.py"
+        before = helper.read_text()
+        assert run().state == "done"
+        assert run().state == "cached"
+        try:
+            helper.write_text(before + "\n# edited\n")
+            assert run().why == f"code edited: {helper}"
+            assert run().state == "cached"
+        finally:
+            helper.write_text(before)
+        again = run()
+        assert again.state == "cached"  # the first result is still there
+        assert "same inputs, code and libraries as in run" in again.why
+
+    def test_a_file_that_is_imported_by_its_place_is_known_after_the_first_run(
+        self, runner, pipeline, tmp_path
+    ):
+        import cached
+
+        found = tmp_path / "plugins/found.py"
+        found.parent.mkdir()
+        found.write_text("TEXT = 'one'")
+
+        def run():
+            return runner.run(pipeline(cached.Import(folder=f"{tmp_path}/plugins")))
+
+        run()
+        assert states(run()) == {"Import": "cached"}
+        found.write_text("TEXT = 'two'")
+        third = run()
+        assert value_of(third, "Import") == "two"
+        assert third.node("Import").why == f"code edited: {found}"
+
+    def test_code_that_is_edited_while_the_pipeline_runs(self, code, own_runner, tmp_path):
+        mark = tmp_path / "mark"
+        mark.mkdir()
+
+        def edit():
+            while not (mark / "started").exists():
+                time.sleep(0.05)
+            source = code / "cached.py"
+            source.write_text(source.read_text().replace('ANSWER = "v1"', 'ANSWER = "v2"'))
+            (mark / "go on").write_text("")
+
+        editor = threading.Thread(target=edit)
+        editor.start()
+        reference = str(code / "cached.py")
+        first = own_runner.run_reference(reference, overrides={"mark": str(mark)})
+        editor.join()
+        assert value_of(first, "Say") == "v1"
+        assert "cached.py was edited after this run had loaded it" in first.node("Say").why
+        assert "changed while it ran" in first.node("Wait").why
+        second = own_runner.run_reference(reference, overrides={"mark": str(mark)})
+        assert value_of(second, "Say") == "v2"
+        assert second.node("Say").state == "done"
+        third = own_runner.run_reference(reference, overrides={"mark": str(mark)})
+        assert set(states(third).values()) == {"cached"}
+
+    def test_components_of_the_script_itself(self, tmp_path):
+        import subprocess
+        import sys
+
+        script = tmp_path / "script.py"
+        source = (
+            "import sys\n"
+            "from tfx.dsl.component.experimental.annotations import OutputArtifact\n"
+            "from tfx.dsl.component.experimental.decorators import component\n"
+            "from tfx.orchestration import metadata\n"
+            "from tfx.orchestration.pipeline import Pipeline\n"
+            "from tfx.types.standard_artifacts import String\n"
+            "from mlplatform.orchestration.local import LocalRunner\n"
+            "@component\n"
+            "def Say(out: OutputArtifact[String]):\n"
+            "    out.write('v1')\n"
+            "if __name__ == '__main__':\n"
+            "    root = sys.argv[1]\n"
+            "    database = metadata.sqlite_metadata_connection_config(f'{root}/m.sqlite')\n"
+            "    record = LocalRunner(root).run(Pipeline('script', f'{root}/a', components=[Say()],\n"
+            "        enable_cache=True, metadata_connection_config=database))\n"
+            "    node = record.node('Say')\n"
+            "    print(node.state, open(node.outputs['out'][0].uri).read())\n"
+        )
+
+        def run(text):
+            script.write_text(text)
+            done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+            return done.stdout.strip() or done.stderr
+
+        assert run(source) == "done v1"
+        assert run(source) == "cached v1"
+        assert run(source.replace("v1", "v2")) == "done v2"
+
+
+class TestData:
+    def test_a_folder_that_a_parameter_names_by_any_name(self, runner, pipeline, tmp_path):
+        import cached
+
+        data = tmp_path / "data"
+        data.mkdir()
+        (data / "a").write_text("one")
+
+        def run():
+            return runner.run(pipeline(cached.Read(data_dir=str(data))))
+
+        run()
+        assert states(run()) == {"Read": "cached"}
+        (data / "a").write_text("two")
+        third = run()
+        assert value_of(third, "Read") == "two"
+        assert third.node("Read").why == f"folder {data}, which a parameter names, has other content"
+
+    def test_data_that_changes_while_it_is_read(self, runner, pipeline, tmp_path):
+        import cached
+
+        words = tmp_path / "words"
+        words.write_text("as it was")
+
+        def run():
+            return runner.run(pipeline(cached.ReadLate(mark="", words=str(words))))
+
+        assert f"not for later runs: {words} changed while it ran" in run().node("ReadLate").why
+        words.write_text("as it was")
+        second = run()
+        assert second.node("ReadLate").state == "done"
+        assert f"{words} changed while run" in second.node("ReadLate").why
+
+    def test_an_input_that_changes_while_it_is_read(self, runner, pipeline):
+        import cached
+
+        make = cached.Help(text="meddled")
+        record = runner.run(pipeline(make, cached.Meddle(source=make.outputs["out"])))
+        assert "changed while it ran" in record.node("Meddle").why
+
+
+class TestOutputs:
+    def test_changed_outputs_are_known_without_the_memory_and_an_older_result_serves(
+        self, runner, pipeline, tmp_path
+    ):
+        import cached
+
+        def run():
+            return runner.run(pipeline(cached.Help(text="kept")))
+
+        first = run()
+        [output] = first.node("Help").outputs["out"]
+        runner._force = ("Help",)
+        second = run()
+        runner._force = ()
+        [newest] = second.node("Help").outputs["out"]
+        shutil.rmtree(runner._home.cache / "nodes")
+        Path(newest.uri).write_text("meddled with")
+        third = run()
+        assert third.node("Help").state == "cached"
+        assert third.node("Help").outputs["out"][0].id == output.id
+        Path(output.uri).write_text("meddled with")
+        shutil.rmtree(runner._home.cache / "nodes")
+        assert run().node("Help").why == "its earlier outputs are gone or were changed"
+
+
+class TestPushes:
+    def test_what_is_wanted_is_what_is_pushed(self, runner, pipeline, tmp_path):
+        import cached
+
+        models = tmp_path / "models"
+
+        def run(text):
+            make = cached.Help(text=text)
+            push = cached.Push(source=make.outputs["out"], models_dir=str(models))
+            return states(runner.run(pipeline(make, push)))
+
+        def served():
+            return (max(models.iterdir()) / "model").read_text()
+
+        assert run("a") == {"Help": "done", "Push": "done"}
+        assert run("a") == {"Help": "cached", "Push": "cached"}
+        run("b")
+        assert served() == "b!"
+        assert run("a") == {"Help": "cached", "Push": "done"}
+        assert served() == "a!"
+        assert run("a") == {"Help": "cached", "Push": "cached"}
+
+    @pytest.mark.parametrize("change", ["removed", "replaced", "overtaken"])
+    def test_a_destination_that_changed_is_pushed_to_again(self, runner, pipeline, tmp_path, change):
+        import cached
+
+        models = tmp_path / "models"
+
+        def run():
+            make = cached.Help(text="a")
+            push = cached.Push(source=make.outputs["out"], models_dir=str(models))
+            return runner.run(pipeline(make, push)).node("Push")
+
+        run()
+        if change == "removed":
+            shutil.rmtree(models)
+        elif change == "replaced":
+            (models / "1/model").write_text("another")
+        else:
+            (models / "7").mkdir()
+        again = run()
+        assert again.state == "done"
+        assert "pushed" in again.why
+        assert run().state == "cached"
+
+
+def test_why_tells_the_parts_of_a_hit(runner, pipeline):
+    import cached
+
+    runner.run(pipeline(cached.Help(text="explained")))
+    record = runner.run(pipeline(cached.Help(text="explained")))
+    details = json.loads((runner._home.runs / record.run_id / "nodes/Help.json").read_text())
+    assert details["decision"] == "hit"
+    assert details["parts"]["parameter text"] == "explained"
+    assert details["changes"] == []
+    assert any(part.startswith("library tfx") for part in details["parts"])

@@ -1,0 +1,259 @@
+"""When a run may be repeated without making the pipeline: only while all that it depended on is as it was."""
+
+import dataclasses
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+
+from mlplatform.home import Home
+from mlplatform.orchestration.local import surroundings, unchanged
+from mlplatform.orchestration.local.digests import Digests, file_digest
+from mlplatform.orchestration.local.lineage import Database
+from mlplatform.orchestration.local.plan import NodePlan, Plan
+from mlplatform.orchestration.local.records import (
+    ArtifactRecord,
+    NodeDetails,
+    NodeRecord,
+    RunFolder,
+    RunRecord,
+)
+from mlplatform.orchestration.local.sources import Sources, names_digest, neighbours_digest
+from mlplatform.orchestration.local.unchanged import Memory
+
+NODE = NodePlan("n", "N", (), "m.E", False, True, False, False)
+
+
+class World:
+    """A finished run of a pipeline of one node, and all that it depended on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, Home.at(folder / "root")
+        for name in ("code", "listed", "data", "pushed/1"):
+            (folder / name).mkdir(parents=True)
+        for name in (
+            "code/pipeline.py",
+            "code/settings",
+            "listed/a",
+            "data/rows",
+            "pushed/1/model",
+            "output",
+        ):
+            (folder / name).write_text(name)
+        self.digests = Digests(folder / "digests")
+        config = metadata_store_pb2.ConnectionConfig()
+        config.sqlite.filename_uri = str(folder / "metadata.sqlite")
+        config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.database = Database(config.SerializeToString(), "ConnectionConfig", "")
+        self.plan = Plan(
+            pipeline="p",
+            pipeline_root=str(folder / "artifacts"),
+            connection=self.database.connection,
+            connection_kind=self.database.kind,
+            database="",
+            sqlite=config.sqlite.filename_uri,
+            nodes=(NODE,),
+            needs_snapshot=False,
+            main_path="",
+            sources=Sources(
+                files={self.path("code/settings"): self.of("code/settings"), self.path("absent"): ""},
+                folders={self.path("listed"): names_digest(self.path("listed"))},
+                neighbours={self.path("code"): neighbours_digest(self.path("code"))},
+            ),
+            is_reproducible=True,
+        )
+        self.details = NodeDetails(
+            "n",
+            decision="first",
+            parts={"parameter x": "1"},
+            files={self.path("code/pipeline.py"): self.of("code/pipeline.py")},
+            paths={self.path("pushed/1"): self.digests.of(self.path("pushed/1"))},
+            folders={self.path("pushed"): names_digest(self.path("pushed"))},
+        )
+        self.record = RunRecord("20260101T000000.000-0000", "p", state="done")
+        output = ArtifactRecord(1, "String", self.path("output"))
+        self.record.nodes = [NodeRecord("n", "N", "done", execution_id=1, outputs={"out": [output]})]
+        self.execute()
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def of(self, name: str) -> str:
+        return file_digest(self.path(name))
+
+    def memory(self) -> Memory:
+        return Memory(self.home, "pipeline.py", {"data": self.path("data")})
+
+    def remember(self, memory: Memory | None = None) -> None:
+        run = RunFolder(self.home.runs / self.record.run_id)
+        if not run.path.exists():
+            run.create()
+        run.write(self.record)
+        run.write_details(self.details)
+        (memory or self.memory()).remember(run, self.record, self.plan, self.database)
+
+    def recalled(self) -> unchanged.Remembered | None:
+        return self.memory().recall()
+
+    def execute(self, pipeline: str = "p", name: str = "one") -> None:
+        """Add an execution of a pipeline to ML Metadata."""
+        with self.database.open() as store:
+            type_id = store.put_execution_type(metadata_store_pb2.ExecutionType(name="N"))
+            context_type = store.put_context_type(metadata_store_pb2.ContextType(name="pipeline"))
+            context = metadata_store_pb2.Context(type_id=context_type, name=pipeline)
+            execution = metadata_store_pb2.Execution(type_id=type_id, name=name)
+            store.put_execution(execution, [], [context], reuse_context_if_already_exist=True)
+
+    def newest(self, *, is_alone: bool = False) -> list[str]:
+        from mlplatform.orchestration.local.lineage import newest_of
+
+        with self.database.open() as store:
+            return newest_of(store, "p", is_alone=is_alone)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return World(tmp_path)
+
+
+def test_nothing_changed(world):
+    assert world.recalled() is None
+    world.remember()
+    remembered = world.recalled()
+    assert remembered is not None
+    assert remembered.run == world.record.run_id
+    assert remembered.newest == world.newest()
+
+
+@pytest.mark.parametrize(
+    "name", ["code/pipeline.py", "code/settings", "data/rows", "pushed/1/model", "output"]
+)
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_content_that_changed_or_is_gone(world, name, is_gone):
+    world.remember()
+    if is_gone:
+        (world.folder / name).unlink()
+    else:
+        (world.folder / name).write_text("another")
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize("name", ["absent", "listed/b", "code/new.yaml", "data/more", "pushed/2"])
+def test_what_appeared(world, name):
+    world.remember()
+    (world.folder / name).write_text("new")
+    assert world.recalled() is None
+
+
+def test_an_unreadable_place_is_a_change(world):
+    world.remember()
+    (world.folder / "data/rows").unlink()
+    (world.folder / "data/rows").symlink_to(world.folder / "data/rows")
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize(
+    "name", ["WINDOW_SIZE", "COLUMNS_TO_USE", "STYLE", "LINES_PER_SHARD", "_MINE", "SSHKEY"]
+)
+def test_variables_count(world, monkeypatch, name):
+    world.remember()
+    monkeypatch.setenv(name, "1")
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize("name", ["_", "COLUMNS", "SSH_CONNECTION", "TERM", "XDG_SESSION_ID"])
+def test_the_terminal_does_not(world, monkeypatch, name):
+    world.remember()
+    monkeypatch.setenv(name, "another")
+    assert world.recalled() is not None
+
+
+def test_the_surroundings_are_those_at_the_start(world, monkeypatch):
+    memory = world.memory()
+    monkeypatch.setenv("CHANGED_DURING_THE_RUN", "1")
+    world.remember(memory)
+    assert world.recalled() is None
+
+
+def test_data_is_that_at_the_start(world):
+    memory = world.memory()
+    (world.folder / "data/rows").write_text("changed during the run")
+    world.remember(memory)
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize("where", ["files of the key", "files of the sources"])
+def test_a_file_that_was_edited_during_the_run(world, where):
+    world.remember()
+    if where == "files of the key":
+        world.details.files[world.path("code/settings")] = "another digest"
+    else:
+        world.plan.sources.files[world.path("code/pipeline.py")] = "another digest"
+    world.remember()
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"is_reproducible": False},
+        {"sources": Sources(world=("subprocess.Popen",))},
+        {"nodes": (dataclasses.replace(NODE, is_cached=False),)},
+        {"nodes": (dataclasses.replace(NODE, is_forced=True),)},
+        {"nodes": (dataclasses.replace(NODE, is_left_out=True),)},
+    ],
+)
+def test_plans_that_cannot_be_repeated(world, change):
+    world.remember()
+    world.plan = dataclasses.replace(world.plan, **change)
+    world.remember()
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/data", '{"x": "s3://bucket"}', "in 20260101T000000.000-0000"])
+def test_keys_that_cannot_be_looked_at(world, text):
+    world.details.parts["parameter x"] = text
+    world.remember()
+    assert world.recalled() is None
+
+
+def test_doubts_about_a_result(world):
+    world.details.doubts = ["/a"]
+    world.remember()
+    assert world.recalled() is None
+
+
+def test_another_run_of_the_pipeline_and_another_database_are_seen(world):
+    before = world.newest()
+    world.execute("q", name="of another pipeline")
+    assert world.newest() == before
+    assert world.newest(is_alone=True) != before
+    world.execute(name="two")
+    assert world.newest() != before
+    (world.folder / "metadata.sqlite").unlink()
+    assert world.newest() == []
+    world.execute(name="another with the same id")
+    assert world.newest() != before
+
+
+def test_the_note_is_for_its_owner_and_holds_no_secret_for_others(world):
+    world.remember()
+    [note] = (world.home.cache / "nodes/runs").iterdir()
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    assert json.loads(note.read_text())["run"] == world.record.run_id
+
+
+def test_the_hour_is_a_part(monkeypatch):
+    import datetime as real
+
+    class Later(real.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return real.datetime.now(tz) + real.timedelta(hours=1)
+
+    before = surroundings.surroundings()
+    monkeypatch.setattr(surroundings, "datetime", Later)
+    assert surroundings.surroundings() != before
