@@ -1,7 +1,11 @@
 """One node, in a process of its own: TFX's own launcher does the work."""
 
+import json
 import logging
+import os
+import re
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,7 @@ def run_node(
     compiled = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node.id)
     deployment = runner_utils.extract_local_deployment_config(ir)
     _import_module_file_from_its_place(compiled)
+    _let_workers_import()
     beam_in_process.prepare()
     cache = ContentCache(
         node=node.id,
@@ -84,12 +89,13 @@ def run_node(
     )
     launcher.cache_utils = cache
     handle = connect(connection, connection_kind, lock)
+    executor_spec = runner_utils.extract_executor_spec(deployment, node.id)
     node_launcher = launcher.Launcher(
         pipeline_node=compiled,
         mlmd_connection=handle,
         pipeline_info=ir.pipeline_info,
         pipeline_runtime_spec=ir.runtime_spec,
-        executor_spec=runner_utils.extract_executor_spec(deployment, node.id),
+        executor_spec=executor_spec,
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id),
     )
     try:
@@ -103,7 +109,7 @@ def run_node(
         [execution] = metadata.store.get_executions_by_id([info.execution_id])
     if execution.last_known_state == metadata_store_pb2.Execution.FAILED:
         raise InputsNotResolvedError(node.id, _result_message(execution))
-    is_hit = execution.last_known_state == metadata_store_pb2.Execution.CACHED and bool(node.executor)
+    is_hit = execution.last_known_state == metadata_store_pb2.Execution.CACHED and executor_spec is not None
     inputs, outputs = _artifacts_of(handle, info.execution_id)
     return NodeOutcome(
         state="cached" if is_hit else "done",
@@ -120,6 +126,17 @@ def _import_module_file_from_its_place(node: pipeline_pb2.PipelineNode) -> None:
     module_file = parameters["module_file"].field_value.string_value if "module_file" in parameters else ""
     if module_file.endswith(".py"):
         sys.path.append(str(Path(module_file).resolve().parent))
+
+
+def _let_workers_import() -> None:
+    """Let workers that Beam starts as processes find the user's modules where this process finds them."""
+    paths = sysconfig.get_paths()
+    library = tuple(
+        str(Path(paths[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
+    folders = [str(Path(entry).resolve()) for entry in sys.path]
+    own = [folder for folder in folders if Path(folder).is_dir() and not folder.startswith(library)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(own))
 
 
 def _artifacts_of(handle: Any, execution_id: int) -> tuple[Artifacts, Artifacts]:
@@ -146,8 +163,13 @@ def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[Artifa
 
 def _result_message(execution: metadata_store_pb2.Execution) -> str:
     text = execution.custom_properties["__execution_result__"].string_value
-    lines = [line for line in text.replace("\\n", "\n").splitlines() if line.strip()]
-    return lines[-1][:1000] if lines else "ML Metadata holds no reason"
+    message = str(json.loads(text or "{}").get("resultMessage", ""))
+    if "more than one input dict" in message:
+        return "it is within a ForEach over more than one artifact, which TFX does not do on one machine"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines:
+        return "ML Metadata holds no reason"
+    return re.sub(r"^[\w.]+: ", "", lines[-1])[:1000]  # without the class of TFX's exception
 
 
 def _log_to_stderr() -> None:
