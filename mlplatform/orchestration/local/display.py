@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
@@ -184,8 +183,3 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def failure_text(error: str, log: Path) -> str:
-    """Return what is printed of a failed node."""
-    return f"{error}\n  log: {log}"

@@ -14,11 +14,11 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
-from mlplatform.errors import MlplatformError
 from mlplatform.orchestration.local import beam_in_process
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.compiling import connect
 from mlplatform.orchestration.local.content_cache import ContentCache, artifact_facts
+from mlplatform.orchestration.local.errors import InputsNotResolvedError
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan
 from mlplatform.orchestration.local.records import ArtifactRecord, RunFolder
 from mlplatform.orchestration.local.reference import load_module
@@ -29,17 +29,6 @@ _OUTPUT_EVENTS = (
     metadata_store_pb2.Event.DECLARED_OUTPUT,
 )
 Artifacts = dict[str, list[ArtifactFacts]]
-
-
-class InputsNotResolvedError(MlplatformError):
-    """TFX could not find a node's inputs; stock runners log this and go on."""
-
-    def __init__(self, node: str, message: str) -> None:
-        super().__init__(node, message)
-        self.node, self.message = node, message
-
-    def __str__(self) -> str:
-        return f"the inputs of node {self.node!r} could not be resolved: {self.message}"
 
 
 def run_node(
@@ -169,7 +158,8 @@ def _result_message(execution: metadata_store_pb2.Execution) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if not lines:
         return "ML Metadata holds no reason"
-    return re.sub(r"^[\w.]+: ", "", lines[-1])[:1000]  # without the class of TFX's exception
+    plain = re.sub(r"^[\w.]+: ", "", lines[-1])  # without the class of TFX's exception
+    return re.sub(r"<[\w.]*?(\w+) object at 0x[0-9a-f]+>", r"\1", plain)[:1000]
 
 
 def _log_to_stderr() -> None:

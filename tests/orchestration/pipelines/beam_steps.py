@@ -19,7 +19,9 @@ def Options(out: OutputArtifact[String], beam_pipeline: BeamComponentParameter[b
 
 @component(use_beam=True)
 def Count(
-    n: Parameter[int], out: OutputArtifact[String], beam_pipeline: BeamComponentParameter[beam.Pipeline] = None
+    n: Parameter[int],
+    out: OutputArtifact[String],
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
     """Doubles numbers with the function of a module that lies beside this one."""
     import neighbour

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -94,6 +95,10 @@ def Fail(
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         os._exit(7)
+    if how == "leave":
+        sys.exit(0)
+    if how == "stop":
+        raise KeyboardInterrupt
     if how == "unpicklable":
         with open(os.devnull) as file:
             raise UnpicklableError(file)
