@@ -167,7 +167,7 @@ class TestOneStory:
         stopped = {}
         for number in (signal.SIGTERM, signal.SIGKILL):
             process = subprocess.Popen(
-                [sys.executable, "-m", "mlplatform.cli.main", *name, *root, "--set", "seconds=60"],
+                [sys.executable, "-m", "mlplatform.cli.main", *name, *root, "--set", "seconds=60.5"],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
