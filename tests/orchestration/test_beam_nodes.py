@@ -33,6 +33,8 @@ def test_workers_find_the_modules_beside_the_pipeline_and_no_engine_is_downloade
     log = log_of(root, record, "Count")
     assert "100" in log.splitlines()
     assert "prism" not in log.lower()
+    assert "Count: Beam: " in screen.getvalue()  # records done, while it works
+    assert " records, " in screen.getvalue()
 
 
 def test_beam_arguments_may_be_placeholders(runner, pipeline, monkeypatch):

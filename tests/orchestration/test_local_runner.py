@@ -406,6 +406,20 @@ class TestSystemNodes:
         runner.run(pipeline(importer, show))
         assert calls() == ["show from outside"]
 
+    @pytest.mark.parametrize("reimport", [False, True])
+    def test_an_importer_registers_again_only_where_it_is_told_to(self, runner, pipeline, tmp_path, reimport):
+        from tfx.dsl.components.common.importer import Importer
+        from tfx.types.standard_artifacts import String
+
+        (tmp_path / "given").write_text("from outside")
+        ids = set()
+        for _ in range(2):
+            importer = Importer(
+                source_uri=str(tmp_path / "given"), artifact_type=String, reimport=reimport
+            ).with_id("given")
+            ids.add(runner.run(pipeline(importer)).node("given").outputs["result"][0].id)
+        assert len(ids) == (2 if reimport else 1)
+
 
 class TestFailures:
     @pytest.fixture

@@ -260,6 +260,7 @@ def test_a_script_may_define_its_components_itself(place, tmp_path):
     [
         (["item_categroy"], "did you mean 'item_category'"),
         (["code/by_nam.py"], "did you mean 'code/by_name.py'"),
+        (["nowhere.pipelines:create_pipeline"], "there is no module 'nowhere'"),
         (["code/by_name.py", "--set", "oops"], "give KEY=VALUE"),
         (["code/by_name.py", "--config", "nowhere.yaml"], "nowhere.yaml"),
     ],

@@ -167,7 +167,7 @@ def bind_parameters(ir: pipeline_pb2.Pipeline, values: Mapping[str, Any]) -> dic
         RuntimeParameterError: A runtime parameter is unknown, has no value, or has one of another type.
     """
     known = {parameter.name: parameter for parameter in _runtime_parameters(ir)}
-    del known[constants.PIPELINE_RUN_ID_PARAMETER_NAME]
+    known.pop(constants.PIPELINE_RUN_ID_PARAMETER_NAME, None)
     name = ir.pipeline_info.id
     unknown = sorted(values.keys() - known.keys())
     if unknown:

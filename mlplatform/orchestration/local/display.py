@@ -97,7 +97,7 @@ class LiveTable:
         from rich.live import Live
 
         self._run = run
-        self._console.print(f"run [bold]{run.run_id}[/] of [bold]{run.pipeline}[/]")
+        self.says(f"run {run.run_id} of {run.pipeline}")
         self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=False)
         self._live.start()
 
@@ -149,7 +149,7 @@ class LiveTable:
             progress = self._progress.get(node.id)
             table.add_row(
                 Text(_MARKS.get(node.state, " "), style),
-                node.id,
+                Text(node.id),
                 Text(node.state, style),
                 "" if node.state in ("waiting", "skipped") else seconds(took),
                 memory(node),

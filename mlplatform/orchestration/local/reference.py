@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -76,6 +77,8 @@ def check_reference(reference: str) -> None:
         names = packaged_names()
         near = difflib.get_close_matches(place, names, n=2) or names
         raise PipelineNotFoundError(reference, "none of the packaged pipelines has this name", near)
+    elif place not in packaged_names() and importlib.util.find_spec(place.partition(".")[0]) is None:
+        raise PipelineNotFoundError(reference, f"there is no module {place.partition('.')[0]!r}", [])
 
 
 def is_file(place: str) -> bool:

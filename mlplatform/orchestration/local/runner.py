@@ -11,6 +11,7 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local import fork_server
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
 from mlplatform.orchestration.local.capacity import default_parallelism
+from mlplatform.orchestration.local.code_closure import environment_fingerprint
 from mlplatform.orchestration.local.display import Display, display_for
 from mlplatform.orchestration.local.errors import UnguardedMainError
 from mlplatform.orchestration.local.processes import Processes
@@ -47,6 +48,7 @@ class LocalRunner:
         self._force = tuple(force)
         self._display = display
         self._processes: Processes | None = None
+        self._libraries = ""
         self.record: RunRecord | None = None
 
     def run(
@@ -158,7 +160,13 @@ class LocalRunner:
             self._processes.stop()
 
     def _warm(self) -> Processes:
+        libraries = environment_fingerprint()
+        if (
+            self._processes is not None and libraries != self._libraries
+        ):  # it has read and imported the old ones
+            self._processes.stop()
         if self._processes is None or not self._processes.is_alive():
+            self._libraries = libraries
             self._home.runs.mkdir(parents=True, exist_ok=True)
             self._processes = warm_processes(self._home.runs / "_processes.log")
         return self._processes
