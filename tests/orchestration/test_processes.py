@@ -140,6 +140,14 @@ class TestSurroundings:
         monkeypatch.delenv("OF_THIS_TEST")
         assert result_of(processes, "jobs:surroundings", tmp_path, name="OF_THIS_TEST")[1] is None
 
+    def test_what_a_module_adds_to_the_import_path_stays(self, processes, tmp_path, monkeypatch):
+        processes.preload("jobs:add_to_path", entry="/added/here")
+        assert heard(processes, Preloaded).failure is None
+        for entry in ("/of/the/caller", "/and/another"):
+            assert "/added/here" in result_of(processes, "jobs:surroundings", tmp_path, name="X")[2]
+            monkeypatch.syspath_prepend(entry)
+            assert entry in result_of(processes, "jobs:surroundings", tmp_path, name="X")[2]
+
     def test_a_module_is_the_one_that_the_caller_would_import(self, tmp_path, monkeypatch):
         (tmp_path / "wheel.py").write_text("")  # wheel is installed too
         (tmp_path / "psutil.py").write_text("raise RuntimeError('not on the import path')")

@@ -148,6 +148,7 @@ class ForkServer:
         self._control = control
         self._runner = os.getppid()
         self._jobs: dict[int, int] = {}  # pid -> job
+        self._caller_path = tuple(sys.path)
         self._helpers: set[int] = set()  # started by an imported module, for all nodes
         adopt_orphans()
         self._wake_read, wake_write = os.pipe()
@@ -192,7 +193,7 @@ class ForkServer:
 
     def _preload(self, message: Preload) -> Preloaded:
         redirect_output(message.log)
-        sys.path[:] = message.sys_path
+        self._take_path(message.sys_path)
         gc.disable()  # imports make many objects and no garbage
         try:
             for target in message.targets:
@@ -210,6 +211,13 @@ class ForkServer:
         gc.freeze()  # children share these pages; the collector must not touch them
         return Preloaded(None, unsafe_threads())
 
+    def _take_path(self, caller_path: tuple[str, ...]) -> None:
+        """Follow the caller's import path; what imported modules added to it here stays."""
+        if caller_path != self._caller_path:
+            added = [entry for entry in sys.path if entry not in self._caller_path]
+            sys.path[:] = [*added, *caller_path]
+            self._caller_path = caller_path
+
     def _start(self, message: Start, descriptor: int) -> None:
         server = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # Python drops what comes within a fork
@@ -218,6 +226,7 @@ class ForkServer:
             status = 1
             try:
                 self._become_child(server)
+                self._take_path(message.sys_path)
                 take_surroundings(message)
                 status = run_job(message, Connection(descriptor))
             finally:
@@ -287,8 +296,7 @@ class ForkServer:
 
 
 def take_surroundings(message: Start) -> None:
-    """Give this process the import path, working folder and environment of the caller."""
-    sys.path[:] = message.sys_path
+    """Give this process the working folder and the environment of the caller."""
     with contextlib.suppress(OSError):  # a folder that is gone is gone for the caller too
         os.chdir(message.folder)
     for name, value in message.environment.items():

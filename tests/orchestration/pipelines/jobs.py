@@ -41,3 +41,7 @@ def fail_at_length() -> None:
 
 def take_long() -> None:
     time.sleep(3)
+
+
+def add_to_path(entry: str) -> None:
+    sys.path.append(entry)
