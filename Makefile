@@ -39,8 +39,8 @@ bench: bench-datasets bench-local bench-serving ## Run every benchmark
 bench-datasets: $(VENV)/ready ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
-bench-local: $(VENV)/ready ## Local runner against stock LocalDagRunner
-	@$(PY) tests/benchmarks/bench_local.py --data ../shared/data/taxi $(ARGS)
+bench-local: $(VENV)/ready ## Local runner against stock LocalDagRunner: taxi (3 times) and item_category (once)
+	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
 
 bench-serving: $(VENV)/ready ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)

@@ -11,17 +11,19 @@ from mlplatform.config_file import merged, read_yaml
 from mlplatform.errors import UsageError
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
+STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are taken as they are"
 
 
 class OverrideError(UsageError):
-    """A `--set` is not KEY=VALUE."""
+    """A `--set` is not KEY=VALUE, or a `--parameter` not NAME=VALUE."""
 
-    def __init__(self, text: str, problem: str) -> None:
-        super().__init__(text, problem)
-        self.text, self.problem = text, problem
+    def __init__(self, text: str, problem: str, option: str = "--set") -> None:
+        super().__init__(text, problem, option)
+        self.text, self.problem, self.option = text, problem, option
 
     def __str__(self) -> str:
-        return f"--set {self.text!r}: {self.problem}; give KEY=VALUE, such as --set model.epochs=5"
+        form = {"--set": "KEY=VALUE, such as --set model.epochs=5", "--parameter": "NAME=VALUE"}
+        return f"{self.option} {self.text!r}: {self.problem}; give {form[self.option]}"
 
 
 @click.command()
@@ -42,6 +44,13 @@ class OverrideError(UsageError):
     type=click.Path(path_type=Path),
     default=None,
     help="A YAML file of such arguments; --set goes on top.",
+)
+@click.option(
+    "--parameter",
+    "parameters",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="The value of one of the pipeline's runtime parameters (repeatable).",
 )
 @click.option("--from", "from_nodes", metavar="NODE", multiple=True, help="Run this node and those after it.")
 @click.option("--to", "to_nodes", metavar="NODE", multiple=True, help="Run this node and those before it.")
@@ -67,6 +76,7 @@ def run(
     root: str | None,
     settings: tuple[str, ...],
     config_file: Path | None,
+    parameters: tuple[str, ...],
     from_nodes: tuple[str, ...],
     to_nodes: tuple[str, ...],
     only_nodes: tuple[str, ...],
@@ -78,7 +88,8 @@ def run(
 ) -> None:
     """Run PIPELINE: a packaged name, path/to/file.py[:function] or package.module:function.
 
-    A run that failed or was stopped goes on where it was: run the same command again.
+    A run that failed or was stopped goes on where it was: run the same command again. --json prints the run's
+    record however the run ended.
     """
     from mlplatform.orchestration.local.errors import NodeFailedError
     from mlplatform.orchestration.local.runner import LocalRunner
@@ -88,26 +99,41 @@ def run(
         overrides = merged(overrides, parse_override(text))
     local = LocalRunner(root, parallelism=parallelism, force=force)
     try:
-        record = local.run_reference(
+        local.run_reference(
             pipeline,
             data=data,
             overrides=overrides,
             from_nodes=from_nodes + only_nodes,
             to_nodes=to_nodes + only_nodes,
+            parameters=dict(parse_parameter(text) for text in parameters),
         )
     except KeyboardInterrupt:
-        click.echo(
-            "mlplatform: stopped; run the same again to go on: finished nodes are taken as they are", err=True
-        )
+        click.echo(STOPPED, err=True)
         raise SystemExit(INTERRUPTED) from None
+    except SystemExit:  # SIGTERM, SIGHUP
+        click.echo(STOPPED, err=True)
+        raise
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
         if not isinstance(failed, NodeFailedError):
             raise
         click.echo(f"mlplatform: {failed}", err=True)
         raise SystemExit(failed.exit_code) from error
-    if as_json:
-        echo_json(asdict(record))
+    finally:
+        if as_json and local.record is not None:
+            echo_json(asdict(local.record))
+
+
+def parse_parameter(text: str) -> tuple[str, str]:
+    """Return `NAME=VALUE` as its two parts.
+
+    Raises:
+        OverrideError: It is not of this form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise OverrideError(text, "there is no name and value", "--parameter")
+    return name.strip(), value
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
 from mlplatform.orchestration.local.key_changes import describe_change
-from mlplatform.orchestration.local.records import RunRecord, find_run, read_runs
+from mlplatform.orchestration.local.records import (
+    RUNNER_LOG,
+    NodeDetails,
+    NodeRecord,
+    NoLogError,
+    RunRecord,
+    find_run,
+    read_runs,
+)
 
 
 @click.group()
@@ -111,22 +119,30 @@ def compare(before: str, now: str, root: str | None, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run")
-@click.argument("node")
+@click.argument("node", required=False)
 @root_option
 @json_option
-def why(run: str, node: str, root: str | None, as_json: bool) -> None:
-    """Say why NODE ran in RUN, or why an earlier result was taken."""
+def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
+    """Say why NODE ran in RUN, or why an earlier result was taken; without NODE, a line for each."""
     folder = find_run(Home.at(root), run)
-    record = folder.read().node(node)
-    details = folder.read_details(node)
+    record = folder.read()
+    if node is None:
+        reasons = {each.id: _reason(each, folder.read_details(each.id)) for each in record.nodes}
+        if as_json:
+            echo_json({each.id: {"state": each.state, "why": reasons[each.id]} for each in record.nodes})
+            return
+        for line in aligned(
+            [("node", "state", "why"), *((n.id, n.state, reasons[n.id]) for n in record.nodes)]
+        ):
+            click.echo(line)
+        return
+    found, details = record.node(node), folder.read_details(node)
     if as_json:
         echo_json(
-            {"state": record.state, **(asdict(details) if details else {"node": node, "why": record.why})}
+            {"state": found.state, **(asdict(details) if details else {"node": node, "why": found.why})}
         )
         return
-    click.echo(
-        f"{node}: {record.state}; {record.why or (details.why if details else '') or 'no reason recorded'}"
-    )
+    click.echo(f"{node}: {found.state}; {_reason(found, details)}")
     if details is None or not details.key:
         return
     if details.compared_with:
@@ -148,17 +164,26 @@ def why(run: str, node: str, root: str | None, as_json: bool) -> None:
 @click.argument("node")
 @click.option("--tail", default=0, help="Only the last N lines; 0: all.")
 @root_option
-def logs(run: str, node: str, tail: int, root: str | None) -> None:
-    """Print the log of NODE in RUN."""
+@json_option
+def logs(run: str, node: str, tail: int, root: str | None, as_json: bool) -> None:
+    """Print the log of NODE in RUN; NODE `_runner`: that of making the pipeline."""
     folder = find_run(Home.at(root), run)
-    folder.read().node(node)
+    if node != RUNNER_LOG:
+        folder.read().node(node)
     log = folder.log(node)
     if not log.exists():
-        click.echo(f"{node} started no process in run {folder.path.name}: it has no log", err=True)
-        return
+        raise NoLogError(node, folder.path.name)
     lines = log.read_text("utf-8", errors="replace").splitlines()
-    for line in lines[-tail:] if tail else lines:
+    lines = lines[-tail:] if tail else lines
+    if as_json:
+        echo_json({"node": node, "log": str(log), "lines": lines})
+        return
+    for line in lines:
         click.echo(line)
+
+
+def _reason(node: NodeRecord, details: NodeDetails | None) -> str:
+    return node.why or (details.why if details else "") or "no reason recorded"
 
 
 def _summary(record: RunRecord) -> dict[str, Any]:

@@ -59,12 +59,13 @@ def pipeline(tmp_path):
     from tfx.orchestration import metadata
     from tfx.orchestration.pipeline import Pipeline
 
-    def make(*components, name="tiny", enable_cache=True, database=None):
+    def make(*components, name="tiny", enable_cache=True, database=None, beam_pipeline_args=None):
         return Pipeline(
             pipeline_name=name,
             pipeline_root=str(tmp_path / "artifacts"),
             components=list(components),
             enable_cache=enable_cache,
+            beam_pipeline_args=beam_pipeline_args,
             metadata_connection_config=database
             or metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite")),
         )

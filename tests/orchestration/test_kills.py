@@ -68,6 +68,14 @@ class Started:
                 return
             time.sleep(0.02)
 
+    def wait_for(self, text: str, timeout_s: float = 120) -> None:
+        """Return when this was printed; fail where it is not."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.screen.read_text():
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, self.screen.read_text()
+            time.sleep(0.02)
+
     def kill(self, target: str, number: int) -> None:
         """Send a signal to one of the run's processes."""
         members = {process.pid: process for process in self.members()}
@@ -90,13 +98,23 @@ class Started:
             time.sleep(0.05)
 
 
-def executions(database: Path) -> list:
+def assert_nothing_is_half_done(database: Path, artifacts: Path) -> None:
+    """Check ML Metadata against the disk: all that is COMPLETE is there, and nothing else is."""
     import ml_metadata
     from ml_metadata.proto import metadata_store_pb2
 
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(database)
-    return ml_metadata.MetadataStore(config).get_executions()
+    store = ml_metadata.MetadataStore(config)
+    states = {e.id: e.last_known_state for e in store.get_executions()}
+    assert not [state for state in states.values() if state in (NEW, RUNNING)]
+    complete = [execution for execution, state in states.items() if state == COMPLETE]
+    given = {e.artifact_id for e in store.get_events_by_execution_ids(complete) if e.type == e.OUTPUT}
+    uris = {artifact.uri for artifact in store.get_artifacts_by_id(list(given))}
+    assert [uri for uri in uris if not Path(uri).exists()] == []
+    # TFX's folders: <node>/<output>/<execution>, and <node>/.system/executor_execution/<execution>
+    folders = [*artifacts.glob("*/[!.]*/[0-9]*"), *artifacts.glob("*/.system/executor_execution/[0-9]*")]
+    assert [f for f in folders if states.get(int(f.name)) not in (COMPLETE, CACHED)] == []
 
 
 def newest_run(root: Path) -> dict:
@@ -131,10 +149,22 @@ def test_killed_in_every_way_the_next_run_goes_on(place):
     assert last.process.returncode == 0, last.screen.read_text()
     record = newest_run(root)
     assert {node["state"] for node in record["nodes"]} <= {"done", "cached"}
-    assert not [e for e in executions(root / "metadata.sqlite") if e.last_known_state in (NEW, RUNNING)]
-    make = next(node for node in record["nodes"] if node["id"] == "Make")
-    times_made = (root / "calls").read_text().splitlines().count(f"make text {number}!")
-    assert times_made == 1 or make["state"] == "done"  # what was finished before the kill was not done again
+    assert_nothing_is_half_done(root / "metadata.sqlite", root / "artifacts")
+
+
+def test_what_was_finished_before_a_kill_is_not_done_again(place):
+    root = place / "root"
+    name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
+    started = Started([*name, "--set", "seconds=30.0"], place)
+    started.wait_for("Fail: done")
+    started.kill("runner", signal.SIGKILL)
+    started.wait_until_gone()
+    last = Started([*name, "--set", "seconds=0.1"], place)
+    last.wait_until_gone(timeout_s=180)
+    assert last.process.returncode == 0, last.screen.read_text()
+    states = {node["id"]: node["state"] for node in newest_run(root)["nodes"]}
+    assert (states["Make"], states["Fail"], states["Sleep"]) == ("cached", "cached", "done")
+    assert (root / "calls").read_text().splitlines().count("make start!") == 1
 
 
 @pytest.mark.soak
@@ -163,5 +193,4 @@ def test_fifty_random_kills_of_a_real_pipeline(tmp_path):
     last.wait_until_gone(timeout_s=600)
     assert last.process.returncode == 0, last.screen.read_text()
     assert {node["state"] for node in newest_run(root)["nodes"]} <= {"done", "cached"}
-    found = executions(root / "metadata/metadata.sqlite")
-    assert not [e for e in found if e.last_known_state in (NEW, RUNNING)]
+    assert_nothing_is_half_done(root / "metadata/metadata.sqlite", root / "pipelines/taxi")

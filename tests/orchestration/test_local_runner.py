@@ -1,13 +1,24 @@
 """What TFX asserts of its own local runner, and what ours promises beyond it, on tiny pipelines."""
 
 import io
+import os
+import re
+import signal
 import time
 
 import pytest
 
 from mlplatform.errors import GateError
+from mlplatform.home import Home
+from mlplatform.orchestration.local import LocalRunner
+from mlplatform.orchestration.local.active_run import ActiveRun
 from mlplatform.orchestration.local.display import Lines
-from mlplatform.orchestration.local.errors import NodeFailedError
+from mlplatform.orchestration.local.errors import (
+    InputsNotResolvedError,
+    NodeFailedError,
+    NothingToReuseError,
+    RuntimeParameterError,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -54,8 +65,12 @@ class TestOrder:
     def test_a_compiled_pipeline_runs(self, runner, diamond, calls):
         from tfx.dsl.compiler import compiler
 
-        runner.run_with_ir(compiler.Compiler().compile(diamond()))
+        compiled = compiler.Compiler().compile(diamond(enable_cache=False))
+        first = runner.run_with_ir(compiled)
         assert len(calls()) == 5
+        again = runner.run_with_ir(compiled)
+        assert len(calls()) == 5
+        assert {node.execution_id for node in first.nodes}.isdisjoint(n.execution_id for n in again.nodes)
 
     def test_ml_metadata_holds_what_tfx_writes(self, runner, diamond, store):
         record = runner.run(diamond())
@@ -190,8 +205,48 @@ class TestPartialRuns:
         assert states(record)["a"] == "skipped"
 
     def test_from_nodes_without_an_earlier_run_is_an_error(self, runner, diamond):
-        with pytest.raises(Exception, match="not found"):
+        with pytest.raises(NothingToReuseError, match=r"lacks a, b\. Run it in full, or up to there"):
             runner.run(diamond(), from_nodes=["d"])
+
+    def test_from_nodes_goes_past_runs_that_did_not_come_so_far(self, runner, pipeline, trace, calls):
+        import steps
+
+        def chain(how):
+            make = steps.Make(trace=str(trace), text="hi")
+            fail = steps.Fail(trace=str(trace), how=how, source=make.outputs["out"])
+            show = steps.Show(trace=str(trace), source=fail.outputs["out"])
+            return pipeline(make, fail, show, enable_cache=False)
+
+        with pytest.raises(ValueError, match="a value"):
+            runner.run(chain("value"))
+        with pytest.raises(NothingToReuseError, match="lacks Fail"):
+            runner.run(chain("no"), from_nodes=["Show"])
+        runner.run(chain("no"))
+        with pytest.raises(ValueError, match="a value"):
+            runner.run(chain("value"))
+        calls()
+        record = runner.run(chain("no"), from_nodes=["Show"])
+        assert calls() == ["show hi"]
+        assert states(record) == {"Make": "skipped", "Fail": "skipped", "Show": "done"}
+
+    def test_the_base_run_can_be_named(self, runner, pipeline, trace, calls):
+        import steps
+        from tfx.dsl.compiler import compiler
+        from tfx.proto.orchestration import pipeline_pb2
+
+        def chain(text):
+            make = steps.Make(trace=str(trace), text=text)
+            return pipeline(make, steps.Show(trace=str(trace), source=make.outputs["out"]))
+
+        base = runner.run(chain("base"))
+        runner.run(chain("newer"))
+        calls()
+        options = pipeline_pb2.RunOptions()
+        options.partial_run.from_nodes.append("Show")
+        strategy = options.partial_run.snapshot_settings.base_pipeline_run_strategy
+        strategy.base_run_id = base.run_id
+        runner.run_with_ir(compiler.Compiler().compile(chain("x")), options)
+        assert calls() == []  # Show of `base` was run in `base`: a hit
 
     def test_an_unknown_node_is_named_with_those_there_are(self, runner, diamond):
         with pytest.raises(Exception, match=r"no node 'dd'; its nodes are a, b, c, d, e"):
@@ -214,6 +269,18 @@ class TestDynamicPipelines:
         assert record.state == "done"
         assert calls() == (["make yes", "upper yes", "show YES"] if shown else ["make no"])
 
+    def test_a_condition_within_a_condition(self, runner, pipeline, trace, calls):
+        import steps
+        from tfx.dsl.experimental.conditionals.conditional import Cond
+
+        make = steps.Make(trace=str(trace), text="yes")
+        with Cond(make.outputs["out"].future().value == "yes"):
+            outer = steps.Upper(trace=str(trace), source=make.outputs["out"])
+            with Cond(outer.outputs["out"].future().value == "NO"):
+                inner = steps.Show(trace=str(trace), source=outer.outputs["out"])
+        record = runner.run(pipeline(make, outer, inner))
+        assert states(record) == {"Make": "done", "Upper": "done", "Show": "skipped"}
+
     def test_an_execution_property_comes_from_an_artifact(self, runner, pipeline, trace, calls):
         import steps
 
@@ -234,6 +301,42 @@ class TestDynamicPipelines:
         runner.run(make())
         runner.run(make(), parameters={"text": "given"})
         assert calls() == ["make default", "make given"]
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({}, "needs --parameter times=VALUE; its runtime parameters are pipeline-root, times"),
+            ({"times": 2, "tims": 3}, "no runtime parameter tims"),
+            ({"times": 2.5}, "times is 2.5, not int"),
+            ({"times": "many"}, "times is 'many', not int"),
+        ],
+    )
+    def test_a_wrong_runtime_parameter_is_told_before_anything_runs(
+        self, runner, pipeline, trace, calls, given, said
+    ):
+        import steps
+        from tfx.orchestration.data_types import RuntimeParameter
+
+        times = RuntimeParameter(name="times", ptype=int)
+        repeat = pipeline(steps.Make(trace=str(trace), text="x"), steps.Repeat(trace=str(trace), times=times))
+        with pytest.raises(RuntimeParameterError, match=re.escape(said)):
+            runner.run(repeat, parameters=given)
+        assert calls() == []
+        runner.run(repeat, parameters={"times": "3"})
+        assert calls()[-1] == "repeat 3"
+
+    def test_for_each_over_several_artifacts_says_that_tfx_cannot(self, runner, pipeline, trace, calls):
+        import steps
+        from tfx.dsl.control_flow.for_each import ForEach
+        from tfx.types.channel_utils import union
+
+        makes = [steps.Make(trace=str(trace), text=f"m{i}").with_id(f"m{i}") for i in range(2)]
+        with ForEach(union([make.outputs["out"] for make in makes])) as each:
+            show = steps.Show(trace=str(trace), source=each)
+        with pytest.raises(
+            InputsNotResolvedError, match="it is within a ForEach over more than one artifact"
+        ):
+            runner.run(pipeline(*makes, show))
 
     def test_for_each_runs_over_one_artifact(self, runner, pipeline, trace, calls):
         import steps
@@ -275,9 +378,26 @@ class TestSystemNodes:
             "latest"
         )
         show = steps.Show(trace=str(trace), source=resolver.outputs["found"])
-        with pytest.raises(Exception, match="could not be resolved"):
+        with pytest.raises(InputsNotResolvedError) as raised:
             runner.run(pipeline(resolver, show))
+        assert str(raised.value) == (
+            "the inputs of node 'latest' could not be resolved: Error while resolving inputs for latest: "
+            "LatestArtifactStrategy returned None."
+        )
         assert calls() == []
+
+    def test_an_input_from_other_pipelines_looks_back_without_a_resolver_too(
+        self, runner, pipeline, trace, calls
+    ):
+        import steps
+        from tfx.types import Channel
+        from tfx.types.standard_artifacts import String
+
+        runner.run(pipeline(steps.Make(trace=str(trace), text="there")))
+        show = steps.Show(trace=str(trace), source=Channel(type=String))
+        last = steps.Make(trace=str(trace), text="here").with_id("A")
+        record = runner.run(pipeline(last, show))
+        assert record.node("Show").upstream == ["A"]  # it starts when the stock runner would start it
 
     def test_an_importer_registers_what_lies_somewhere(self, runner, pipeline, trace, calls, tmp_path):
         import steps
@@ -289,6 +409,20 @@ class TestSystemNodes:
         show = steps.Show(trace=str(trace), source=importer.outputs["result"])
         runner.run(pipeline(importer, show))
         assert calls() == ["show from outside"]
+
+    @pytest.mark.parametrize("reimport", [False, True])
+    def test_an_importer_registers_again_only_where_it_is_told_to(self, runner, pipeline, tmp_path, reimport):
+        from tfx.dsl.components.common.importer import Importer
+        from tfx.types.standard_artifacts import String
+
+        (tmp_path / "given").write_text("from outside")
+        ids = set()
+        for _ in range(2):
+            importer = Importer(
+                source_uri=str(tmp_path / "given"), artifact_type=String, reimport=reimport
+            ).with_id("given")
+            ids.add(runner.run(pipeline(importer)).node("given").outputs["result"][0].id)
+        assert len(ids) == (2 if reimport else 1)
 
 
 class TestFailures:
@@ -336,6 +470,30 @@ class TestFailures:
         assert calls() == ["fail not at all", "show hi"]
         assert states(record) == {"Make": "cached", "Sleep": "cached", "Fail": "done", "Show": "done"}
 
+    def test_two_that_fail_are_both_told(self, runner, pipeline, trace):
+        import steps
+
+        first = steps.Make(trace=str(trace), text="hi")
+        fails = [
+            steps.Fail(trace=str(trace), how=how, source=first.outputs["out"]).with_id(how)
+            for how in ("value", "gate")
+        ]
+        sleeps = steps.Sleep(trace=str(trace), seconds=0.1)
+        with pytest.raises((ValueError, GateError)) as raised:
+            runner.run(pipeline(first, sleeps, *fails))
+        failed = raised.value.__cause__
+        assert isinstance(failed, NodeFailedError)
+        assert "value failed: ValueError: a value is wrong" in str(failed)
+        assert "gate failed: found 1, needed 2" in str(failed)
+        assert str(failed).count("  log: ") == 2
+
+    @pytest.mark.parametrize(
+        ("how", "said"), [("leave", "it called sys.exit(0)"), ("stop", "KeyboardInterrupt")]
+    )
+    def test_what_would_end_a_process_is_a_failure_of_the_node(self, runner, failing, how, said):
+        with pytest.raises(NodeFailedError, match=re.escape(said)):
+            runner.run(failing(how))
+
     def test_a_gate_stays_a_gate(self, runner, failing):
         with pytest.raises(GateError, match="found 1, needed 2") as raised:
             runner.run(failing("gate"))
@@ -366,10 +524,24 @@ class TestFailures:
             runner.run(bare)
 
 
-def test_a_warm_runner_starts_a_run_in_a_moment(runner, pipeline, trace):
+def test_a_warm_runner_starts_a_run_in_a_moment(tmp_path, pipeline, trace):
     import steps
 
-    make = pipeline(steps.Make(trace=str(trace), text="warm"))
-    began = time.monotonic()
-    runner.run(make)
-    assert time.monotonic() - began < 10  # importing TFX alone takes longer on a busy machine
+    runner = LocalRunner(tmp_path / "home")
+    took = []
+    for text in ("cold", "warm"):
+        began = time.monotonic()
+        runner.run(pipeline(steps.Make(trace=str(trace), text=text)))
+        took.append(time.monotonic() - began)
+    runner.close()
+    cold_s, warm_s = took
+    assert warm_s < cold_s / 2  # nothing is imported again
+
+
+def test_a_run_ends_no_nohup(tmp_path):
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ActiveRun(Home.at(tmp_path), "x", 1, Lines(io.StringIO())):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, earlier)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from mlplatform.home import Home
 from mlplatform.orchestration.local.display import Display
@@ -22,6 +22,7 @@ from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
 from mlplatform.orchestration.local.processes import Processes, Said
 from mlplatform.orchestration.local.records import (
     FINISHED_WELL,
+    RUNNER_LOG,
     NodeRecord,
     NodeState,
     RunFolder,
@@ -67,17 +68,15 @@ class ActiveRun:
     def __enter__(self) -> "ActiveRun":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP):
-                self._handlers[number] = signal.signal(number, _exit)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                    self._handlers[number] = signal.signal(number, _exit)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._processes is not None and self._is_shared:
-                self._processes.end_jobs()
-            elif self._processes is not None:
-                self._processes.stop()
+            self._end_processes()
             if self.record.state == "running":
                 self._end("cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
             self._settle()
@@ -85,6 +84,17 @@ class ActiveRun:
             self.folder.release()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
+
+    def _end_processes(self) -> None:
+        if self._processes is None:
+            return
+        try:
+            if self._is_shared:
+                self._processes.end_jobs()
+            else:
+                self._processes.stop()
+        except (KeyboardInterrupt, SystemExit):  # the second Ctrl-C: no more patience
+            self._processes.stop()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -98,7 +108,9 @@ class ActiveRun:
             return None
         earlier = RunFolder(self._home.runs / remembered.run)
         old = earlier.read()
-        with database_of(remembered).open() as store:
+        database = database_of(remembered)
+        repair_dead_runs(self._home, old.metadata, database)
+        with database.open() as store:
             if newest_of(store, old.pipeline, is_alone=remembered.looks_back) != remembered.newest:
                 return None
             executions = [node.execution_id for node in old.nodes if node.execution_id]
@@ -132,7 +144,7 @@ class ActiveRun:
 
     def preload_modules(self) -> None:
         """Import what every node needs, beside what the caller does meanwhile."""
-        self._processes = warm_processes(self.folder.log("_runner"))
+        self._processes = warm_processes(self.folder.log(RUNNER_LOG))
 
     def preload_reference(self, reference: str) -> None:
         """Import the pipeline's module, and with it what its nodes need.
@@ -141,7 +153,7 @@ class ActiveRun:
         cannot be forked.
         """
         self._display.says(f"loading {reference}")
-        self._processes = Processes(self.folder.log("_runner"))
+        self._processes = Processes(self.folder.log(RUNNER_LOG))
         self._processes.preload(f"{COMPILING}:load", reference=reference)
         threads = self._preloaded(reference)
         if threads:
@@ -158,7 +170,7 @@ class ActiveRun:
             Exception: What it raised, where it is ours.
             PipelineNotLoadedError: It raised something else, or was killed.
         """
-        log, processes = self.folder.log("_runner"), self._running_processes()
+        log, processes = self.folder.log(RUNNER_LOG), self._running_processes()
         job = processes.start(target, log, **arguments)
         result: list[Any] = []
         while True:
@@ -167,8 +179,8 @@ class ActiveRun:
                     result.append(heard.content)
                 elif isinstance(heard, Said) and heard.job == job and heard.kind == "failure":
                     raise self._load_error(heard.content)
-                elif isinstance(heard, Preloaded) and heard.failure is not None:
-                    raise self._load_error(heard.failure)
+                elif isinstance(heard, Preloaded):
+                    self._check_preloaded(heard)
                 elif isinstance(heard, Exited) and heard.job == job:
                     if result:
                         return result[0]
@@ -182,7 +194,7 @@ class ActiveRun:
         """
         plan = make_plan()
         self._take(plan)
-        repair_dead_runs(self._home, plan, self._database(plan))
+        repair_dead_runs(self._home, plan.database, self._database(plan))
         self._display.started(self.record)
         if plan.main_path:
             self._running_processes().preload(f"{COMPILING}:adopt_main", path=plan.main_path)
@@ -196,14 +208,20 @@ class ActiveRun:
             )
         self._schedule(plan)
         self._end("failed" if self._failures else "done")
-        for node, failure in self._failures.items():
-            log = str(self.folder.log(node))
-            failed = NodeFailedError(node, cause_of(failure), log, self.record.run_id, failure.exit_code)
-            error = failure.exception()
-            if error is None:
-                raise failed
-            raise error from failed
+        if self._failures:
+            self._raise_failures()
         return self.record
+
+    def _raise_failures(self) -> NoReturn:
+        """Raise what the first failed node raised; the others are told with it."""
+        (node, *others), (failure, *_) = self._failures, self._failures.values()
+        told = [(n, cause_of(self._failures[n]), str(self.folder.log(n))) for n in others]
+        cause, log = cause_of(failure), str(self.folder.log(node))
+        failed = NodeFailedError(node, cause, log, self.record.run_id, failure.exit_code, told)
+        error = failure.exception()
+        if error is None:
+            raise failed
+        raise error from failed
 
     def _running_processes(self) -> Processes:
         assert self._processes is not None, "preload first"
@@ -217,10 +235,19 @@ class ActiveRun:
                         raise self._load_error(heard.failure)
                     return heard.unsafe_threads
 
+    def _check_preloaded(self, preloaded: Preloaded) -> None:
+        if preloaded.failure is not None:
+            raise self._load_error(preloaded.failure)
+        if preloaded.unsafe_threads:
+            self._display.says(
+                f"importing what the nodes need starts threads ({', '.join(preloaded.unsafe_threads)}), with "
+                "which nodes may hang: start them in the components, or under `if __name__ == '__main__':`"
+            )
+
     def _load_error(self, failure: Failure) -> BaseException:
         error = failure.exception() if failure.is_ours else None
         pipeline = self.record.reference or self.record.pipeline
-        return error or PipelineNotLoadedError(pipeline, cause_of(failure), str(self.folder.log("_runner")))
+        return error or PipelineNotLoadedError(pipeline, cause_of(failure), str(self.folder.log(RUNNER_LOG)))
 
     def _take(self, plan: Plan) -> None:
         self._plan = plan
@@ -285,9 +312,9 @@ class ActiveRun:
         self._change(record, "running")
 
     def _hear(self, heard: object) -> None:
-        if isinstance(heard, Preloaded) and heard.failure is not None:
-            raise self._load_error(heard.failure)
-        if isinstance(heard, Started) and heard.job in self._jobs:
+        if isinstance(heard, Preloaded):
+            self._check_preloaded(heard)
+        elif isinstance(heard, Started) and heard.job in self._jobs:
             self._job_began[heard.job] = time.monotonic()
         elif isinstance(heard, Said) and heard.job in self._jobs:
             record = self.record.node(self._jobs[heard.job])
@@ -336,7 +363,10 @@ class ActiveRun:
         """See that nothing of this run stays running in ML Metadata, whoever was killed."""
         states = {node.state for node in self.record.nodes if node.started_at}
         if self._plan is not None and states & {"failed", "cancelled"}:
-            end_executions(self._database(self._plan), self.record, is_failed="failed" in states)
+            try:
+                end_executions(self._database(self._plan), self.record, is_failed="failed" in states)
+            except Exception as error:  # noqa: BLE001 - must not hide why the run ended
+                self._display.says(f"ML Metadata could not be told how the run ended: {error}")
 
     def _database(self, plan: Plan) -> Database:
         """Return ML Metadata; nodes take turns, also at a server, where they could meet in a deadlock."""

@@ -9,6 +9,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from apache_beam.metrics import monitoring_infos
+from apache_beam.runners.direct import direct_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.transforms import core
 from tfx.dsl.components.base import base_beam_executor
@@ -16,7 +17,7 @@ from tfx.dsl.components.base import base_beam_executor
 from mlplatform.progress import Task, track
 
 ASK_EVERY_S = 1.0
-IN_PROCESS_RUNNERS = ("directrunner", "direct", "prismrunner")
+IN_PROCESS_RUNNERS = ("directrunner", "direct")
 
 
 def runs_in_process(beam_pipeline_args: Sequence[Any]) -> bool:
@@ -27,9 +28,19 @@ def runs_in_process(beam_pipeline_args: Sequence[Any]) -> bool:
 
 def prepare() -> None:
     """Prepare this process for Beam."""
+    _stay_in_process()
     _build_no_packages()
     _remember_signatures()
     _follow_bundles()
+
+
+def _stay_in_process() -> None:
+    """Keep the DirectRunner to Python: newer ones try Prism first, a Go program that they download.
+
+    Prism does not do interactive pipelines, so a DirectRunner that is told to be interactive leaves it alone;
+    the attribute has no other use.
+    """
+    direct_runner.SwitchingDirectRunner._is_interactive = True
 
 
 def _build_no_packages() -> None:

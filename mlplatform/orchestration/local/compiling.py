@@ -6,7 +6,7 @@ TFX is imported where this module is: in the fork server and in its children, or
 import runpy
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,22 @@ from tfx.dsl.components.base import base_component
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import partial_run_utils, runtime_parameter_utils, tfx_runner
+from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
 from mlplatform.orchestration.local.beam_in_process import runs_in_process
-from mlplatform.orchestration.local.errors import NodeNameError, UnsupportedPipelineError
+from mlplatform.orchestration.local.errors import (
+    NodeNameError,
+    NothingToReuseError,
+    RuntimeParameterError,
+    UnsupportedPipelineError,
+)
 from mlplatform.orchestration.local.imported import importing, record_imports
 from mlplatform.orchestration.local.libraries import read_distributions
+from mlplatform.orchestration.local.lineage import RUN_CONTEXT
 from mlplatform.orchestration.local.metadata import LockedMetadata
 from mlplatform.orchestration.local.plan import NodePlan, Plan
+from mlplatform.orchestration.local.records import write_privately
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
 from mlplatform.orchestration.local.sources import (
     Sources,
@@ -32,6 +40,11 @@ from mlplatform.orchestration.local.sources import (
     stop_recording,
 )
 
+_PARAMETER_TYPES = {
+    pipeline_pb2.RuntimeParameter.INT: int,
+    pipeline_pb2.RuntimeParameter.DOUBLE: float,
+    pipeline_pb2.RuntimeParameter.STRING: str,
+}
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 # Operations on inputs that `ForEach` is compiled to; others may ask ML Metadata for more.
 _WITHIN_A_RUN = frozenset({"tfx.internal.Unnest"})
@@ -95,19 +108,22 @@ def plan_of(
     """Make a compiled pipeline ready to run once, and write it to `ir_path`.
 
     Args:
-        ir: The compiled pipeline; is changed.
+        ir: The compiled pipeline; is not changed.
         run_id: The run's id.
         ir_path: File for the nodes' processes to read.
         from_nodes: Run these nodes and those after them.
         to_nodes: Run these nodes and those before them.
         force: Nodes whose earlier results are not taken.
         partial_run: TFX's own form of `from_nodes` and `to_nodes`.
-        parameters: Values of the pipeline's runtime parameters.
+        parameters: Values of the pipeline's runtime parameters; a text is read as the parameter's type.
 
     Raises:
         NodeNameError: A node that was named is not there.
+        RuntimeParameterError: A runtime parameter is unknown, has no value, or has one of another type.
         UnsupportedPipelineError: It holds something that TFX has no local execution for.
     """
+    given, ir = ir, pipeline_pb2.Pipeline()
+    ir.CopyFrom(given)
     name = ir.pipeline_info.id
     if any(node.WhichOneof("node") == "sub_pipeline" for node in ir.nodes):
         raise UnsupportedPipelineError(name, "it holds a sub-pipeline, which TFX runs on a cluster only")
@@ -115,7 +131,8 @@ def plan_of(
     unknown = [node for node in (*from_nodes, *to_nodes, *force) if node not in ids]
     if unknown:
         raise NodeNameError(name, unknown, ids)
-    bindings = {**(parameters or {}), constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+    bindings = bind_parameters(ir, parameters or {})
+    bindings[constants.PIPELINE_RUN_ID_PARAMETER_NAME] = run_id
     runtime_parameter_utils.substitute_runtime_parameter(ir, bindings)
     deployment = runner_utils.extract_local_deployment_config(ir)
     connections = deployment.metadata_connection_config
@@ -136,7 +153,7 @@ def plan_of(
     for node in ir.nodes:
         if node.pipeline_node.node_info.id in force:
             node.pipeline_node.execution_options.caching_options.enable_cache = False
-    Path(ir_path).write_bytes(ir.SerializeToString(deterministic=True))
+    write_privately(Path(ir_path), ir.SerializeToString(deterministic=True))
     connection = getattr(connections, kind)
     return Plan(
         pipeline=name,
@@ -151,6 +168,54 @@ def plan_of(
         sources=Sources(),
         is_reproducible=False,
     )
+
+
+def bind_parameters(ir: pipeline_pb2.Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as the types of the pipeline's runtime parameters.
+
+    Raises:
+        RuntimeParameterError: A runtime parameter is unknown, has no value, or has one of another type.
+    """
+    known = {parameter.name: parameter for parameter in _runtime_parameters(ir)}
+    known.pop(constants.PIPELINE_RUN_ID_PARAMETER_NAME, None)
+    name = ir.pipeline_info.id
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise RuntimeParameterError(name, f"no runtime parameter {', '.join(unknown)}", sorted(known))
+    missing = sorted(k for k, p in known.items() if k not in values and not p.HasField("default_value"))
+    if missing:
+        how = ", ".join(f"--parameter {each}=VALUE" for each in missing)
+        raise RuntimeParameterError(name, f"needs {how}", sorted(known))
+    bound = {}
+    for each, value in values.items():
+        kind = _PARAMETER_TYPES[known[each].type]
+        is_read = isinstance(value, str) or (kind is float and type(value) is int)
+        try:
+            bound[each] = kind(value) if is_read else value
+        except ValueError:
+            bound[each] = value
+        if type(bound[each]) is not kind:
+            raise RuntimeParameterError(name, f"{each} is {value!r}, not {kind.__name__}", sorted(known))
+    return bound
+
+
+def _runtime_parameters(message: Any) -> Iterator[pipeline_pb2.RuntimeParameter]:
+    """Yield the runtime parameters anywhere within a message."""
+    if isinstance(message, pipeline_pb2.RuntimeParameter):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if hasattr(value, "ListFields"):
+            yield from _runtime_parameters(value)
+        elif hasattr(value, "items"):
+            for entry in value.values():
+                if hasattr(entry, "ListFields"):
+                    yield from _runtime_parameters(entry)
+        else:
+            for entry in value:
+                yield from _runtime_parameters(entry)
 
 
 def partial_run_of(run_options: Any) -> pipeline_pb2.PartialRun:
@@ -169,8 +234,43 @@ def adopt_main(path: str) -> None:
 def snapshot(ir_path: str, connection: bytes, connection_kind: str, lock: str) -> None:
     """Give a partial run the results of the nodes that it leaves out."""
     ir = pipeline_pb2.Pipeline.FromString(Path(ir_path).read_bytes())
+    is_base_given = ir.runtime_spec.snapshot_settings.HasField("base_pipeline_run_strategy")
     with connect(connection, connection_kind, lock) as handle:
-        partial_run_utils.snapshot(handle, ir)
+        base = None if is_base_given else _newest_run_to_reuse(handle.store, ir)
+        partial_run_utils.snapshot(handle, ir, base_run_id=base)
+
+
+def _newest_run_to_reuse(store: Any, ir: pipeline_pb2.Pipeline) -> str | None:
+    """Return the newest run that finished all nodes whose results are needed; None where none is needed.
+
+    TFX would take the newest run, also one that failed before these nodes, or that never began.
+
+    Raises:
+        NothingToReuseError: There is no such run.
+    """
+    skips = {n.pipeline_node.node_info.id: n.pipeline_node.execution_options.skip for n in ir.nodes}
+    modes = pipeline_pb2.NodeExecutionOptions.Skip
+    needed = [node for node, skip in skips.items() if skip.reuse_artifacts_mode == modes.REQUIRED]
+    pipeline = store.get_context_by_type_and_name("pipeline", ir.pipeline_info.id)
+    runs = store.get_children_contexts_by_context(pipeline.id) if needed and pipeline is not None else []
+    best = needed
+    for run in sorted(runs, key=lambda run: run.create_time_since_epoch, reverse=True):
+        if run.type != RUN_CONTEXT or run.name == ir.runtime_spec.pipeline_run_id.field_value.string_value:
+            continue
+        finished = {
+            context.name.removeprefix(f"{ir.pipeline_info.id}.")
+            for execution in store.get_executions_by_context(run.id)
+            if execution_lib.is_execution_successful(execution)
+            for context in store.get_contexts_by_execution(execution.id)
+            if context.type == constants.NODE_CONTEXT_TYPE_NAME
+        }
+        missing = [node for node in needed if node not in finished]
+        if not missing:
+            return str(run.name)
+        best = min(best, missing, key=len)
+    if needed:
+        raise NothingToReuseError(ir.pipeline_info.id, best)
+    return None
 
 
 def connect(connection: bytes, kind: str, lock: str) -> LockedMetadata:
@@ -205,7 +305,7 @@ def _looks_back(node: pipeline_pb2.PipelineNode) -> bool:
     channels = [channel for given in node.inputs.inputs.values() for channel in given.channels]
     return (
         node.node_info.type.name == RESOLVER
-        or any(all(q.type.name != "pipeline_run" for q in channel.context_queries) for channel in channels)
+        or any(all(q.type.name != RUN_CONTEXT for q in channel.context_queries) for channel in channels)
         or any(
             operation.op_node.op_type not in _WITHIN_A_RUN
             for graph in node.inputs.input_graphs.values()

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
@@ -98,7 +97,7 @@ class LiveTable:
         from rich.live import Live
 
         self._run = run
-        self._console.print(f"run [bold]{run.run_id}[/] of [bold]{run.pipeline}[/]")
+        self.says(f"run {run.run_id} of {run.pipeline}")
         self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=False)
         self._live.start()
 
@@ -150,7 +149,7 @@ class LiveTable:
             progress = self._progress.get(node.id)
             table.add_row(
                 Text(_MARKS.get(node.state, " "), style),
-                node.id,
+                Text(node.id),
                 Text(node.state, style),
                 "" if node.state in ("waiting", "skipped") else seconds(took),
                 memory(node),
@@ -184,8 +183,3 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def failure_text(error: str, log: Path) -> str:
-    """Return what is printed of a failed node."""
-    return f"{error}\n  log: {log}"

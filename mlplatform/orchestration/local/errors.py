@@ -14,16 +14,26 @@ class NodeFailedError(MlplatformError):
         log: The node's log.
         run_id: The run.
         exit_code: 3 where a gate said no, 2 for wrong usage, else 1.
+        others: Nodes that failed beside it, each with its cause and its log.
     """
 
-    def __init__(self, node: str, cause: str, log: str, run_id: str, exit_code: int = 1) -> None:
-        super().__init__(node, cause, log, run_id, exit_code)
+    def __init__(
+        self,
+        node: str,
+        cause: str,
+        log: str,
+        run_id: str,
+        exit_code: int = 1,
+        others: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        super().__init__(node, cause, log, run_id, exit_code, others)
         self.node, self.cause, self.log, self.run_id, self.exit_code = node, cause, log, run_id, exit_code
+        self.others = tuple(others)
 
     def __str__(self) -> str:
-        return (
-            f"{self.node} failed: {self.cause}\n"
-            f"  log: {self.log}\n"
+        failed = [(self.node, self.cause, self.log), *self.others]
+        causes = "".join(f"{node} failed: {cause}\n  log: {log}\n" for node, cause, log in failed)
+        return causes + (
             "  to go on: put it right and run the same again; finished nodes are taken as they are"
         )
 
@@ -53,6 +63,47 @@ class NodeNameError(UsageError):
         )
 
 
+class RuntimeParameterError(UsageError):
+    """A runtime parameter is unknown, has no value, or has one of another type."""
+
+    def __init__(self, pipeline: str, problem: str, known: Sequence[str]) -> None:
+        super().__init__(pipeline, problem, known)
+        self.pipeline, self.problem, self.known = pipeline, problem, known
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return f"pipeline {self.pipeline!r}: {self.problem}; its runtime parameters are {known}"
+
+
+class NothingToReuseError(UsageError):
+    """No earlier run finished the nodes whose results a partial run takes over."""
+
+    def __init__(self, pipeline: str, unfinished: Sequence[str]) -> None:
+        super().__init__(pipeline, unfinished)
+        self.pipeline, self.unfinished = pipeline, unfinished
+
+    def __str__(self) -> str:
+        return (
+            f"pipeline {self.pipeline!r} cannot run in part: no earlier run finished all nodes that are left "
+            f"out; the one that came furthest lacks {', '.join(self.unfinished)}. Run it in full, or up "
+            f"to there (--to {self.unfinished[-1]})"
+        )
+
+
+class UnguardedMainError(UsageError):
+    """A script starts its run when it is imported, and the nodes' processes import it."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def __str__(self) -> str:
+        return (
+            f"{self.script} starts a run while the run's own processes import it: "
+            "start the run under `if __name__ == '__main__':`"
+        )
+
+
 class UnsupportedPipelineError(UsageError):
     """TFX cannot run this locally, and neither can we."""
 
@@ -62,3 +113,14 @@ class UnsupportedPipelineError(UsageError):
 
     def __str__(self) -> str:
         return f"pipeline {self.pipeline!r} cannot run on this machine: {self.reason}"
+
+
+class InputsNotResolvedError(MlplatformError):
+    """TFX could not find a node's inputs; stock runners log this and go on."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(node, message)
+        self.node, self.message = node, message
+
+    def __str__(self) -> str:
+        return f"the inputs of node {self.node!r} could not be resolved: {self.message}"

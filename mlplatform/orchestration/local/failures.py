@@ -10,6 +10,7 @@ from pathlib import Path
 from mlplatform.errors import GateError, MlplatformError, UsageError
 
 MAX_MESSAGE_CHARS = 4000
+MAX_CODE_CHARS = 200
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?:    (?P<code>[^\n]*))?'
 )
@@ -38,7 +39,6 @@ class Failure:
         type: Name of the exception's class.
         message: Its own text, without Beam's additions.
         frame: The innermost line of code of the user's, None where no such line took part.
-        traceback: All of it.
         pickled: The exception itself, empty where it cannot be pickled.
         is_ours: It is an `MlplatformError`, whose text says all that a reader needs.
         exit_code: 3 for a gate, 2 for wrong usage, else 1.
@@ -47,7 +47,6 @@ class Failure:
     type: str
     message: str
     frame: Frame | None
-    traceback: str
     pickled: bytes
     is_ours: bool
     exit_code: int
@@ -55,15 +54,18 @@ class Failure:
     @classmethod
     def of_death(cls, message: str) -> "Failure":
         """Return the failure of a process that ended without a word."""
-        return cls("killed", message, None, "", b"", is_ours=True, exit_code=1)
+        return cls("killed", message, None, b"", is_ours=True, exit_code=1)
 
-    def exception(self) -> BaseException | None:
-        """Return the exception itself, None where it cannot be had in this process."""
+    def exception(self) -> Exception | None:
+        """Return the exception itself, None where it cannot be had in this process.
+
+        What would end this process (`SystemExit`, `KeyboardInterrupt`) is a failure of the node and no more.
+        """
         try:
             error = pickle.loads(self.pickled)
         except Exception:  # noqa: BLE001 - a class that cannot be imported or rebuilt here
             return None
-        return error if isinstance(error, BaseException) else None
+        return error if isinstance(error, Exception) else None
 
 
 def describe_failure(error: BaseException) -> Failure:
@@ -75,7 +77,6 @@ def describe_failure(error: BaseException) -> Failure:
         type=type(error).__qualname__,
         message=_own_message(error)[:MAX_MESSAGE_CHARS],
         frame=innermost_user_frame(text),
-        traceback=text,
         pickled=_pickled(error),
         is_ours=ours,
         exit_code=exit_code,
@@ -87,13 +88,15 @@ def innermost_user_frame(traceback_text: str) -> Frame | None:
     found = None
     for match in _FRAME.finditer(traceback_text):
         if _is_user_code(match["file"]):
-            code = (match["code"] or "").strip()
+            code = (match["code"] or "").strip()[:MAX_CODE_CHARS]
             found = Frame(match["file"], int(match["line"]), match["function"], code)
     return found
 
 
 def _own_message(error: BaseException) -> str:
     """Return the text of an exception; of one whose text is a whole traceback (Beam), its last line."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
     message = _BEAM_TAIL.sub("", str(error)).strip()
     if "Traceback (most recent call last)" in message:
         lines = [line for line in message.splitlines() if line.strip() and not line.startswith(" ")]

@@ -1,7 +1,11 @@
 """One node, in a process of its own: TFX's own launcher does the work."""
 
+import json
 import logging
+import os
+import re
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +13,11 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from mlplatform.errors import MlplatformError
 from mlplatform.orchestration.local import beam_in_process
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.compiling import connect
 from mlplatform.orchestration.local.content_cache import CachingLauncher, ContentCache, artifact_facts
+from mlplatform.orchestration.local.errors import InputsNotResolvedError
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan
 from mlplatform.orchestration.local.records import ArtifactRecord, RunFolder
 from mlplatform.orchestration.local.reference import load_module
@@ -24,17 +28,6 @@ _OUTPUT_EVENTS = (
     metadata_store_pb2.Event.DECLARED_OUTPUT,
 )
 Artifacts = dict[str, list[ArtifactFacts]]
-
-
-class InputsNotResolvedError(MlplatformError):
-    """TFX could not find a node's inputs; stock runners log this and go on."""
-
-    def __init__(self, node: str, message: str) -> None:
-        super().__init__(node, message)
-        self.node, self.message = node, message
-
-    def __str__(self) -> str:
-        return f"the inputs of node {self.node!r} could not be resolved: {self.message}"
 
 
 def run_node(
@@ -71,6 +64,7 @@ def run_node(
     compiled = next(n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == node.id)
     deployment = runner_utils.extract_local_deployment_config(ir)
     _import_module_file_from_its_place(compiled)
+    _let_workers_import()
     beam_in_process.prepare()
     cache = ContentCache(
         node=node.id,
@@ -120,6 +114,17 @@ def _import_module_file_from_its_place(node: pipeline_pb2.PipelineNode) -> None:
         sys.path.append(str(Path(module_file).resolve().parent))
 
 
+def _let_workers_import() -> None:
+    """Let workers that Beam starts as processes find the user's modules where this process finds them."""
+    paths = sysconfig.get_paths()
+    library = tuple(
+        str(Path(paths[name]).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
+    folders = [str(Path(entry).resolve()) for entry in sys.path]
+    own = [folder for folder in folders if Path(folder).is_dir() and not folder.startswith(library)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(own))
+
+
 def _artifacts_of(handle: Any, execution_id: int) -> tuple[Artifacts, Artifacts]:
     """Return what an execution took and what it gave, in the order of ML Metadata."""
     inputs: Artifacts = {}
@@ -144,8 +149,14 @@ def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[Artifa
 
 def _result_message(execution: metadata_store_pb2.Execution) -> str:
     text = execution.custom_properties["__execution_result__"].string_value
-    lines = [line for line in text.replace("\\n", "\n").splitlines() if line.strip()]
-    return lines[-1][:1000] if lines else "ML Metadata holds no reason"
+    message = str(json.loads(text or "{}").get("resultMessage", ""))
+    if "more than one input dict" in message:
+        return "it is within a ForEach over more than one artifact, which TFX does not do on one machine"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines:
+        return "ML Metadata holds no reason"
+    plain = re.sub(r"^[\w.]+: ", "", lines[-1])  # without the class of TFX's exception
+    return re.sub(r"<[\w.]*?(\w+) object at 0x[0-9a-f]+>", r"\1", plain)[:1000]
 
 
 def _log_to_stderr() -> None:

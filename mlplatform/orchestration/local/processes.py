@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +26,8 @@ from mlplatform.orchestration.local.fork_server import (
 )
 
 STOP_GRACE_S = 5.0
-SERVER_MODULE = "mlplatform.orchestration.local.fork_server"
+# With the caller's own import path from the first import on: a file in the working folder hides no module.
+SERVER = "import sys; sys.path[:] = {!r}; from mlplatform.orchestration.local.fork_server import main; main()"
 
 
 class ForkServerEndedError(MlplatformError):
@@ -75,10 +76,11 @@ class Processes:
     _is_stopped: bool = False
 
     def __post_init__(self) -> None:
+        self._environment = dict(os.environ)
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with open(self.log, "ab") as output:
             self._server = subprocess.Popen(
-                [sys.executable, "-c", f"from {SERVER_MODULE} import main; main()", str(theirs.fileno())],
+                [sys.executable, "-c", SERVER.format(sys.path), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -100,7 +102,10 @@ class Processes:
         mine, theirs = socket.socketpair()
         self._jobs[job] = _Job(Connection(mine.detach()))
         self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
-        self._send(Start(job, target, arguments, str(log)), theirs.fileno())
+        names = self._environment.keys() | os.environ.keys()
+        changed = {n: os.environ.get(n) for n in names if self._environment.get(n) != os.environ.get(n)}
+        message = Start(job, target, arguments, str(log), tuple(sys.path), _working_folder(), changed)
+        self._send(message, theirs.fileno())
         theirs.close()
         return job
 
@@ -123,18 +128,18 @@ class Processes:
         return not self._is_stopped and self._server.poll() is None
 
     def end_jobs(self) -> None:
-        """End every running job: politely first, then for certain."""
+        """End every running job: politely first, then for certain.
+
+        A job that is still to be started, behind an import, ends with the fork server.
+        """
+        self._wait_while(lambda: any(job.pid is None for job in self._jobs.values()))
+        if any(job.pid is None for job in self._jobs.values()):
+            self.stop()
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            running = [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
-            for job in running:
+            for job in self._running():
                 _signal_group(job.pid, number)
-            deadline = time.monotonic() + STOP_GRACE_S
-            while any(job.exited is None for job in running) and time.monotonic() < deadline:
-                try:
-                    for _ in self.hear(0.05):
-                        pass
-                except ForkServerEndedError:
-                    break
+            self._wait_while(lambda: bool(self._running()))
         for job in self._jobs.values():
             if not job.is_closed:
                 self._selector.unregister(job.channel)
@@ -142,23 +147,43 @@ class Processes:
         self._jobs.clear()
 
     def stop(self) -> None:
-        """End every job and the fork server. Safe to call twice."""
+        """End every job and the fork server at once. Safe to call twice."""
         if self._is_stopped:
             return
-        self.end_jobs()
         self._is_stopped = True
         self._selector.close()
-        self._control.close()
+        self._control.close()  # the fork server sees it and ends all that it started
+        for job in self._jobs.values():
+            job.channel.close()
+        self._server.terminate()  # also while it imports
         try:
-            self._server.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:  # it is importing, and holds nothing that needs care
+            self._server.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
             self._server.kill()
             self._server.wait()
+            self._kill_groups()
+        self._jobs.clear()
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the fork server and of the running jobs."""
-        running = [job.pid for job in self._jobs.values() if job.pid is not None and job.exited is None]
-        return [self._server.pid, *running]
+    def _running(self) -> list[_Job]:
+        return [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
+
+    def _wait_while(self, holds: Callable[[], bool]) -> None:
+        """Hear, for a while at most, until something no longer holds."""
+        deadline = time.monotonic() + STOP_GRACE_S
+        with contextlib.suppress(ForkServerEndedError):
+            while holds() and time.monotonic() < deadline:
+                for _ in self.hear(0.05):
+                    pass
+
+    def _kill_groups(self) -> None:
+        """End what the nodes started: without the fork server, nobody else does."""
+        for job in self._running():
+            _signal_group(job.pid, signal.SIGKILL)
+
+    def _gone(self) -> ForkServerEndedError:
+        status = self._server.wait()
+        self._kill_groups()
+        return ForkServerEndedError(status, str(self.log))
 
     def _hear_control(self) -> Iterator[Heard]:
         try:
@@ -166,7 +191,7 @@ class Processes:
         except ConnectionResetError:
             payload = b""
         if not payload:
-            raise ForkServerEndedError(self._server.wait(), str(self.log))
+            raise self._gone()
         message = pickle.loads(payload)
         job = self._jobs.get(message.job) if isinstance(message, Started | Exited) else None
         if isinstance(message, Preloaded):
@@ -203,7 +228,14 @@ class Processes:
         try:
             socket.send_fds(self._control, [payload], list(descriptors))
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise ForkServerEndedError(self._server.wait(), str(self.log)) from error
+            raise self._gone() from error
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return "/"
 
 
 def _signal_group(pid: int | None, number: int) -> None:

@@ -16,11 +16,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from mlplatform.errors import UsageError
+from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.home import Home
 
 NodeState = Literal["waiting", "running", "done", "cached", "failed", "skipped", "cancelled"]
-RunState = Literal["running", "done", "failed", "cancelled", "interrupted"]
+RunState = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+RUNNER_LOG = "_runner"  # in place of a node's id: the log of making the pipeline and of starting nodes
 FINISHED_WELL: frozenset[str] = frozenset({"done", "cached", "skipped"})
 
 
@@ -88,7 +89,7 @@ class RunRecord:
         metadata: The ML Metadata database, without secrets.
         started_at: ISO 8601, UTC.
         wall_s: Seconds from start to end, loading the pipeline included.
-        state: Where it stands; `interrupted`: its runner was killed.
+        state: Where it stands; `interrupted`: its runner was killed; `unreadable`: its `run.json` is damaged.
         reference: How the pipeline was named on the command line; empty for a pipeline object.
         arguments: What its function was called with.
         options: What else was asked of the runner: from, to, force, parallelism.
@@ -168,14 +169,27 @@ class NodeNotFoundError(UsageError):
         return f"run {self.run_id} has no node {self.node!r}; it has {', '.join(self.known) or 'none yet'}"
 
 
-class RunNotFoundError(UsageError):
-    """There is no such run."""
+class NoLogError(MlplatformError):
+    """A node has no log: it started no process."""
 
-    def __init__(self, run: str, runs: Path, newest: list[str]) -> None:
-        super().__init__(run, runs, newest)
-        self.run, self.runs, self.newest = run, runs, newest
+    def __init__(self, node: str, run_id: str) -> None:
+        super().__init__(node, run_id)
+        self.node, self.run_id = node, run_id
 
     def __str__(self) -> str:
+        return f"{self.node} started no process in run {self.run_id}: it has no log"
+
+
+class RunNotFoundError(UsageError):
+    """There is no such run, or more than one begins so."""
+
+    def __init__(self, run: str, runs: Path, newest: list[str], *, is_ambiguous: bool = False) -> None:
+        super().__init__(run, runs, newest)
+        self.run, self.runs, self.newest, self.is_ambiguous = run, runs, newest, is_ambiguous
+
+    def __str__(self) -> str:
+        if self.is_ambiguous:
+            return f"more than one run under {self.runs} begins with {self.run!r}: {', '.join(self.newest)}"
         if not self.newest:
             return f"no run is recorded under {self.runs}: run a pipeline first, or give its --root"
         return f"no run {self.run!r} under {self.runs}; the newest are {', '.join(self.newest)}"
@@ -194,7 +208,7 @@ class RunFolder:
         return self.path / "pipeline.pb"
 
     def log(self, node_id: str) -> Path:
-        """The log of a node; `_runner` is that of the processes which start the nodes."""
+        """The log of a node, or of `RUNNER_LOG`."""
         return self.path / "logs" / f"{node_id}.log"
 
     def details(self, node_id: str) -> Path:
@@ -241,15 +255,21 @@ class RunFolder:
 
     def is_settled(self) -> bool:
         """Say whether `run.json` itself says how the run ended."""
-        return bool(json.loads((self.path / "run.json").read_text("utf-8")).get("state") != "running")
+        return self._read().state != "running"
 
     def write(self, record: RunRecord) -> None:
-        """Write `run.json` in one step."""
-        write_json(self.path / "run.json", asdict(record))
+        """Write `run.json` in one step, which a power cut does not undo."""
+        write_json(self.path / "run.json", asdict(record), is_synced=True)
+
+    def _read(self) -> RunRecord:
+        try:
+            return run_from_json(json.loads((self.path / "run.json").read_text("utf-8")))
+        except (ValueError, TypeError, AttributeError):
+            return RunRecord(self.path.name, "", state="unreadable")
 
     def read(self) -> RunRecord:
         """Return the record; one whose runner is gone without a word is `interrupted`."""
-        record = run_from_json(json.loads((self.path / "run.json").read_text("utf-8")))
+        record = self._read()
         if record.state == "running" and not self.is_live():
             record.state = "interrupted"
             for node in record.nodes:
@@ -279,7 +299,8 @@ def find_run(home: Home, run: str = "latest") -> RunFolder:
     meant = [folder for folder in folders if folder.path.name.startswith(run)]
     exact = [folder for folder in meant if folder.path.name == run]
     if len(exact or meant) != 1:
-        raise RunNotFoundError(run, home.runs, [folder.path.name for folder in (meant or folders)[:5]])
+        newest = [folder.path.name for folder in (meant or folders)[:5]]
+        raise RunNotFoundError(run, home.runs, newest, is_ambiguous=bool(meant))
     return (exact or meant)[0]
 
 
@@ -312,18 +333,29 @@ def artifacts_from_json(document: Mapping[str, Any]) -> dict[str, list[ArtifactR
     }
 
 
-def write_json(path: Path, document: object, *, mode: int = 0o666) -> None:
+def write_json(path: Path, document: object, *, mode: int = 0o666, is_synced: bool = False) -> None:
     """Write a JSON file in one step: whoever reads it sees the old one or the new one.
 
     Args:
         path: The file.
         document: What `json` can write; all else as text.
         mode: Its permissions, less the umask.
+        is_synced: It survives a power cut.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.touch(mode)
-    aside.write_text(json.dumps(document, indent=1, default=str), "utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(document, indent=1, default=str))
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
     aside.replace(path)
+
+
+def write_privately(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read: it may hold a password of a database."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
 
 
 def now() -> str:

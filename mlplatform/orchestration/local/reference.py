@@ -56,6 +56,12 @@ def split_reference(reference: str) -> tuple[str, str]:
     return (place if colon and not function else reference), DEFAULT_FUNCTION
 
 
+def provisional_name(reference: str) -> str:
+    """Return what a run is called until its pipeline says its own name."""
+    place, _ = split_reference(reference)
+    return Path(place).stem if is_file(place) else place.rpartition(".")[2]
+
+
 def check_reference(reference: str) -> None:
     """Find the pipeline's module without importing it.
 

@@ -7,20 +7,21 @@ from pathlib import Path
 from mlplatform.home import Home
 from mlplatform.orchestration.local.digests import is_local
 from mlplatform.orchestration.local.lineage import Database, end_running
-from mlplatform.orchestration.local.plan import Plan
 from mlplatform.orchestration.local.records import RunRecord, run_folders
 
 
-def repair_dead_runs(home: Home, plan: Plan, database: Database) -> list[str]:
-    """Put right what runs whose runner was killed left in this pipeline's database; return their ids."""
+def repair_dead_runs(home: Home, name: str, database: Database) -> list[str]:
+    """Put right what runs whose runner was killed left in a database; return their ids.
+
+    Args:
+        home: Where the runs are recorded.
+        name: The database's, as in `RunRecord.metadata`.
+        database: The database.
+    """
     dead = []
     for folder in run_folders(home):
         record = folder.read()
-        if (
-            record.state == "interrupted"
-            and not folder.is_settled()
-            and record.metadata in ("", plan.database)
-        ):
+        if record.state == "interrupted" and not folder.is_settled() and record.metadata in ("", name):
             end_executions(database, record, is_failed=False)
             folder.write(record)
             dead.append(record.run_id)

@@ -1,20 +1,22 @@
 """The local runner's face: run a pipeline object, a compiled pipeline, or a pipeline by name."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mlplatform.home import Home
+from mlplatform.orchestration.local import fork_server
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
+from mlplatform.orchestration.local.capacity import default_parallelism
 from mlplatform.orchestration.local.display import Display, display_for
+from mlplatform.orchestration.local.errors import UnguardedMainError
 from mlplatform.orchestration.local.libraries import environment_fingerprint
 from mlplatform.orchestration.local.processes import Processes
 from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.orchestration.local.unchanged import Memory
-
-NODE_MEMORY_BYTES = 1_500_000_000  # what one more node at the same time may need
 
 
 class LocalRunner:
@@ -28,6 +30,9 @@ class LocalRunner:
         parallelism: Nodes at the same time, 1 or more; None: as many as cores and memory allow.
         force: Nodes whose earlier results are not taken.
         display: Who shows the run; None: a live table on a terminal, else lines, on stderr.
+
+    Attributes:
+        record: The record of the newest run, also while it runs and where it failed; None before the first.
     """
 
     def __init__(
@@ -43,7 +48,8 @@ class LocalRunner:
         self._force = tuple(force)
         self._display = display
         self._processes: Processes | None = None
-        self._installed = ""
+        self._libraries = ""
+        self.record: RunRecord | None = None
 
     def run(
         self,
@@ -67,6 +73,9 @@ class LocalRunner:
             The run's record: state, time, reason and artifacts of every node.
 
         Raises:
+            NodeNameError: A node that was named is not there.
+            RuntimeParameterError: A runtime parameter is unknown, has no value, or has one of another type.
+            NothingToReuseError: No earlier run finished what a partial run takes over.
             Exception: What the first failed node raised, chained to a `NodeFailedError` with its log; the
                 latter itself where the node's own error cannot be brought here.
         """
@@ -97,6 +106,7 @@ class LocalRunner:
         overrides: Mapping[str, Any] | None = None,
         from_nodes: Sequence[str] = (),
         to_nodes: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Run a pipeline by name.
 
@@ -109,18 +119,20 @@ class LocalRunner:
             overrides: Further keyword arguments of the function.
             from_nodes: As for `run`.
             to_nodes: As for `run`.
+            parameters: As for `run`.
 
         Raises:
             PipelineNotFoundError: There is no such pipeline.
             Exception: As for `run`.
         """
-        from mlplatform.orchestration.local.reference import check_reference, split_reference
+        from mlplatform.orchestration.local.reference import check_reference, provisional_name
 
         check_reference(reference)
-        arguments = {"data": data, "overrides": dict(overrides or {})}
+        arguments: dict[str, Any] = {"data": data, "overrides": dict(overrides or {})}
+        arguments["parameters"] = dict(parameters or {})
         memory = Memory(self._home, reference, arguments)
         is_plain = not (from_nodes or to_nodes or self._force)
-        with self._run(Path(split_reference(reference)[0]).stem.rpartition(".")[2]) as active:
+        with self._run(provisional_name(reference)) as active:
             active.record.reference, active.record.arguments = reference, arguments
             active.record.options |= {"from": list(from_nodes), "to": list(to_nodes)}
             if is_plain and (record := active.repeat(memory)) is not None:
@@ -148,27 +160,30 @@ class LocalRunner:
             self._processes.stop()
 
     def _warm(self) -> Processes:
-        installed = environment_fingerprint()
-        if self._processes is not None and installed != self._installed:  # what they know is old
+        libraries = environment_fingerprint()
+        if self._processes is not None and libraries != self._libraries:  # what they imported is old
             self._processes.stop()
-            self._processes = None
         if self._processes is None or not self._processes.is_alive():
-            self._installed = installed
+            self._libraries = libraries
             self._home.runs.mkdir(parents=True, exist_ok=True)
             self._processes = warm_processes(self._home.runs / "_processes.log")
         return self._processes
 
     @contextmanager
     def _run(self, name: str, processes: Processes | None = None) -> Iterator[ActiveRun]:
+        if fork_server.is_fork_server:
+            raise UnguardedMainError(_script_that_called())
         display = self._display or display_for()
         active = ActiveRun(self._home, name, self._parallelism, display, processes)
+        self.record = active.record
         active.record.options["force"] = list(self._force)
         with active:
             yield active
 
 
-def default_parallelism() -> int:
-    """Return how many nodes at the same time this machine's cores and free memory allow, at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    free_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(cores, free_bytes // NODE_MEMORY_BYTES))
+def _script_that_called() -> str:
+    """Return the file of the code that called this module."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename in (__file__, contextlib.__file__):
+        frame = frame.f_back
+    return frame.f_code.co_filename

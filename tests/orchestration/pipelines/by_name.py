@@ -5,6 +5,7 @@ from pathlib import Path
 import settings_of_by_name
 import steps
 from tfx.orchestration import metadata
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
 
@@ -29,3 +30,13 @@ def create_pipeline(data, root, how="not at all", seconds=0.2, model=None):
 
 def without_data(root):
     return create_pipeline("nowhere", root)
+
+
+def with_parameter(root):
+    times = RuntimeParameter(name="times", ptype=int)
+    return Pipeline(
+        pipeline_name="with_parameter",
+        pipeline_root=f"{root}/artifacts",
+        components=[steps.Repeat(trace=root, times=times)],
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
+    )

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +74,7 @@ def Show(trace: Parameter[str], source: InputArtifact[String]):
 @component
 def Sleep(trace: Parameter[str], seconds: Parameter[float], out: OutputArtifact[String]):
     note(trace, f"start {time.time()}")
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # is to end with this node
     with track("sleep", total=10, unit="naps") as bar:
         for _ in range(10):
             time.sleep(seconds / 10)
@@ -95,6 +98,10 @@ def Fail(
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         os._exit(7)
+    if how == "leave":
+        sys.exit(0)
+    if how == "stop":
+        raise KeyboardInterrupt
     if how == "unpicklable":
         with open(os.devnull) as file:
             raise UnpicklableError(file)

@@ -1,0 +1,47 @@
+"""Jobs for the tests of the fork server."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def start_helper(pids: str, *, then: str = "end", session: bool = False) -> None:
+    """Start a process that would outlive this one, write down its id, and end in one way or another."""
+    helper = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=session
+    )
+    with Path(pids).open("a") as file:
+        file.write(f"{helper.pid}\n")
+    if then == "wait":
+        time.sleep(600)
+
+
+def surroundings(name: str) -> tuple[str, str | None, list[str]]:
+    return str(Path.cwd()), os.environ.get(name), sys.path
+
+
+def place_of(module: str) -> str:
+    return str(__import__(module).__file__)
+
+
+def leave(code: object) -> None:
+    sys.exit(code)
+
+
+def write_later(file: str) -> None:
+    time.sleep(1)
+    Path(file).write_text("was not ended")
+
+
+def fail_at_length() -> None:
+    raise ValueError("x" * 500_000)
+
+
+def take_long() -> None:
+    time.sleep(3)
+
+
+def add_to_path(entry: str) -> None:
+    sys.path.append(entry)

@@ -1,0 +1,55 @@
+"""Nodes that run Beam: which engine, which options, which modules its workers find."""
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from mlplatform.orchestration.local import LocalRunner
+from mlplatform.orchestration.local.display import Lines
+
+pytestmark = pytest.mark.e2e
+
+
+def log_of(root, record, node):
+    return (root / "runs" / record.run_id / f"logs/{node}.log").read_text()
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_workers_find_the_modules_beside_the_pipeline_and_no_engine_is_downloaded(
+    tmp_path, pipelines, mode, monkeypatch
+):
+    code, root = tmp_path / "code", tmp_path / "root"
+    code.mkdir()
+    for name in ("beam_by_name", "beam_steps", "neighbour"):
+        shutil.copy(pipelines / f"{name}.py", code)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry != str(pipelines)])
+    screen = io.StringIO()
+    runner = LocalRunner(root, display=Lines(screen))
+    record = runner.run_reference(str(code / "beam_by_name.py"), overrides={"mode": mode})
+    assert record.state == "done"
+    log = log_of(root, record, "Count")
+    assert "100" in log.splitlines()
+    assert "prism" not in log.lower()
+    assert "Count: Beam: " in screen.getvalue()  # records done, while it works
+    assert " records, " in screen.getvalue()
+
+
+def test_beam_arguments_may_be_placeholders(runner, pipeline, monkeypatch):
+    """TFX: local_pipeline_beam_test, testBeamComponentWithPlaceHolderArgs."""
+    import beam_steps
+    from tfx.dsl.placeholder import placeholder
+
+    monkeypatch.setenv("DIRECT_RUNNING_MODE", "multi_threading")
+    monkeypatch.setenv("NUM_WORKERS", "--direct_num_workers=2")
+    arguments = [
+        "--runner=DirectRunner",
+        "--direct_running_mode=" + placeholder.environment_variable("DIRECT_RUNNING_MODE"),
+        placeholder.environment_variable("NUM_WORKERS"),
+    ]
+    made = pipeline(beam_steps.Options(), beam_pipeline_args=arguments)
+    [artifact] = runner.run(made).node("Options").outputs["out"]
+    with open(artifact.uri) as file:
+        assert json.load(file) == [2, "multi_threading"]
