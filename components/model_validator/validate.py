@@ -18,6 +18,7 @@ from mlplatform.components.model_validator.serving_check import ServingCheck, ch
 from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.components.model_validator.tfma_evaluation import evaluate
 from mlplatform.progress import track
+from mlplatform.reports.kept import keep_report
 from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
 from mlplatform.vision.exported import TFLITE_FOLDER
@@ -133,19 +134,18 @@ def validate_model(
         )
         bar.advance()
     (output_dir / METRICS_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    kept = _keep(page, facts, reports_dir, made_at) if reports_dir else None
+    kept = _keep(page, facts, reports_dir) if reports_dir else None
     return Verdict(tuple(quality_reasons), tuple(serving.reasons), kept)
 
 
-def _keep(page: Path, facts: dict[str, Any], reports_dir: Path, made_at: datetime) -> Path:
-    """Copy page and verdict to where they stay: TFX removes the outputs of a node that fails."""
-    folder = reports_dir / f"ModelValidator-{made_at:%Y%m%dT%H%M%S%fZ}"
-    partial = folder.with_name(f".{folder.name}")
-    partial.mkdir(parents=True)
-    (partial / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    (partial / REPORT_FILE).write_bytes(page.read_bytes())
-    partial.rename(folder)
-    return folder / REPORT_FILE
+def _keep(page: Path, facts: dict[str, Any], reports_dir: Path) -> Path:
+    """Copy page and verdict to where they stay."""
+
+    def write(folder: Path) -> None:
+        (folder / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
+        (folder / REPORT_FILE).write_bytes(page.read_bytes())
+
+    return keep_report(reports_dir, "ModelValidator", write) / REPORT_FILE
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class HyperParameters(Config):
     fine_tune_learning_rate: float = Field(default=1e-4, gt=0)
     # Epochs without better accuracy on the evaluation split before training ends; 0 for never.
     patience: int = Field(default=8, ge=0)
+    # TensorFlow Lite form of the signature `pixels`, exported beside the SavedModel; int8 is calibrated on
+    # training photos.
+    tflite: Literal["none", "float", "int8"] = "none"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("backbone")
@@ -75,6 +78,7 @@ class ItemCategoryConfig(Config):
     max_reject_fraction: float = Field(ge=0, le=1)
     shards: int | None = Field(ge=1, le=100_000)
     key: list[Annotated[str, Field(min_length=1)]]
+    firewall: bool
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
     drift_threshold: float = Field(ge=0, le=1)

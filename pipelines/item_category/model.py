@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -30,13 +29,6 @@ from mlplatform.vision.warm_start import start_from
 WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
 
 
-class Settings(HyperParameters):
-    """`HyperParameters`, and what is exported beside the SavedModel."""
-
-    # TensorFlow Lite form of the signature `pixels`: none, float, or int8 (calibrated on training photos).
-    tflite: Literal["none", "float", "int8"] = "none"
-
-
 def train(task: TrainingTask) -> None:
     """Train the item-category model as the task says and export it.
 
@@ -48,7 +40,7 @@ def train(task: TrainingTask) -> None:
         LabelError: A class name cannot be written to `labels.txt`.
         NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
     """
-    settings = parse_config(Settings, task.hyperparameters, source="the model's hyperparameters")
+    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
     contents = count_labels(task.train_files)
     judged = count_labels(task.eval_files) if task.eval_files else None
@@ -221,7 +213,7 @@ def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, f
     return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
 
 
-def _export_tflite(task: TrainingTask, settings: Settings, labels: list[str]) -> None:
+def _export_tflite(task: TrainingTask, settings: HyperParameters, labels: list[str]) -> None:
     calibration = None
     if settings.tflite == "int8":
         photos = photo_batches(task.train_files, labels, settings.image_size, 1, seed=settings.seed)

@@ -31,6 +31,7 @@ def create_pipeline(
     Raises:
         ConfigError: A key is unknown or a value does not fit.
         NoPhotosError: `data` holds neither folders of photos nor a listing.
+        UnknownBackboneError: `model.backbone` names none.
     """
     settings = load_config(config)
     photos = find_photos(Path(data), settings.listing, settings.splits)
@@ -50,6 +51,9 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         ModelValidator,
         ServingPusher,
     )
+    from mlplatform.vision.backbones import check_backbone
+
+    check_backbone(settings.model.backbone)
 
     ingest = ImageExampleGen(
         input_base=str(photos.folder),
@@ -66,6 +70,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         store=str(home.datasets),
         key=settings.key,
         training_splits=[photos.train_split],
+        is_firewall_on=settings.firewall,
     )
     data_gate = DataValidator(
         examples=version.outputs["examples"],
@@ -81,6 +86,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     trainer = ModelTrainer(
         examples=version.outputs["examples"],
         schema=data_gate.outputs["schema"],
+        dataset=version.outputs["dataset"],
         run_fn="mlplatform.pipelines.item_category.model:train",
         hyperparameters=settings.model.model_dump(),
         train_splits=[photos.train_split],

@@ -75,6 +75,8 @@ def test_given_splits_are_kept_and_the_firewall_holds_between_them(run: Run, tmp
     assert second.returncode == 3, second.stderr
     assert "split firewall" in second.stderr
     assert "item_id=item-1-00003" in second.stderr
+    third = run(data, "DatasetVersioner", "firewall=false")
+    assert third.returncode == 0, third.stderr
 
 
 def test_renamed_splits_reach_the_gate(run: Run, tmp_path: Path) -> None:
