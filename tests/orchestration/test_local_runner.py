@@ -393,11 +393,11 @@ class TestSystemNodes:
         from tfx.types import Channel
         from tfx.types.standard_artifacts import String
 
-        runner.run(pipeline(steps.Make(trace=str(trace), text="there")))
         show = steps.Show(trace=str(trace), source=Channel(type=String))
         last = steps.Make(trace=str(trace), text="here").with_id("A")
         record = runner.run(pipeline(last, show))
         assert record.node("Show").upstream == ["A"]  # it starts when the stock runner would start it
+        assert calls() == ["make here", "show here"]
 
     def test_an_importer_registers_what_lies_somewhere(self, runner, pipeline, trace, calls, tmp_path):
         import steps
@@ -478,9 +478,8 @@ class TestFailures:
             steps.Fail(trace=str(trace), how=how, source=first.outputs["out"]).with_id(how)
             for how in ("value", "gate")
         ]
-        sleeps = steps.Sleep(trace=str(trace), seconds=0.1)
         with pytest.raises((ValueError, GateError)) as raised:
-            runner.run(pipeline(first, sleeps, *fails))
+            runner.run(pipeline(first, *fails))  # both are ready at once, and start together
         failed = raised.value.__cause__
         assert isinstance(failed, NodeFailedError)
         assert "value failed: ValueError: a value is wrong" in str(failed)
