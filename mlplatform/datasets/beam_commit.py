@@ -54,6 +54,8 @@ from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import Task, track
 
+IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+
 _MATCHED_RECORDS = 1 << 20  # compared at a time by a worker: about 150 bytes each
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("offset", "<i8"), ("row", "<u4"), ("size", "<u4")])
 _RECORDS_AT = 8 * (BUCKETS + 1)  # behind the table that says where each bucket begins
@@ -189,7 +191,7 @@ def _each(
     """
     if not count:
         return
-    with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
+    with beam.Pipeline(options=_options(beam_options)) as pipeline:
         _ = (
             pipeline
             | beam.Create(range(count))
@@ -200,6 +202,15 @@ def _each(
     missing = sorted({f"{note}-{number}" for note in notes for number in range(count)} - there)
     if missing:
         raise CommitFilesLostError(job.dataset, [f"{job.store}/{job.path(name)}" for name in missing])
+
+
+def _options(flags: Sequence[str]) -> PipelineOptions:
+    """Return Beam's options; without a runner, Beam works in this process.
+
+    Its DirectRunner would first try Prism, a program that it downloads.
+    """
+    has_runner = any(flag.startswith("--runner") for flag in flags)
+    return PipelineOptions([*flags] if has_runner else [f"--runner={IN_PROCESS}", *flags])
 
 
 class _Work(beam.DoFn):
