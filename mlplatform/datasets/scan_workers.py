@@ -151,7 +151,8 @@ def _answer(requests: IO[bytes], answers: IO[bytes], folder: Path) -> None:
             if known is None and (folder / "place").exists():
                 known = KnownIds.load(folder)
             for step in scan_shard(shard, known):
-                pickle.dump(step, answers, protocol=pickle.HIGHEST_PROTOCOL)
+                # Python 3.10 cannot read an empty array back that was written under protocol 5.
+                pickle.dump(step, answers, protocol=4)
                 answers.flush()
         except BrokenPipeError:
             raise

@@ -20,7 +20,7 @@ import urllib3
 
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.serving import wire
-from mlplatform.serving.status import HTTP_STATUS, Code
+from mlplatform.serving.status import HTTP_STATUS, Code, StatusError
 from mlplatform.serving.tensors import Array, enum_of, fill_content, to_array
 
 _STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -246,9 +246,7 @@ def _array(name: str, value: npt.ArrayLike) -> Array:
         if array.dtype.kind in "SUO":
             return _texts(np.asarray(value, dtype=np.object_))
         enum_of(array)
-    except KeyError as error:
-        raise _InputError(f"input {name} has dtype {error}, which no tensor has") from error
-    except (ValueError, TypeError) as error:
+    except (StatusError, ValueError, TypeError) as error:
         raise _InputError(f"input {name} is no array: {error}") from error
     return array
 

@@ -34,7 +34,7 @@ def test_shards_depend_on_their_records_alone(tmp_path: Path) -> None:
         with beam.Pipeline() as pipeline:
             written = pipeline | beam.Create(records) | WriteShards(str(tmp_path / name / "data"), 3)
             _ = {"records": written | beam.Values()} | WriteCounts(str(tmp_path / f"{name}.json"))
-        assert read_counts(str(tmp_path / f"{name}.json")) == {"records": 50}
+        assert read_counts(str(tmp_path / f"{name}.json")) == {"records": 51}
     names = [f"data-0000{n}-of-00003" for n in range(3)]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)

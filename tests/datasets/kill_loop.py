@@ -137,7 +137,7 @@ def main(folder: Path, kills: int, seed: int, verbs: list[str]) -> dict[str, int
             assert again.is_new == (len(now) == len(before))
             assert digests_of(store, dataset) == [*before, again.manifest.digest]
         if verb == "first":
-            store.gc(dataset, is_dry_run=False, grace_s=0)
+            store.gc(is_dry_run=False, grace_s=0)
             check_whole(store, dataset)
             shutil.rmtree(folder / "store" / dataset, ignore_errors=True)
     store.gc("d", is_dry_run=False, grace_s=0)

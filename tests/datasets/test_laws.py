@@ -1,10 +1,12 @@
 """The laws of the store, for any data."""
 
+import gzip
 import itertools
 import os
 import random
 import shutil
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,7 +175,7 @@ def test_verify_finds_flipped_bytes_in_every_file(writer: Writer, gz: bool) -> N
     flip_bytes(writer, gz, most=16)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("gz", [False, True])
 def test_verify_finds_every_single_flipped_byte(writer: Writer, gz: bool) -> None:
     flip_bytes(writer, gz, most=1 << 30)
@@ -248,6 +250,8 @@ def test_truncated_or_corrupt_input_fails_before_anything_is_written(
                 return  # gzip's own header: time and system, which say nothing about the records
             broken = bytearray(whole)
             broken[position] ^= 1 << data.draw(st.integers(0, 7))
+            if gz and is_same_when_unpacked(broken, whole):  # deflate's last byte has bits that mean nothing
+                return
             file.write_bytes(broken)
         with pytest.raises(CorruptRecordsError):
             store.commit("d", source)
@@ -258,6 +262,13 @@ def test_truncated_or_corrupt_input_fails_before_anything_is_written(
         ]
         assert written == []
         assert store.names() == []
+
+
+def is_same_when_unpacked(one: bytes, other: bytes) -> bool:
+    try:
+        return gzip.decompress(one) == gzip.decompress(other)
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def boundaries(data: bytes) -> set[int]:

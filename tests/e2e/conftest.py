@@ -1,8 +1,11 @@
 """One small shop's photos, one root folder and one finished run, shared by the tests that look at them."""
 
+import fcntl
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +41,23 @@ def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finish
     return run
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of a parallel test run makes the folder, the others wait for it."""
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of six categories with their listing."""
-    folder = tmp_path_factory.mktemp("shop") / "photos"
-    make_photos(folder, categories=6, per_category=20, unseen=12, size_px=64)
+    """Photos of six categories with their listing, the same for all processes of a parallel test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shop" / "photos"
+    folder.parent.mkdir(exist_ok=True)
+    with _locked(folder):
+        if not folder.exists():
+            make_photos(folder, categories=6, per_category=20, unseen=12, size_px=64)
     return folder
 
 
@@ -58,14 +73,11 @@ def settings() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def home(
-    photos: Path,
-    settings: list[str],
-    mlplatform: Callable[..., Finished],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def home(photos: Path, settings: list[str], mlplatform: Callable[..., Finished]) -> Path:
     """A root folder in which the item-category pipeline ran once. Tests that change it copy it first."""
-    root = tmp_path_factory.mktemp("root") / "home"
-    done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
-    assert done.code == 0, done.err
+    root = photos.parent / "home"
+    with _locked(root):
+        if not (root / "models").exists():
+            done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
+            assert done.code == 0, done.err
     return root

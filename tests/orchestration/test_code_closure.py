@@ -72,14 +72,14 @@ def test_relative_imports(code, tmp_path):
 
 
 def test_a_package_beside_a_file_is_followed_to_the_module_that_is_imported(code, tmp_path):
-    trainer = code("elsewhere/trainer.py", "from mine.sub import f\nimport neighbour")
+    trainer = code("elsewhere/trainer.py", "from mine.sub import f\nimport beside")
     code("elsewhere/mine/__init__.py")
     code("elsewhere/mine/sub.py", "from . import more")
     code("elsewhere/mine/more.py")
-    code("elsewhere/neighbour.py")
+    code("elsewhere/beside.py")
     found = names(closure_of([], [trainer]), tmp_path)
     assert found == {
-        f"elsewhere/{n}.py" for n in ("trainer", "neighbour", "mine/__init__", "mine/sub", "mine/more")
+        f"elsewhere/{n}.py" for n in ("trainer", "beside", "mine/__init__", "mine/sub", "mine/more")
     }
 
 

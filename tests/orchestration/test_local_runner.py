@@ -323,7 +323,7 @@ class TestDynamicPipelines:
             runner.run(repeat, parameters=given)
         assert calls() == []
         runner.run(repeat, parameters={"times": "3"})
-        assert calls()[-1] == "repeat 3"
+        assert "repeat 3" in calls()
 
     def test_for_each_over_several_artifacts_says_that_tfx_cannot(self, runner, pipeline, trace, calls):
         import steps

@@ -116,7 +116,7 @@ class TestPolling:
         push(base, 1, "everything/1")
         asking = client(serve(model_name="half", model_base_path=base))
         answers: list[Any] = []
-        long = {"seconds": np.array([3.0], np.float32)}
+        long = {"seconds": np.array([8.0], np.float32)}
         thread = threading.Thread(
             target=lambda: answers.append(asking.predict("half", long, signature="slow"))
         )
@@ -309,7 +309,7 @@ class TestPushedModels:
     ) -> None:
         asking = client(serve(root=tmp_path))
         with (tmp_path / "models" / "half" / "ledger.jsonl").open("a") as ledger:
-            ledger.write('{"event"')
+            ledger.write('{"event"\n')
         shutil.copytree(models / "half_plus_three" / "1", tmp_path / "models" / "other" / "1")
         assert asking.wait_until_available("other", timeout_s=20).version == 1
         time.sleep(0.3)

@@ -80,7 +80,7 @@ def check_reference(reference: str) -> None:
         near = difflib.get_close_matches(place, names, n=2) or names
         raise PipelineNotFoundError(reference, "none of the packaged pipelines has this name", near)
     elif place not in packaged_names() and not _is_module(place):
-        raise PipelineNotFoundError(reference, f"there is no module {place!r}", [])
+        raise PipelineNotFoundError(reference, f"there is no module {place.partition('.')[0]!r}", [])
 
 
 def is_file(place: str) -> bool:

@@ -50,7 +50,8 @@ def test_a_dataset_version_names_the_models_that_were_trained_on_it(
     store = DatasetStore(str(tmp_path / "datasets"))
     (tmp_path / "examples" / "Split-train" / ".data-00000-of-00001.gz.5f").unlink()
     committed = store.commit("items", tmp_path / "examples").manifest
-    dataset = artifact(DatasetVersion, write_version(tmp_path / "dataset", store, committed).parent)
+    write_version(str(tmp_path / "dataset"), store, committed)
+    dataset = artifact(DatasetVersion, tmp_path / "dataset")
     model = artifact(standard_artifacts.Model, tmp_path / "model")
 
     Executor().Do(

@@ -63,7 +63,8 @@ def push(model: Any, tmp_path: Path, **inputs: Any) -> Any:
 def test_a_blessed_model_is_pushed_with_its_dataset(model: Any, tmp_path: Path) -> None:
     store = DatasetStore(str(tmp_path / "datasets"))
     committed = store.commit("items", examples_folder(tmp_path / "examples")).manifest
-    dataset = artifact(DatasetVersion, write_version(tmp_path / "dataset", store, committed).parent)
+    write_version(str(tmp_path / "dataset"), store, committed)
+    dataset = artifact(DatasetVersion, tmp_path / "dataset")
     dataset.dataset, dataset.version = "items", committed.version
     blessed = artifact(standard_artifacts.ModelBlessing, tmp_path / "b", blessed=1)
     safe = artifact(standard_artifacts.InfraBlessing, tmp_path / "i", blessed=1)
