@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,11 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
     order = {name: number for number, name in enumerate(packs)}
     # TensorFlow reads the shards of all splits as one kind: compressed only where every one of them is.
     is_gzip = bool(live) and all(packs[name].is_gzip for _, name in live)
-    with track("write records", sum(rows.distinct for rows in live.values())) as bar:
+    copies: dict[Future[None], int] = {}
+    with (
+        track("write records", sum(rows.distinct for rows in live.values())) as bar,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+    ):
         for split in manifest.splits:
             names = sorted((name for owner, name in live if owner == split), key=order.__getitem__)
             mine = [(packs[name], live[split, name]) for name in names]
@@ -48,9 +53,15 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
             has_last = bool(repeated) or not mine
             shards = _shards(folder / f"Split-{split}", len(mine) + has_last, is_gzip)
             for (pack, rows), path in zip(mine, shards, strict=False):
-                _write_shard(line, pack, rows, path, is_gzip, link, bar)
+                if pack.is_gzip == is_gzip and rows.distinct == pack.records:
+                    copies[threads.submit(_copy_whole, line, pack, path, link)] = pack.records
+                else:
+                    _write_shard(line, pack, rows, path, is_gzip, bar)
             if has_last:  # further copies of records that occur more than once; an empty split's only shard
                 _write_pieces(_further_copies(line, repeated), shards[-1], is_gzip)
+        for copy in as_completed(copies):
+            copy.result()
+            bar.advance(copies[copy])
 
 
 def _shards(folder: Path, count: int, is_gzip: bool) -> list[Path]:
@@ -81,14 +92,9 @@ def live_records(line: Line, manifest: Manifest) -> dict[tuple[str, str], Rows]:
     return {place: rows for place, rows in kept.items() if rows.is_live.any()}
 
 
-def _write_shard(
-    line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, link: bool, bar: Task
-) -> None:
+def _write_shard(line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, bar: Task) -> None:
     chosen = np.flatnonzero(rows.is_live)
-    if pack.is_gzip == is_gzip and chosen.size == pack.records:
-        _copy_whole(line, pack, path, link)
-        bar.advance(chosen.size)
-    elif is_gzip or pack.is_gzip or (source := line.storage.local(records_path(line.dataset, pack))) is None:
+    if is_gzip or pack.is_gzip or (source := line.storage.local(records_path(line.dataset, pack))) is None:
         _write_pieces(_frames(line, pack, chosen, bar), path, is_gzip)
     else:
         check_size(line.storage, line.dataset, pack)

@@ -32,10 +32,11 @@ _MAIN = (
 
 
 class ScanWorkers:
-    """Some processes that read shards until the block ends."""
+    """Some processes that read shards until the block ends: this one, which is warm, and others."""
 
     def __init__(self, processes: int, known: KnownIds | None) -> None:
         self._processes, self._known = processes, known
+        self._is_over = threading.Event()
 
     def __enter__(self) -> "ScanWorkers":
         self._folder = tempfile.TemporaryDirectory(prefix="mlplatform-")
@@ -44,7 +45,7 @@ class ScanWorkers:
         # Each worker fills one processor: the threads of a library would only stand in each other's way.
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
         self._workers = []
-        for number in range(self._processes):
+        for number in range(self._processes - 1):
             with open(Path(self._folder.name) / f"complaints-{number}", "wb") as complaints:
                 self._workers.append(
                     subprocess.Popen(
@@ -62,6 +63,7 @@ class ScanWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over.set()
         for worker in self._workers:
             worker.kill()
             worker.wait()
@@ -84,6 +86,7 @@ class ScanWorkers:
             threading.Thread(
                 target=_drive, args=(worker, complaints, shards, jobs, steps), daemon=True
             ).start()
+        threading.Thread(target=self._scan_here, args=(shards, jobs, steps), daemon=True).start()
         scans: dict[int, ShardScan] = {}
         while len(scans) < len(shards):
             place, step = steps.get()
@@ -94,6 +97,26 @@ class ScanWorkers:
             else:
                 advance(step)
         return [scans[place] for place in range(len(shards))]
+
+    def _scan_here(
+        self,
+        shards: Sequence[Shard],
+        jobs: "queue.SimpleQueue[int]",
+        steps: "queue.SimpleQueue[tuple[int, Any]]",
+    ) -> None:
+        """Do job after job in this process, until there is none or the block has ended."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                place, before = jobs.get_nowait(), 0
+                try:
+                    for step in scan_shard(shards[place], self._known):
+                        if self._is_over.is_set():
+                            return
+                        steps.put((place, step - before if isinstance(step, int) else step))
+                        before = step if isinstance(step, int) else before
+                except Exception as error:  # noqa: BLE001 - told to the caller, which raises it
+                    steps.put((place, error))
+                    return
 
 
 def _drive(

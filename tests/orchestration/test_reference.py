@@ -26,5 +26,7 @@ def test_place_and_function(reference, parts):
 
 
 def test_a_module_that_is_not_there_is_told_without_importing_anything():
-    with pytest.raises(PipelineNotFoundError, match=r"'not_there\.pipeline:make'.*there is no module 'not_there'"):
+    with pytest.raises(
+        PipelineNotFoundError, match=r"'not_there\.pipeline:make'.*there is no module 'not_there'"
+    ):
         check_reference("not_there.pipeline:make")
