@@ -4,8 +4,9 @@
 
 A: 100,000 photos of about 10 KB. B: 2,000,000 rows of about 300 bytes. C: B with the map entries of every
 record in a random order in every version. v2 is v1 reshuffled with 1 % added, 0.5 % removed and 0.5 %
-changed; v3 is v2 reshuffled. All in two splits. "with its key" commits v1 and v2 once more with a declared key:
-the firewall then compares the keys of all records, too, and keeps a hash of each. large: 8,000,000 rows, for the peak memory of both commit paths.
+changed; v3 is v2 reshuffled. All in two splits. "with its key" commits v1 and v2 once more with a declared
+key: the firewall then compares the keys of all records, too, and keeps a hash of each. large: 8,000,000 rows,
+for the peak memory of both commit paths.
 
 DVC is installed into an environment of its own below the cache folder. Figures are ratios to DVC or to `cp`
 on the same machine at the same time; seconds alone mean nothing.
