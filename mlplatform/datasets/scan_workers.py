@@ -36,6 +36,7 @@ class ScanWorkers:
 
     def __init__(self, processes: int, known: KnownIds | None) -> None:
         self._processes, self._known = processes, known
+        self._drivers: list[threading.Thread] = []
         self._is_over = threading.Event()
 
     def __enter__(self) -> "ScanWorkers":
@@ -67,6 +68,9 @@ class ScanWorkers:
         for worker in self._workers:
             worker.kill()
             worker.wait()
+        for driver in self._drivers:  # they read from the pipes until the workers' ends are closed
+            driver.join()
+        for worker in self._workers:
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
                     pipe.close()
@@ -83,9 +87,11 @@ class ScanWorkers:
         steps: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         for number, worker in enumerate(self._workers):
             complaints = Path(self._folder.name) / f"complaints-{number}"
-            threading.Thread(
+            driver = threading.Thread(
                 target=_drive, args=(worker, complaints, shards, jobs, steps), daemon=True
-            ).start()
+            )
+            driver.start()
+            self._drivers.append(driver)
         threading.Thread(target=self._scan_here, args=(shards, jobs, steps), daemon=True).start()
         scans: dict[int, ShardScan] = {}
         while len(scans) < len(shards):
@@ -174,8 +180,7 @@ def _answer(requests: IO[bytes], answers: IO[bytes], folder: Path) -> None:
             if known is None and (folder / "place").exists():
                 known = KnownIds.load(folder)
             for step in scan_shard(shard, known):
-                # Python 3.10 cannot read an empty array back that was written under protocol 5.
-                pickle.dump(step, answers, protocol=4)
+                pickle.dump(step, answers, protocol=pickle.HIGHEST_PROTOCOL)
                 answers.flush()
         except BrokenPipeError:
             raise
