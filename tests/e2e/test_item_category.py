@@ -63,7 +63,7 @@ def test_a_model_below_its_thresholds_stops_the_run_and_the_server_keeps_what_it
     assert [p.name for p in (root / "models" / "item_category").iterdir() if p.name.isdigit()] == ["1"]
 
 
-def test_data_that_does_not_fit_its_schema_stops_the_run(
+def test_data_that_does_not_fit_its_schema_stops_the_run_and_the_server_keeps_what_it_has(
     home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
 ) -> None:
     root = shutil.copytree(home, tmp_path / "home")
@@ -76,9 +76,13 @@ def test_data_that_does_not_fit_its_schema_stops_the_run(
     for row in cells[1:40]:
         row[column] = "submarine"
     listing.write_text("\n".join(",".join(row) for row in cells) + "\n", "utf-8")
-    refused = mlplatform(
-        "run", "item_category", "--data", data, "--root", root, *settings, "--set", f"schema={schema}"
-    )
+    photo = next(read_unseen(photos)).path.read_bytes()
+    with serving(root, tmp_path / "server.log") as port:
+        before = ask(port, "item_category", photo)
+        refused = mlplatform(
+            "run", "item_category", "--data", data, "--root", root, *settings, "--set", f"schema={schema}"
+        )
+        assert ask(port, "item_category", photo) == before
     assert refused.code == 3, refused.err
     assert "submarine" in refused.err
     assert "Traceback" not in refused.err
