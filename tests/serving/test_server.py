@@ -193,7 +193,7 @@ class TestLimits:
             rest_api_num_threads=1,
             max_concurrent_requests=3,
         )
-        body = {"signature_name": "slow", "instances": [6.0]}
+        body = {"signature_name": "slow", "instances": [3.0]}
         statuses: list[int] = []
 
         def ask() -> None:
@@ -277,7 +277,7 @@ class TestLimits:
 
     def test_too_many_rest_requests(self, serve: Any, models: Path) -> None:
         server = serve(model_name="m", model_base_path=models / "everything", max_concurrent_requests=1)
-        body = {"signature_name": "slow", "instances": [5.0]}
+        body = {"signature_name": "slow", "instances": [3.0]}
         first = threading.Thread(target=lambda: rest(server, "/v1/models/m:predict", body))
         first.start()
         time.sleep(0.3)

@@ -116,7 +116,7 @@ class TestPolling:
         push(base, 1, "everything/1")
         asking = client(serve(model_name="half", model_base_path=base))
         answers: list[Any] = []
-        long = {"seconds": np.array([8.0], np.float32)}
+        long = {"seconds": np.array([5.0], np.float32)}
         thread = threading.Thread(
             target=lambda: answers.append(asking.predict("half", long, signature="slow"))
         )
