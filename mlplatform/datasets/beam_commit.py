@@ -43,6 +43,7 @@ from mlplatform.datasets.firewall import check_by_content
 from mlplatform.datasets.forgotten import check_none_forgotten, forgotten_folder
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.keys import key_hashes, keys_path
+from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.line import Line, begin_store
 from mlplatform.datasets.live import HELD_OUT, Live, Rows
 from mlplatform.datasets.manifest import Declared, PackFacts
@@ -234,7 +235,7 @@ class _Work(beam.DoFn):
 def scan(number: int, job: Job, bar: Task) -> None:
     """Read a shard; leave its records, sorted by id."""
     shard, before = job.shards[number], 0
-    for step in scan_shard(shard):
+    for step in scan_shard(shard, KnownIds.none()):
         if isinstance(step, ShardScan):
             check_unchanged([shard])
             _note_records(job, f"shard-{number}", step.ids, step.offsets(), step.sizes)

@@ -140,8 +140,10 @@ def _reordered(
     """Return the frames of these records with their entries in the order of `ranks`."""
     import pyarrow as pa
 
-    order = np.argsort(ranks, axis=1, kind="stable")
-    in_order = np.take_along_axis(ranks, order, axis=1)
+    count = ranks.shape[1]
+    # Sorted with their places in the low bits: much quicker than asking for the places.
+    ranked = np.sort(ranks.astype(np.int64) * count + np.arange(count), axis=1)
+    in_order, order = np.divmod(ranked, count)
     repeats = (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] < 1 << _SLOT_BITS)
     stays = ~walked.is_plain | repeats.any(axis=1)
     order[stays] = np.arange(order.shape[1])

@@ -27,7 +27,8 @@ from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFac
 from mlplatform.datasets.notes import declare, now, user_and_host
 from mlplatform.datasets.pack import index_path, read_index, records_path
 from mlplatform.datasets.placement import place
-from mlplatform.datasets.scan import ShardScan, scan_shards
+from mlplatform.datasets.scan import ShardScan
+from mlplatform.datasets.scan_workers import ScanWorkers
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
 from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import read_windows
@@ -48,7 +49,7 @@ class CommitOptions:
         training_splits: Splits that are trained on; items of all others are held out. None keeps what the
             version before declared, `train` for the first.
         is_firewall_on: Fail where an item that was held out would enter training.
-        workers: Processes that read; 0 takes one per usable processor.
+        workers: Shards that are read at a time; 0 takes one per usable processor.
     """
 
     key: Sequence[str] | None = None
@@ -90,8 +91,10 @@ def commit(
     begin_store(storage)
     with storage.hold(dataset, alone=False):
         line = Line.read(storage, dataset)
-        known = KnownIds.of(_ids_of(line))
-        scans = scan_shards(shards, known, options.workers)
+        with ScanWorkers(shards, options.workers) as workers:
+            known = KnownIds.of(_ids_of(line))  # while they start
+            scans = workers.scan(known)
+        places = [scan.places for scan in scans]
         check_unchanged(shards)
         digests = {split: _split(scans, split) for split in splits}
         digest = version_digest(digests)
@@ -102,7 +105,7 @@ def commit(
                 break
             check_key(dataset, shards, declared.key)
             check_none_forgotten(line, [scan.ids for scan in scans])
-            placement = place(scans, splits, known)
+            placement = place(scans, splits, places, len(known))
             if options.is_firewall_on and line.latest:  # by content, before anything is written
                 before, known_live = read_live(line, line.latest), placement.live(line.packs)
                 check_by_content(line, line.packs, before, known_live, declared)
@@ -115,6 +118,7 @@ def commit(
             # Another writer was first: place the records anew, behind its own.
             line = Line.read(storage, dataset)
             known = KnownIds.of(_ids_of(line))
+            places = [known.places(scan.ids) for scan in scans]
         note_seen(storage, seen, committed.manifest)
         return committed
 

@@ -23,6 +23,11 @@ class KnownIds:
         self._begin = np.append(np.searchsorted(high, bounds), high.size)
 
     @classmethod
+    def none(cls) -> "KnownIds":
+        """Return the ids of a dataset without a version."""
+        return cls.of(Ids.none())
+
+    @classmethod
     def of(cls, ids: Ids) -> "KnownIds":
         """Index ids; an id's place is its position in `ids`."""
         order = np.argsort(ids.high, kind="quicksort")

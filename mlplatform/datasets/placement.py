@@ -9,12 +9,10 @@ import numpy.typing as npt
 
 from mlplatform.datasets.examples_folder import Shard
 from mlplatform.datasets.hashing import Ids
-from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.live import Live, Rows
 from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.scan import ShardScan
 from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
-from mlplatform.progress import track
 
 LARGEST_PACK_BYTES = 512 << 20
 Counts = npt.NDArray[np.unsignedinteger[Any]]
@@ -110,20 +108,19 @@ class Placement:
         return live
 
 
-def place(scans: Sequence[ShardScan], splits: Sequence[str], known: KnownIds) -> Placement:
+def place(
+    scans: Sequence[ShardScan], splits: Sequence[str], places: Sequence[Int64s], known: int
+) -> Placement:
     """Find each record's place.
 
     Args:
         scans: What the shards of the commit hold.
         splits: The split names, also of splits without a shard.
-        known: Ids of the known packs; a place is a row over all of them.
+        places: Per scan, int64, shape (records,): rows over all known packs, -1 for records that are new.
+        known: Rows of the known packs.
     """
-    with track("look records up", sum(len(scan.ids) for scan in scans)) as bar:
-        rows = []
-        for scan in scans:
-            rows.append(known.places(scan.ids))
-            bar.advance(len(scan.ids))
-    is_new = [places < 0 for places in rows]
+    is_new = [rows < 0 for rows in places]
+    rows = [found.copy() for found in places]
     first = first_occurrences(Ids.join([scan.ids[new] for scan, new in zip(scans, is_new, strict=True)]))
     chosen = first == np.arange(first.size)  # per new record: it is the first of its kind
 
@@ -149,7 +146,7 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], known: KnownIds) ->
 
     # The row of each new record: its place in the packs to write, counted on from the known rows.
     row = np.full(first.size, -1, np.int64)
-    following = len(known)
+    following = known
     for pack in new_packs:
         for part in pack.parts:
             begin, number = begin_of[part.shard.path]
@@ -157,13 +154,13 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], known: KnownIds) ->
             row[begin + among_new[part.rows]] = np.arange(following, following + part.rows.size)
             following += part.rows.size
     row = row[first]
-    for places, new, scan in zip(rows, is_new, scans, strict=True):
+    for mine, new, scan in zip(rows, is_new, scans, strict=True):
         begin, _ = begin_of[scan.shard.path]
-        places[new] = row[begin : begin + int(np.count_nonzero(new))]
+        mine[new] = row[begin : begin + int(np.count_nonzero(new))]
 
     copies = {}
     for split in splits:
-        mine_of = [places for scan, places in zip(scans, rows, strict=True) if scan.shard.split == split]
+        mine_of = [found for scan, found in zip(scans, rows, strict=True) if scan.shard.split == split]
         copies[split] = _counts(mine_of, following)
     return Placement(new_packs, copies)
 

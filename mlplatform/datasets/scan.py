@@ -1,7 +1,6 @@
 """Reads the shards of a commit: every record's id and size, every checksum checked. Nothing is written."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +10,9 @@ from mlplatform.datasets.canonical import canonical_window
 from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.hashing import Ids, check_payloads, record_ids
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
-from mlplatform.progress import track
+from mlplatform.datasets.tfrecord import FRAME_BYTES, Bytes, Int64s, Window, read_windows
 
-_INLINE_BELOW_BYTES = 64 << 20  # less than this is read sooner than a worker has started
+_PROBED = 256  # records of a window
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,14 @@ class ShardScan:
         shard: The file.
         ids: Record ids, in file order.
         sizes: uint32, shape (records,): payload bytes.
+        places: int64, shape (records,): each record's place in the known ids, -1 where it is not known.
         file_sha256: SHA-256 of the file where it is gzip-compressed, 32 zero bytes where it is plain.
     """
 
     shard: Shard
     ids: Ids
     sizes: npt.NDArray[np.uint32]
+    places: Int64s
     file_sha256: bytes
 
     def offsets(self) -> Int64s:
@@ -40,71 +40,29 @@ class ShardScan:
         return offsets
 
 
-def scan_shard(shard: Shard, known: KnownIds | None = None) -> Iterator[int | ShardScan]:
+def scan_shard(shard: Shard, known: KnownIds) -> Iterator[int | ShardScan]:
     """Read a shard; yields the records read so far, again and again, and its scan last.
 
     Ids that `known` has spare the canonical form: an id of the store is the hash of a canonical form, so
-    bytes that hash to it are canonical. Where most of a window is not known as it is, the following windows
-    are brought into canonical form first.
+    bytes that hash to it are canonical. Where most of the first records of a window are not known as they
+    are, the whole window is brought into canonical form first.
 
     Raises:
         CorruptRecordsError: The file is damaged or cut short.
     """
-    ids, sizes, records = [], [], 0
-    is_raw_first = known is not None and len(known) > 0
+    parts, places, sizes = [Ids.none()], [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+    records = 0
     with open_records(shard) as stream:
         for window in read_windows(stream, shard.path):
             check_payloads(window, shard.path)
-            if is_raw_first and known is not None:
-                found, misses = _raw_first(window, known)
-                is_raw_first = misses * 2 < window.starts.size
-            else:
-                found = _canonical_ids(window, window.starts, window.ends)
-            ids.append(found)
+            ids, found = _ids(window, known)
+            parts.append(ids)
+            places.append(found)
             sizes.append(window.sizes.astype(np.uint32))
             records += window.starts.size
             yield records
         file_sha256 = stream.digest() if shard.is_gzip else bytes(32)
-    yield ShardScan(
-        shard, Ids.join(ids), np.concatenate(sizes) if sizes else np.zeros(0, np.uint32), file_sha256
-    )
-
-
-def scan_shards(shards: Sequence[Shard], known: KnownIds | None = None, workers: int = 0) -> list[ShardScan]:
-    """Read all shards, in processes of their own where that is quicker.
-
-    Args:
-        shards: What to read.
-        known: Ids that the dataset has.
-        workers: Processes; 0 takes one per usable processor.
-
-    Returns:
-        One scan per shard, in the order given.
-
-    Raises:
-        CorruptRecordsError: A file is damaged or cut short.
-    """
-    from mlplatform.datasets.scan_workers import ScanWorkers
-
-    processes = min(workers or len(os.sched_getaffinity(0)), len(shards))
-    local_bytes = sum(shard.size for shard in shards if shard.is_local)
-    is_shared = (
-        processes > 1 and local_bytes >= _INLINE_BELOW_BYTES and all(shard.is_local for shard in shards)
-    )
-    with track("read records") as bar:
-        if is_shared:
-            with ScanWorkers(processes, known) as pool:
-                return pool.scan(shards, bar.advance)
-        scans = []
-        for shard in shards:
-            before = 0
-            for step in scan_shard(shard, known):
-                if isinstance(step, ShardScan):
-                    scans.append(step)
-                else:
-                    bar.advance(step - before)
-                    before = step
-        return scans
+    yield ShardScan(shard, Ids.join(parts), np.concatenate(sizes), np.concatenate(places), file_sha256)
 
 
 def read_rows(shard: Shard, rows: Int64s) -> Iterator[tuple[Window, Int64s]]:
@@ -123,19 +81,26 @@ def read_rows(shard: Shard, rows: Int64s) -> Iterator[tuple[Window, Int64s]]:
             before += window.starts.size
 
 
-def _raw_first(window: Window, known: KnownIds) -> tuple[Ids, int]:
-    ids = record_ids(window.buffer, window.starts, window.ends)
-    misses = np.flatnonzero(known.places(ids) < 0)
+def _ids(window: Window, known: KnownIds) -> tuple[Ids, Int64s]:
+    """Return the records' ids and their places in the known ones."""
+    buffer, starts, ends = window.buffer, window.starts, window.ends
+    if not _are_known(known, buffer, starts[:_PROBED], ends[:_PROBED]):
+        ids = record_ids(canonical_window(buffer, starts, ends), starts, ends)
+        return ids, known.places(ids)
+    ids = record_ids(buffer, starts, ends)
+    places = known.places(ids)
+    misses = np.flatnonzero(places < 0)
     if misses.size:
-        starts, ends = window.starts, window.ends
-        canonical = canonical_window(window.buffer, starts, ends, misses)
-        if canonical is not window.buffer:
+        canonical = canonical_window(buffer, starts, ends, misses)
+        if canonical is not buffer:
             found = record_ids(canonical, starts[misses], ends[misses])
-            high, low = ids.high.copy(), ids.low.copy()
-            high[misses], low[misses] = found.high, found.low
-            ids = Ids(high, low)
-    return ids, int(misses.size)
+            ids.high[misses], ids.low[misses] = found.high, found.low
+            places[misses] = known.places(found)
+    return ids, places
 
 
-def _canonical_ids(window: Window, starts: Int64s, ends: Int64s) -> Ids:
-    return record_ids(canonical_window(window.buffer, starts, ends), starts, ends)
+def _are_known(known: KnownIds, buffer: Bytes, starts: Int64s, ends: Int64s) -> bool:
+    """Return whether most of these records are known as they are."""
+    if not len(known):
+        return False
+    return np.count_nonzero(known.places(record_ids(buffer, starts, ends)) >= 0) * 2 > starts.size

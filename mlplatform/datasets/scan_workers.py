@@ -1,8 +1,12 @@
-"""Worker processes that read shards.
+"""Threads and worker processes that read shards.
 
-They are plain Python children that speak pickles over their pipes: `multiprocessing` would import the
-caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They find
-modules where the parent does, and nowhere else: not in the current folder, unless the parent looks there.
+Large records are hashed and checked outside of Python, so threads of this process fill the processors. Small
+ones cost Python's own work, a little for each of many: for them, all threads but one become processes.
+
+The processes are plain Python children that speak pickles over their pipes: `multiprocessing` would import
+the caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They
+find modules where the parent does, and nowhere else: not in the current folder, unless the parent looks
+there.
 """
 
 import contextlib
@@ -14,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
 from mlplatform.datasets.errors import ScanWorkerError
-from mlplatform.datasets.examples_folder import Shard
+from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.scan import ShardScan, scan_shard
+from mlplatform.progress import track
 
+_SHARED_FROM_BYTES = 64 << 20  # less than this is read sooner than another worker has started
+_LARGE_RECORD_BYTES = 4096  # from here on, Python's own share of the work is small
 _LAST_WORDS_BYTES = 500
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -32,10 +39,20 @@ _MAIN = (
 
 
 class ScanWorkers:
-    """Some processes that read shards until the block ends: this one, which is warm, and others."""
+    """Threads of this process and processes that read shards, until the block ends.
 
-    def __init__(self, processes: int, known: KnownIds | None) -> None:
-        self._processes, self._known = processes, known
+    Args:
+        shards: What they read.
+        workers: How many they are; 0 takes one per usable processor.
+    """
+
+    def __init__(self, shards: Sequence[Shard], workers: int = 0) -> None:
+        self._shards = shards
+        self._threads, self._processes = 1, 0
+        workers = min(workers or len(os.sched_getaffinity(0)), len(shards))
+        if all(shard.is_local for shard in shards) and sum(s.size for s in shards) >= _SHARED_FROM_BYTES:
+            self._threads = workers if _are_records_large(shards) else 1
+            self._processes = workers - self._threads
         self._drivers: list[threading.Thread] = []
         self._is_over = threading.Event()
 
@@ -46,7 +63,7 @@ class ScanWorkers:
         # Each worker fills one processor: the threads of a library would only stand in each other's way.
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
         self._workers = []
-        for number in range(self._processes - 1):
+        for number in range(self._processes):
             with open(Path(self._folder.name) / f"complaints-{number}", "wb") as complaints:
                 self._workers.append(
                     subprocess.Popen(
@@ -57,8 +74,6 @@ class ScanWorkers:
                         env=environment,
                     )
                 )
-        if self._known is not None and len(self._known):
-            self._known.save(Path(self._folder.name))
         return self
 
     def __exit__(
@@ -76,37 +91,49 @@ class ScanWorkers:
                     pipe.close()
         self._folder.cleanup()
 
-    def scan(self, shards: Sequence[Shard], advance: Callable[[int], None]) -> list[ShardScan]:
-        """Read the shards, the largest first, each by the next free process.
+    def scan(self, known: KnownIds) -> list[ShardScan]:
+        """Read the shards, the largest first, each by the next that is free.
 
-        The scans come in the given order.
+        Args:
+            known: Ids that the dataset has.
+
+        Returns:
+            One scan per shard, in their order.
+
+        Raises:
+            CorruptRecordsError: A file is damaged or cut short.
+            ScanWorkerError: A process ended, killed for its memory perhaps.
         """
+        if self._workers and len(known):
+            known.save(Path(self._folder.name))
         jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for place in sorted(range(len(shards)), key=lambda place: -shards[place].size):
+        for place in sorted(range(len(self._shards)), key=lambda place: -self._shards[place].size):
             jobs.put(place)
         steps: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         for number, worker in enumerate(self._workers):
             complaints = Path(self._folder.name) / f"complaints-{number}"
             driver = threading.Thread(
-                target=_drive, args=(worker, complaints, shards, jobs, steps), daemon=True
+                target=_drive, args=(worker, complaints, self._shards, jobs, steps), daemon=True
             )
             driver.start()
             self._drivers.append(driver)
-        threading.Thread(target=self._scan_here, args=(shards, jobs, steps), daemon=True).start()
+        for _ in range(self._threads):
+            threading.Thread(target=self._scan_here, args=(known, jobs, steps), daemon=True).start()
         scans: dict[int, ShardScan] = {}
-        while len(scans) < len(shards):
-            place, step = steps.get()
-            if isinstance(step, Exception):
-                raise step
-            if isinstance(step, ShardScan):
-                scans[place] = step
-            else:
-                advance(step)
-        return [scans[place] for place in range(len(shards))]
+        with track("read records") as bar:
+            while len(scans) < len(self._shards):
+                place, step = steps.get()
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, ShardScan):
+                    scans[place] = step
+                else:
+                    bar.advance(step)
+        return [scans[place] for place in range(len(self._shards))]
 
     def _scan_here(
         self,
-        shards: Sequence[Shard],
+        known: KnownIds,
         jobs: "queue.SimpleQueue[int]",
         steps: "queue.SimpleQueue[tuple[int, Any]]",
     ) -> None:
@@ -115,7 +142,7 @@ class ScanWorkers:
             while True:
                 place, before = jobs.get_nowait(), 0
                 try:
-                    for step in scan_shard(shards[place], self._known):
+                    for step in scan_shard(self._shards[place], known):
                         if self._is_over.is_set():
                             return
                         steps.put((place, step - before if isinstance(step, int) else step))
@@ -123,6 +150,17 @@ class ScanWorkers:
                 except Exception as error:  # noqa: BLE001 - told to the caller, which raises it
                     steps.put((place, error))
                     return
+
+
+def _are_records_large(shards: Sequence[Shard]) -> bool:
+    """Look at the first record of the largest shard; unknown where that is compressed, and then not."""
+    largest = max(shards, key=lambda shard: shard.size)
+    if largest.is_gzip:
+        return False
+    with open_records(largest) as stream:
+        length = bytearray(8)
+        stream.readinto(length)
+    return int.from_bytes(length, "little") >= _LARGE_RECORD_BYTES
 
 
 def _drive(
@@ -177,8 +215,8 @@ def _answer(requests: IO[bytes], answers: IO[bytes], folder: Path) -> None:
         except EOFError:
             return
         try:
-            if known is None and (folder / "place").exists():
-                known = KnownIds.load(folder)
+            if known is None:
+                known = KnownIds.load(folder) if (folder / "place").exists() else KnownIds.none()
             for step in scan_shard(shard, known):
                 pickle.dump(step, answers, protocol=pickle.HIGHEST_PROTOCOL)
                 answers.flush()

@@ -68,7 +68,7 @@ class DatasetStore:
             training_splits: Splits that are trained on; the items of all others are held out. None keeps what
                 the version before declared, `train` for the first version.
             is_firewall_on: Fail where an item that was held out once would enter training.
-            workers: Processes that read; 0 takes one per usable processor.
+            workers: Shards that are read at a time; 0 takes one per usable processor.
             beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
                 all runs Beam in this process. None does without Beam: quicker where one machine is enough, up
                 to some ten million records.

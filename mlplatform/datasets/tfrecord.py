@@ -17,9 +17,10 @@ from mlplatform.datasets.errors import CorruptRecordsError
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
-SLACK_BYTES = 24  # readable bytes behind the data, so that 8-byte words can be read at any place
+SLACK_BYTES = 40  # readable bytes behind the data, so that `WIDE_BYTES` can be read at any place
+WIDE_BYTES = 32
 LARGEST_RECORD = 2**31 - 1  # what protobuf can hold
-WINDOW_BYTES = 32 << 20
+WINDOW_BYTES = 16 << 20
 _LOCKSTEP_BELOW_BYTES = 4096  # mean frame size under which many chains at once beat one chain
 _LANES = 256
 _MASK_DELTA = 0xA282EAD8
@@ -124,6 +125,23 @@ def word64(buffer: Bytes) -> UInt64s:
     return np.ndarray((max(buffer.size - 7, 0),), "<u8", buffer.data, 0, (1,))
 
 
+def gather64(buffer: Bytes, places: Int64s) -> UInt64s:
+    """Return the little-endian uint64 at each place: uint64, shape (places,)."""
+    words: UInt64s = _items(buffer, 8)[places].view("<u8")
+    return words
+
+
+def gather_wide(buffer: Bytes, places: Int64s) -> UInt64s:
+    """Return the `WIDE_BYTES` bytes at each place: little-endian uint64, shape (places, 4)."""
+    words: UInt64s = _items(buffer, WIDE_BYTES)[places].view("<u8")
+    return words.reshape(-1, WIDE_BYTES // 8)
+
+
+def _items(buffer: Bytes, size: int) -> Any:
+    """View `buffer` as items of `size` bytes at every byte; NumPy is slow at unaligned words."""
+    return np.ndarray((max(buffer.size - size + 1, 0),), f"V{size}", buffer.data, 0, (1,))
+
+
 def mask(crc: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     """Return TFRecord's masked form of CRC-32C values."""
     return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(_MASK_DELTA)
@@ -164,11 +182,7 @@ def _lockstep(buffer: Bytes, size: int) -> Int64s:
     are then real. Otherwise one chain is followed from the beginning.
     """
     words = word32(buffer)
-    first = [0]
-    for target in range(size // _LANES, size, max(size // _LANES, 1 << 13)):
-        if target > first[-1] and (found := _resynchronise(buffer, target, size)) > first[-1]:
-            first.append(found)
-    at = np.array(first, np.int64)
+    at = _first_frames(buffer, size)
     goal = np.append(at[1:], size)
     steps, lanes, live = [], [], np.arange(at.size)
     while live.size:
@@ -187,20 +201,23 @@ def _lockstep(buffer: Bytes, size: int) -> Int64s:
     return starts
 
 
-def _resynchronise(buffer: Bytes, start: int, size: int) -> int:
-    """Return the first place from `start` on where a length fits its checksum, or -1."""
-    words, reach = word32(buffer), 1024
-    while start < size - FRAME_BYTES:
-        stop = min(start + reach, size - FRAME_BYTES)
-        places = np.flatnonzero(words[start + 4 : stop + 4] == 0) + start
-        lengths = words[places]
-        fits = (_length_crc(lengths) == words[places + 8]) & (
-            places + FRAME_BYTES + lengths.astype(np.int64) <= size
-        )
-        if fits.any():
-            return int(places[np.argmax(fits)])
-        start, reach = stop, reach * 2
-    return -1
+def _first_frames(buffer: Bytes, size: int) -> Int64s:
+    """Return where chains begin: at 0, and where a length fits its checksum behind each of some places."""
+    words = word32(buffer)
+    reach = max(2 * (int(words[0]) + FRAME_BYTES), 1 << 10)
+    targets = np.arange(size // _LANES, size - reach - FRAME_BYTES, max(size // _LANES, 2 * reach))
+    if not targets.size:
+        return np.zeros(1, np.int64)
+    # The upper half of a length is zero.
+    spans = np.lib.stride_tricks.sliding_window_view(words, reach)[targets + 4]
+    lane, place = np.nonzero(spans == 0)
+    places = targets[lane] + place
+    lengths = words[places]
+    fits = _length_crc(lengths) == words[places + 8]
+    fits &= places + FRAME_BYTES + lengths.astype(np.int64) <= size
+    _, firsts = np.unique(lane[fits], return_index=True)
+    found: Int64s = np.unique(np.append(0, places[fits][firsts]))
+    return found
 
 
 def _check_lengths(buffer: Bytes, frames: Int64s, name: str, offset: int) -> None:

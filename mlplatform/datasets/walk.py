@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlplatform.datasets.tfrecord import Bytes, Int64s, UInt64s, word64
+from mlplatform.datasets.tfrecord import WIDE_BYTES, Bytes, Int64s, UInt64s, gather64, gather_wide
 
 Bools = npt.NDArray[np.bool_]
 LANES = 1 << 13  # records walked side by side: their words fit the processor's cache
@@ -72,8 +72,7 @@ def walk(buffer: Bytes, starts: Int64s, ends: Int64s) -> Walk:
         starts: int64, shape (records,).
         ends: int64, shape (records,).
     """
-    words = word64(buffer)
-    first_word = words[starts]
+    first_word = gather64(buffer, starts)
     size, width = _varint(first_word >> np.uint64(8))
     at = starts + 1 + width
     is_plain = ((first_word & _BYTE) == _MAP) & (width > 0) & (at + size == ends)
@@ -82,26 +81,23 @@ def walk(buffer: Bytes, starts: Int64s, ends: Int64s) -> Walk:
     while active.any():
         everywhere = bool(active.all())  # then nothing has to be masked
         here = at if everywhere else np.where(active, at, 0)
-        word = words[here]
+        wide = gather_wide(buffer, here)
+        word = np.ascontiguousarray(wide[:, 0])
         size, width = _varint(word >> np.uint64(8))
-        key = here + 1 + width
-        end = key + size
+        end = here + 1 + width + size
         fits = ((word & _BYTE) == _MAP) & (width > 0) & (end <= ends)
-        # The key's tag and size follow in the same word where every entry's size takes one byte.
-        word = word >> np.uint64(16) if (width == 1).all() else words[np.where(fits, key, 0)]
+        # The tag and size of the key follow in the same word.
+        word = word >> ((width + 1) << 3).astype(np.uint64)
+        key = here + 3 + width
         key_size = ((word >> np.uint64(8)) & _BYTE).astype(np.int64)
-        value = key + 2 + key_size
+        value = key + key_size
         fits &= ((word & _BYTE) == _KEY) & (key_size < 128) & (value < end)
         if not fits.all():
-            key, key_size, value = (
-                np.where(fits, key, 0),
-                np.where(fits, key_size, 0),
-                np.where(fits, value, 0),
-            )
-        word = words[value]
-        value_size, width = _varint(word >> np.uint64(8))
-        value = value + 1 + width
-        fits &= ((word & _BYTE) == _VALUE) & (width > 0) & (value + value_size == end)
+            key_size, value = np.where(fits, key_size, 0), np.where(fits, value, 0)
+        word = gather64(buffer, value)
+        value_size, value_width = _varint(word >> np.uint64(8))
+        value = value + 1 + value_width
+        fits &= ((word & _BYTE) == _VALUE) & (value_width > 0) & (value + value_size == end)
         if not everywhere:
             fits |= ~active
         if not fits.all():
@@ -110,7 +106,7 @@ def walk(buffer: Bytes, starts: Int64s, ends: Int64s) -> Walk:
             key_size = np.where(active, key_size, 0)
             everywhere = False
         start = at if everywhere else np.where(active, at, ends)
-        key_words = _key_words(words, key + 2, key_size)
+        key_words = _key_words(buffer, wide, here, 3 + width, key_size)
         entries.append(MapEntry(active, start, key_words, key_size, value, value_size))
         at = end if everywhere else np.where(active, end, at)
         active = active & (at < ends)
@@ -140,12 +136,24 @@ def _word(entry: MapEntry, index: int) -> UInt64s | np.uint64:
     return entry.key_words[index] if index < len(entry.key_words) else np.uint64(0)
 
 
-def _key_words(words: UInt64s, key: Int64s, key_size: Int64s) -> list[UInt64s]:
+def _key_words(
+    buffer: Bytes, wide: UInt64s, here: Int64s, skipped: Int64s, key_size: Int64s
+) -> list[UInt64s]:
+    """Return the words of the keys that begin `skipped` bytes behind `here`, where `wide` was gathered."""
     found = []
-    for offset in range(0, int(key_size.max(initial=0)), 8):
-        rest = key_size - offset
-        place = np.minimum(key + offset, words.size - 1)
-        found.append((words[place] & _LOW[np.clip(rest, 0, 8)]).byteswap())
+    largest = int(key_size.max(initial=0))
+    is_one_size = largest == int(key_size.min(initial=largest))
+    low = (skipped << 3).astype(np.uint64)
+    high = np.uint64(64) - low
+    for index, offset in enumerate(range(0, largest, 8)):
+        if offset + 16 <= WIDE_BYTES:
+            word = (wide[:, index] >> low) | (wide[:, index + 1] << high)
+        else:
+            word = gather64(buffer, np.minimum(here + skipped + offset, buffer.size - 8))
+        rest = largest - offset if is_one_size else np.clip(key_size - offset, 0, 8)
+        if not is_one_size or rest < 8:
+            word &= _LOW[rest]
+        found.append(word.byteswap())
     return found
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlplatform.datasets import DatasetStore, scan
+from mlplatform.datasets import DatasetStore, scan_workers
 from mlplatform.datasets.tfrecord import frame
 
 Work = Callable[[], object]
@@ -45,7 +45,7 @@ def run_and_kill(work: Work, after_s: float) -> bool:
 
 
 def with_workers(store: DatasetStore, source: Path) -> None:
-    scan._INLINE_BELOW_BYTES = 0
+    scan_workers._SHARED_FROM_BYTES = 0
     store.commit("d", source, workers=2)
 
 

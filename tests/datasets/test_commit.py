@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mlplatform import progress
-from mlplatform.datasets import DatasetStore, scan
+from mlplatform.datasets import DatasetStore, scan_workers
 from mlplatform.datasets import commit as commit_module
 from mlplatform.datasets.errors import (
     CommitRecordsLostError,
@@ -32,12 +32,12 @@ from mlplatform.datasets.errors import (
     SourceChangedError,
     SplitFirewallError,
 )
-from mlplatform.datasets.examples_folder import list_shards
-from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets.examples_folder import Shard, list_shards
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.placement import NewPack, Part
-from mlplatform.datasets.scan import scan_shards
+from mlplatform.datasets.scan import ShardScan
+from mlplatform.datasets.scan_workers import ScanWorkers
 from mlplatform.datasets.storage import LocalStorage, open_storage
 from mlplatform.datasets.write_packs import write_packs
 
@@ -276,7 +276,7 @@ def test_a_long_run_of_new_records_is_copied_in_pieces(tmp_path: Path, write_exa
     record = bytes(1 << 20)
     source = write_examples(tmp_path / "a", {"train": [[b"%d" % n + record for n in range(48)]]})
     _, shards = list_shards(source)
-    (found,) = scan_shards(shards, KnownIds.of(Ids.none()))
+    (found,) = scanned(shards, 1)
     rows = np.arange(1, 48)
     part = Part(
         found.shard, found.file_sha256, rows, found.ids[rows], found.sizes[rows], found.offsets()[rows]
@@ -322,7 +322,7 @@ class TestProgress:
         store.commit("d", write_examples(tmp_path / "a", {"train": [rows]}))
         with recorded() as sink:
             store.commit("d", write_examples(tmp_path / "b", {"train": [[*rows, b"more", b"and more"]]}))
-        wanted = {"read indexes": 100, "read records": 102, "look records up": 102, "write new records": 2}
+        wanted = {"read indexes": 100, "read records": 102, "write new records": 2}
         assert {name: sink.done[name] for name in wanted} == wanted
 
     def test_waiting_for_others_is_said(
@@ -348,8 +348,8 @@ class TestProgress:
 
 COMMIT_WITH_WORKERS = """
 import sys
-from mlplatform.datasets import DatasetStore, scan
-scan._INLINE_BELOW_BYTES = 0
+from mlplatform.datasets import DatasetStore, scan_workers
+scan_workers._SHARED_FROM_BYTES = 0
 print(DatasetStore(sys.argv[1]).commit("d", sys.argv[2], workers=2).added)
 """
 
@@ -373,7 +373,8 @@ class TestWorkers:
     def test_one_that_dies_is_one_clear_error(
         self, tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scan, "_INLINE_BELOW_BYTES", 0)
+        monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
+        monkeypatch.setattr(scan_workers, "_are_records_large", lambda shards: False)  # it would wait, too
         fifo = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]}) / "Split-train"
         shards = [fifo / f"data_tfrecord-0000{n}-of-00002" for n in range(2)]
         _, listed = list_shards(fifo.parent)
@@ -391,8 +392,25 @@ class TestWorkers:
         killer = threading.Thread(target=kill)
         killer.start()
         with pytest.raises(ScanWorkerError, match=r"ended with status -9 \(out of memory, or killed"):
-            scan_shards(listed, None, 2)
+            scanned(listed, 2)
         killer.join()
+
+    @pytest.mark.parametrize(("size", "processes"), [(10, 1), (5000, 0)])
+    def test_large_records_are_read_by_threads(
+        self,
+        tmp_path: Path,
+        write_examples: Write,
+        monkeypatch: pytest.MonkeyPatch,
+        size: int,
+        processes: int,
+    ) -> None:
+        monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
+        shards = [[bytes([n]) * size, bytes([n + 1]) * size] for n in range(4)]
+        _, listed = list_shards(write_examples(tmp_path / "a", {"train": shards}))
+        with ScanWorkers(listed, 2) as workers:
+            assert len(workers_of(os.getpid())) == processes
+            found = workers.scan(KnownIds.none())
+        assert [one.ids.names() for one in found] == [one.ids.names() for one in scanned(listed, 1)]
 
     def test_a_killed_parent_leaves_no_tables_behind(
         self, tmp_path: Path, write_examples: Write, store: DatasetStore
@@ -423,6 +441,11 @@ class TestWorkers:
         while list(temporary.iterdir()) and time.monotonic() < until:
             time.sleep(0.05)
         assert list(temporary.iterdir()) == []
+
+
+def scanned(shards: list[Shard], workers: int) -> list[ShardScan]:
+    with ScanWorkers(shards, workers) as pool:
+        return pool.scan(KnownIds.none())
 
 
 def workers_of(parent: int) -> list[int]:

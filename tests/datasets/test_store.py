@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, scan_workers
 from mlplatform.datasets import errors as dataset_errors
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
@@ -338,13 +338,11 @@ def test_a_version_in_the_middle_that_is_missing_is_noticed(
 def test_several_workers_find_what_one_does(
     tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlplatform.datasets import scan
-
     source = write_examples(
         tmp_path / "a", {"train": [[os.urandom(50) for _ in range(100)] for _ in range(5)]}
     )
     alone = store.commit("d", source, workers=1).manifest
-    monkeypatch.setattr(scan, "_INLINE_BELOW_BYTES", 0)
+    monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
     together = DatasetStore(tmp_path / "other").commit("d", source, workers=3).manifest
     assert together.digest == alone.digest
     (source / "Split-train" / "data_tfrecord-00003-of-00005").write_bytes(b"damage")
