@@ -17,6 +17,7 @@ from mlplatform.datasets.errors import CorruptRecordsError
 from mlplatform.datasets.tfrecord import Bytes, Int64s, UInt64s, Window, mask, word32
 
 ID_BYTES = 16
+_LARGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Ids:
 
 def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> Ids:
     """Return the ids of the records whose canonical forms lie at `buffer[starts:ends]`."""
-    if starts.size and (column := _column(buffer, starts, ends)) is not None:
+    if (column := _column(buffer, starts, ends)) is not None:
         _pl, ph = _polars()
         digests = column.select(ph.col("record").chash.sha2_256())["record"].to_arrow()
         text = np.frombuffer(digests.buffers()[2], np.uint8)[: 64 * starts.size].view("<u8").reshape(-1, 8)
@@ -149,8 +150,11 @@ def _polars() -> Any:
 
 
 def _column(buffer: Bytes, starts: Int64s, ends: Int64s) -> Any:
-    """Return the records as a polars frame with one column, not copied; None without polars-hash."""
-    if _polars() is None or not starts.size:
+    """Return the records as a polars frame with one column, not copied.
+
+    None without polars-hash, and for large records: for them it is not quicker, and takes long to import.
+    """
+    if not starts.size or (ends - starts).mean() >= _LARGE_BYTES or _polars() is None:
         return None
     import pyarrow as pa
 

@@ -1,9 +1,6 @@
-"""Threads and worker processes that read shards.
+"""Worker processes that read shards.
 
-Large records are hashed and checked outside of Python, so threads of this process fill the processors. Small
-ones cost Python's own work, a little for each of many: for them, all threads but one become processes.
-
-The processes are plain Python children that speak pickles over their pipes: `multiprocessing` would import
+They are plain Python children that speak pickles over their pipes: `multiprocessing` would import
 the caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They
 find modules where the parent does, and nowhere else: not in the current folder, unless the parent looks
 there.
@@ -24,13 +21,12 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 from mlplatform.datasets.errors import ScanWorkerError
-from mlplatform.datasets.examples_folder import Shard, open_records
+from mlplatform.datasets.examples_folder import Shard
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.scan import ShardScan, scan_shard
 from mlplatform.progress import track
 
 _SHARED_FROM_BYTES = 64 << 20  # less than this is read sooner than another worker has started
-_LARGE_RECORD_BYTES = 4096  # from here on, Python's own share of the work is small
 _LAST_WORDS_BYTES = 500
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -39,7 +35,7 @@ _MAIN = (
 
 
 class ScanWorkers:
-    """Threads of this process and processes that read shards, until the block ends.
+    """Processes that read shards until the block ends: this one, which is warm, and others.
 
     Args:
         shards: What they read.
@@ -48,11 +44,11 @@ class ScanWorkers:
 
     def __init__(self, shards: Sequence[Shard], workers: int = 0) -> None:
         self._shards = shards
-        self._threads, self._processes = 1, 0
-        workers = min(workers or len(os.sched_getaffinity(0)), len(shards))
-        if all(shard.is_local for shard in shards) and sum(s.size for s in shards) >= _SHARED_FROM_BYTES:
-            self._threads = workers if _are_records_large(shards) else 1
-            self._processes = workers - self._threads
+        is_shared = (
+            all(shard.is_local for shard in shards)
+            and sum(shard.size for shard in shards) >= _SHARED_FROM_BYTES
+        )
+        self._others = min(workers or len(os.sched_getaffinity(0)), len(shards)) - 1 if is_shared else 0
         self._drivers: list[threading.Thread] = []
         self._is_over = threading.Event()
 
@@ -63,7 +59,7 @@ class ScanWorkers:
         # Each worker fills one processor: the threads of a library would only stand in each other's way.
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
         self._workers = []
-        for number in range(self._processes):
+        for number in range(self._others):
             with open(Path(self._folder.name) / f"complaints-{number}", "wb") as complaints:
                 self._workers.append(
                     subprocess.Popen(
@@ -117,8 +113,7 @@ class ScanWorkers:
             )
             driver.start()
             self._drivers.append(driver)
-        for _ in range(self._threads):
-            threading.Thread(target=self._scan_here, args=(known, jobs, steps), daemon=True).start()
+        threading.Thread(target=self._scan_here, args=(known, jobs, steps), daemon=True).start()
         scans: dict[int, ShardScan] = {}
         with track("read records") as bar:
             while len(scans) < len(self._shards):
@@ -150,17 +145,6 @@ class ScanWorkers:
                 except Exception as error:  # noqa: BLE001 - told to the caller, which raises it
                     steps.put((place, error))
                     return
-
-
-def _are_records_large(shards: Sequence[Shard]) -> bool:
-    """Look at the first record of the largest shard; unknown where that is compressed, and then not."""
-    largest = max(shards, key=lambda shard: shard.size)
-    if largest.is_gzip:
-        return False
-    with open_records(largest) as stream:
-        length = bytearray(8)
-        stream.readinto(length)
-    return int.from_bytes(length, "little") >= _LARGE_RECORD_BYTES
 
 
 def _drive(

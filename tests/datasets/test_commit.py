@@ -374,7 +374,6 @@ class TestWorkers:
         self, tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
-        monkeypatch.setattr(scan_workers, "_are_records_large", lambda shards: False)  # it would wait, too
         fifo = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]}) / "Split-train"
         shards = [fifo / f"data_tfrecord-0000{n}-of-00002" for n in range(2)]
         _, listed = list_shards(fifo.parent)
@@ -394,23 +393,6 @@ class TestWorkers:
         with pytest.raises(ScanWorkerError, match=r"ended with status -9 \(out of memory, or killed"):
             scanned(listed, 2)
         killer.join()
-
-    @pytest.mark.parametrize(("size", "processes"), [(10, 1), (5000, 0)])
-    def test_large_records_are_read_by_threads(
-        self,
-        tmp_path: Path,
-        write_examples: Write,
-        monkeypatch: pytest.MonkeyPatch,
-        size: int,
-        processes: int,
-    ) -> None:
-        monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
-        shards = [[bytes([n]) * size, bytes([n + 1]) * size] for n in range(4)]
-        _, listed = list_shards(write_examples(tmp_path / "a", {"train": shards}))
-        with ScanWorkers(listed, 2) as workers:
-            assert len(workers_of(os.getpid())) == processes
-            found = workers.scan(KnownIds.none())
-        assert [one.ids.names() for one in found] == [one.ids.names() for one in scanned(listed, 1)]
 
     def test_a_killed_parent_leaves_no_tables_behind(
         self, tmp_path: Path, write_examples: Write, store: DatasetStore
