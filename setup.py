@@ -14,6 +14,7 @@ INSTALL_REQUIRES = [
     "ml-metadata>=1.16,<1.22",
     "apache-beam>=2.59,<3",
     # Data, files and images.
+    "blake3>=1.0",
     "crc32c>=2.7",
     "google-crc32c>=1.5",  # what Beam reads and writes TFRecord files with; without it, pure Python
     "fsspec>=2024.12",  # the first with a create that refuses a taken name

@@ -8,6 +8,7 @@ from typing import Any
 from mlplatform.datasets.errors import CorruptStoreError, StoreFormatError
 
 FORMAT = 1
+RECORD_ID = "blake3-128/canonical-1"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Manifest:
     created_by: str
     message: str
     source: str
-    record_id: str = field(default="sha256-128/canonical-1")
+    record_id: str = field(default=RECORD_ID)
 
     @property
     def version(self) -> str:
@@ -127,8 +128,8 @@ class Manifest:
         """
         fields = unsealed(data, path)
         fields.pop("format")
-        if fields["record_id"] != "sha256-128/canonical-1":
-            raise StoreFormatError(path, f"record ids {fields['record_id']}", "sha256-128/canonical-1")
+        if fields["record_id"] != RECORD_ID:
+            raise StoreFormatError(path, f"record ids {fields['record_id']}", RECORD_ID)
         fields["splits"] = {name: SplitFacts(**split) for name, split in fields["splits"].items()}
         fields["packs"] = [PackFacts(**pack) for pack in fields["packs"]]
         return cls(**fields)
