@@ -1,6 +1,6 @@
 """The dataset store against DVC and a plain copy: whole commands, on the same data, in one run.
 
-    python tests/benchmarks/bench_datasets.py [--workloads A,B,C,large] [--scale 1.0] [--json FILE]
+    python tests/benchmarks/bench_datasets.py [--workloads A,B,C,large] [--repetitions 3] [--scale 1.0]
 
 A: 100,000 photos of about 10 KB. B: 2,000,000 rows of about 300 bytes. C: B with the map entries of every
 record in a random order in every version. v2 is v1 reshuffled with 1 % added, 0.5 % removed and 0.5 %
@@ -9,7 +9,8 @@ key: the firewall then compares the keys of all records, too, and keeps a hash o
 for the peak memory of both commit paths.
 
 DVC is installed into an environment of its own below the cache folder. Figures are ratios to DVC or to `cp`
-on the same machine at the same time; seconds alone mean nothing.
+on the same machine at the same time, of the medians over the repetitions, which all begin with empty stores;
+seconds alone mean nothing.
 """
 
 import argparse
@@ -17,10 +18,12 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,9 @@ WORKLOADS = {
 }
 COMMIT_TARGETS = {"A": (0.35, 0.25, 0.25), "B": (1.5, 1.0, 1.0), "C": (1.5, 1.5, 1.5)}
 LARGE = ["--profile", "rows", "--records", "8000000", *SPLITS, "--versions", "1"]
+CHECKOUT_TARGET = 1.2
 MEMORY_TARGET_MB = 1200
+VERSIONS = ("v1", "v2", "v3")
 
 
 @dataclass
@@ -130,6 +135,15 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def in_turn(commands: dict[str, Callable[[], Run]], repetition: int) -> dict[str, Run]:
+    """Run each, the first one last in every second repetition: the next finds the page cache warm or full."""
+    done = {}
+    for name in sorted(commands, reverse=bool(repetition % 2)):
+        settle()
+        done[name] = commands[name]()
+    return done
+
+
 def settle() -> None:
     os.sync()
 
@@ -152,63 +166,83 @@ class Bench:
     def ours(self, *arguments: str) -> Run:
         return run([*self._program, *arguments, "--json"])
 
-    def workload(self, name: str, arguments: list[str], scale: float) -> None:
+    def workload(self, name: str, arguments: list[str], scale: float, repetitions: int) -> None:
         data = workload(self._cache, arguments, scale)
-        place = self._cache / "bench"
-        shutil.rmtree(place, ignore_errors=True)
-        (place / "dvc").mkdir(parents=True)
-        dvc_program = dvc(self._cache)
-        run([dvc_program, "init", "--no-scm", "-q"], place / "dvc")
-        run([dvc_program, "config", "core.analytics", "false"], place / "dvc")
-        store, sizes, peaks = str(place / "store"), [0], []
-        dvc_files = []
-        for number, version in enumerate(("v1", "v2", "v3")):
-            shutil.rmtree(place / "dvc" / "data", ignore_errors=True)
-            shutil.copytree(data / version, place / "dvc" / "data")
-            settle()
-            copied = run(["cp", "-r", str(data / version), str(place / "copy")])
-            shutil.rmtree(place / "copy")
-            settle()
-            ours = self.ours("commit", "d", str(data / version), "--store", store)
-            settle()
-            theirs = run([dvc_program, "add", "-q", "data"], place / "dvc")
-            dvc_files.append((place / "dvc" / "data.dvc").read_text())
-            sizes.append(size(place / "store"))
-            peaks.append(ours.peak_mb)
-            note = f"{ours.seconds:.2f} s; dvc {theirs.seconds:.2f} s; cp {copied.seconds:.2f} s"
-            self.say(
-                name,
-                f"commit {version} / dvc add",
-                ours.seconds / theirs.seconds,
-                "x",
-                COMMIT_TARGETS[name][number],
-                note,
-            )
-            self.say(name, f"commit {version} / cp", ours.seconds / copied.seconds, "x")
-        for number, version, target in ((2, "v2", 2.0), (3, "v3", 0.1)):
-            growth = 100 * (sizes[number] - sizes[number - 1]) / sizes[1]
-            self.say(name, f"store growth of {version}", growth, "%", target)
-        self._read(name, store, json.loads((data / "truth.json").read_text()))
-        for number, version in enumerate(("v1", "v2")):
-            (place / "dvc" / "data.dvc").write_text(dvc_files[number])
-            shutil.rmtree(place / "dvc" / "data")
-            settle()
-            theirs = run([dvc_program, "checkout", "-q"], place / "dvc")
-            for way, flags in (("", []), (" --copy", ["--copy"])):
+        truth = json.loads((data / "truth.json").read_text())
+        place, dvc_program = self._cache / "bench", dvc(self._cache)
+        store, sizes, peaks = str(place / "store"), [0, 0, 0, 0], []
+        taken: dict[str, list[tuple[float, float, float]]] = {}
+        for repetition in range(repetitions):
+            shutil.rmtree(place, ignore_errors=True)
+            (place / "dvc").mkdir(parents=True)
+            run([dvc_program, "init", "--no-scm", "-q"], place / "dvc")
+            run([dvc_program, "config", "core.analytics", "false"], place / "dvc")
+            dvc_files = []
+            for number, version in enumerate(VERSIONS, 1):
+                shutil.rmtree(place / "dvc" / "data", ignore_errors=True)
+                shutil.copytree(data / version, place / "dvc" / "data")
                 settle()
-                ours = self.ours("checkout", f"d@{version}", str(place / "out"), "--store", store, *flags)
-                shutil.rmtree(place / "out")
-                note = f"{ours.seconds:.2f} s; dvc {theirs.seconds:.2f} s"
-                self.say(
-                    name, f"checkout{way} {version} / dvc", ours.seconds / theirs.seconds, "x", 1.2, note
+                copied = run(["cp", "-r", str(data / version), str(place / "copy")])
+                shutil.rmtree(place / "copy")
+                commands = {
+                    "ours": lambda version=version: self.ours(
+                        "commit", "d", str(data / version), "--store", store
+                    ),
+                    "dvc": lambda: run([dvc_program, "add", "-q", "data"], place / "dvc"),
+                }
+                done = in_turn(commands, repetition)
+                dvc_files.append((place / "dvc" / "data.dvc").read_text())
+                sizes[number] = size(place / "store")
+                peaks.append(done["ours"].peak_mb)
+                taken.setdefault(f"commit {version}", []).append(
+                    (done["ours"].seconds, done["dvc"].seconds, copied.seconds)
                 )
-        for version in ("v1", "v2"):
+            for version, dvc_file in zip(VERSIONS[:2], dvc_files, strict=False):
+                (place / "dvc" / "data.dvc").write_text(dvc_file)
+                shutil.rmtree(place / "dvc" / "data")
+                commands = {
+                    "dvc": lambda: run([dvc_program, "checkout", "-q"], place / "dvc"),
+                    **{
+                        f"checkout{way}": lambda version=version, flags=flags: self.checkout(
+                            version, place / "out", store, flags
+                        )
+                        for way, flags in (("", []), (" --copy", ["--copy"]))
+                    },
+                }
+                done = in_turn(commands, repetition)
+                for way in ("checkout", "checkout --copy"):
+                    taken.setdefault(f"{way} {version}", []).append(
+                        (done[way].seconds, done["dvc"].seconds, 0.0)
+                    )
+        for what, found in taken.items():
+            self._compare(name, what, found)
+        for number, target in ((2, 2.0), (3, 0.1)):
+            growth = 100 * (sizes[number] - sizes[number - 1]) / sizes[1]
+            self.say(name, f"store growth of v{number}", growth, "%", target)
+        self._read(name, store, truth)
+        for version in VERSIONS[:2]:
             settle()
             ours = self.ours("commit", "keyed", str(data / version), "--key", "id", "--store", store)
             peaks.append(ours.peak_mb)
             self.say(name, f"commit {version} with its key", ours.seconds, "s")
         self.say(name, "peak memory of a commit", max(peaks), "MB", MEMORY_TARGET_MB)
         shutil.rmtree(place)
+
+    def checkout(self, version: str, out: Path, store: str, flags: list[str]) -> Run:
+        done = self.ours("checkout", f"d@{version}", str(out), "--store", store, *flags)
+        shutil.rmtree(out)
+        return done
+
+    def _compare(self, name: str, what: str, taken: list[tuple[float, float, float]]) -> None:
+        ours, theirs, copied = (statistics.median(column) for column in zip(*taken, strict=True))
+        verb, version = what.rsplit(" ", 1)
+        target = COMMIT_TARGETS[name][VERSIONS.index(version)] if verb == "commit" else CHECKOUT_TARGET
+        note = f"{ours:.2f} s; dvc {theirs:.2f} s"
+        note += f"; cp {copied:.2f} s" if copied else ""
+        all_ratios = ", ".join(f"{one / other:.2f}" for one, other, _ in taken)
+        self.say(name, f"{what} / dvc", ours / theirs, "x", target, f"{note}; each: {all_ratios}")
+        if copied:
+            self.say(name, f"{what} / cp", ours / copied, "x")
 
     def _read(self, name: str, store: str, truth: dict[str, Any]) -> None:
         found = self.ours("diff", "d@v1", "d@v2", "--key", "id", "--store", store)
@@ -242,6 +276,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workloads", default="A,B,C,large")
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the records, for a quick look")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "mlplatform-bench")
     parser.add_argument("--json", type=Path, help="write the figures, too")
@@ -252,7 +287,7 @@ def main() -> int:
         if name == "large":
             bench.large(options.scale)
         else:
-            bench.workload(name, WORKLOADS[name], options.scale)
+            bench.workload(name, WORKLOADS[name], options.scale, options.repetitions)
     if options.json:
         bench.write(options.json)
     print(f"{bench.misses} target(s) missed" if bench.misses else "every target is met")
