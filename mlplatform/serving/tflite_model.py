@@ -105,6 +105,7 @@ def tflite_signature(file: Path, signature: Signature) -> Signature:
         outputs=signature.outputs,
         run=run_usual,
         engine="tflite",
+        runs_row_by_row=takes_one_row,
     )
 
 
