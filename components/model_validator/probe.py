@@ -159,7 +159,8 @@ class Probe:
             for start in range(0, len(photos), REQUEST_PHOTOS):
                 part = photos[start : start + REQUEST_PHOTOS]
                 images = np.stack([decode_image(photo, self._size).numpy() for photo in part])
-                wanted, found = self.ask("pixels", images), runner(images=images)
+                wanted, rows = self.ask("pixels", images), [runner(images=image[None]) for image in images]
+                found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
                 difference = max(difference, largest_difference(wanted, found))
                 disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
             share = disagreeing / len(photos)

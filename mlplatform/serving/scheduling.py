@@ -109,7 +109,8 @@ class Scheduler:
         return call.result()
 
     def _call(self, signature: Signature, inputs: Mapping[str, Array]) -> _Call:
-        if self.parameters.max_batch_size > 1 and signature.is_batchable:
+        gains = signature.is_batchable and not signature.runs_row_by_row
+        if gains and self.parameters.max_batch_size > 1:
             sizes = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
             if len(sizes) == 1 and -1 not in sizes:
                 key = (id(signature), *((alias, a.shape[1:], a.dtype) for alias, a in inputs.items()))

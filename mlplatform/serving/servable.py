@@ -62,6 +62,7 @@ class Signature:
         run: Calls it: arrays by alias in and out.
         is_stateless: Calls do not change the model, so that several may share one.
         engine: What computes it: `tensorflow` or `tflite`.
+        runs_row_by_row: It computes one row after the other, so that requests gain nothing from a shared run.
         keeps_rows: Outputs have a row for each row of the inputs; False once a call showed otherwise.
     """
 
@@ -72,6 +73,7 @@ class Signature:
     run: Run
     is_stateless: bool = True
     engine: str = "tensorflow"
+    runs_row_by_row: bool = False
     keeps_rows: bool = True
 
     @property

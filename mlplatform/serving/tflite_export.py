@@ -16,7 +16,7 @@ from mlplatform.errors import MlplatformError
 from mlplatform.serving.saved_model import freeze, load
 from mlplatform.serving.servable import Signature, signature_not_found
 from mlplatform.serving.tensors import Array
-from mlplatform.serving.tflite_model import TFLITE_FOLDER, tflite_signature
+from mlplatform.serving.tflite_model import TFLITE_FOLDER, tflite_run
 
 _HINT = "signatures that decode images or parse Examples never convert; export one that takes numbers"
 
@@ -65,6 +65,10 @@ def export_tflite(
 ) -> Path:
     """Convert one signature; the file appears in one step.
 
+    Where all inputs and outputs are batches, the file takes one row: then the sizes of all its tensors are
+    known, and the optimised kernels take the network as a whole. The model server computes several rows one
+    by one. So no row's answer may depend on the other rows, as is usual.
+
     Args:
         model_dir: Folder of the SavedModel.
         signature: Name of a signature that takes numbers, such as `pixels`.
@@ -77,12 +81,14 @@ def export_tflite(
     Raises:
         TfliteExportError: It does not convert, or does not take what the calibration gives.
     """
-    (function,), module = _frozen(model_dir, signature)
+    function, module, specs, takes_one_row = _frozen(model_dir, signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     if calibration is not None:
         samples = [dict(inputs) for inputs in calibration]
-        if reason := _misfit(samples, function.structured_input_signature[1]):
+        if reason := _misfit(samples, specs):
             raise TfliteExportError(model_dir, signature, reason)
+        if takes_one_row:
+            samples = [row for inputs in samples for row in _rows(inputs)]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: iter(samples)
         converter.target_spec.supported_ops = [
@@ -117,8 +123,15 @@ def _misfit(calibration: Sequence[Mapping[str, Array]], specs: Mapping[str, tf.T
     return None
 
 
-def _frozen(model_dir: Path, signature: str) -> tuple[list[Any], Any]:
+def _rows(inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    count = min(len(array) for array in inputs.values())
+    return [{alias: array[n : n + 1] for alias, array in inputs.items()} for n in range(count)]
+
+
+def _frozen(model_dir: Path, signature: str) -> tuple[Any, Any, Mapping[str, tf.TensorSpec], bool]:
     """Return the signature, without variables and with its names, as the converter takes it.
+
+    Returned beside it are what holds it, the inputs that the SavedModel takes, and whether it takes one row.
 
     The converter's own reading of a SavedModel ends the process at some models that Keras 3 saved.
     """
@@ -138,12 +151,20 @@ def _frozen(model_dir: Path, signature: str) -> tuple[list[Any], Any]:
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return dict(zip(names, outputs, strict=True))
 
+    takes_one_row = bool(specs) and all(
+        map(_is_batch, (*specs.values(), *function.structured_outputs.values()))
+    )
+    shapes = {alias: [1, *spec.shape[1:]] if takes_one_row else spec.shape for alias, spec in specs.items()}
     module = tf.Module()
     module.call = tf.function(call, autograph=False)
     concrete = module.call.get_concrete_function(
-        **{alias: tf.TensorSpec(spec.shape, spec.dtype, name=alias) for alias, spec in specs.items()}
+        **{alias: tf.TensorSpec(shapes[alias], spec.dtype, name=alias) for alias, spec in specs.items()}
     )
-    return [concrete], module
+    return concrete, module, specs, takes_one_row
+
+
+def _is_batch(tensor: Any) -> bool:
+    return bool(tensor.shape.rank) and tensor.shape[0] is None
 
 
 def compare_tflite(
@@ -158,13 +179,14 @@ def compare_tflite(
 
     Raises:
         StatusError: The model or its TensorFlow Lite form is not there or cannot be loaded.
-        ValueError: There is no batch.
+        ValueError: There is no batch with rows.
     """
     reference = load(model_dir, "reference", 1).signature(signature, signature_not_found)
-    lite = tflite_signature(model_dir / TFLITE_FOLDER / f"{signature}.tflite", reference)
-    pairs = [(_run(reference, batch), _run(lite, batch)) for batch in batches]
-    if not pairs:
-        raise ValueError("there is no batch to compare the two forms with")
+    lite, _ = tflite_run(model_dir / TFLITE_FOLDER / f"{signature}.tflite", reference)
+    batches = [batch for batch in batches if all(array.size for array in batch.values())]
+    if not batches:
+        raise ValueError("there is no batch with rows to compare the two forms with")
+    pairs = [(_run(reference, batch), lite(batch)) for batch in batches]
     largest, disagreeing = {}, {}
     for name in reference.outputs:
         both = [(wanted[name], found[name]) for wanted, found in pairs]

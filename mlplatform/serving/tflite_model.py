@@ -1,5 +1,6 @@
-"""Compute signatures with TensorFlow Lite: several times less CPU per single request."""
+"""Compute signatures with TensorFlow Lite: less CPU per single request."""
 
+import itertools
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +9,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
 
 from mlplatform.serving.servable import DEFAULT_SIGNATURE, Run, Servable, Signature, TensorSpec
 from mlplatform.serving.status import Code, StatusError, from_tensorflow
-from mlplatform.serving.tensors import Array
+from mlplatform.serving.tensors import Array, DataType
 
 TFLITE_FILE = "model.tflite"  # a whole model in this form, as TensorFlow Serving names it
 TFLITE_FOLDER = Path("assets.extra") / "tflite"  # <signature>.tflite beside a SavedModel
+
+# A file that takes one row computes several one by one, at no more CPU each than TensorFlow needs for them in
+# a batch. Past this many, the calls alone may cost more than a small network: the SavedModel computes them.
+MAX_ROWS = 32
 
 PREDICT_METHOD = "tensorflow/serving/predict"
 
@@ -55,8 +62,8 @@ class InterpreterPool:
     Their weights are mapped from the same bytes; only the working memory is their own.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._content = file.read_bytes()
+    def __init__(self, content: bytes) -> None:
+        self._content = content
         self._free: list[SizedInterpreter] = []
         self._lock = threading.Lock()
 
@@ -79,12 +86,45 @@ def tflite_signature(file: Path, signature: Signature) -> Signature:
     """Return `signature` computed by the TensorFlow Lite model in `file`.
 
     The conversion leaves out what a graph asserts of its inputs. So what a graph may refuse, numbers that are
-    not finite and empty batches, still goes to `signature` itself: the same answer, or the same error.
+    not finite, empty batches and inputs of unequal rows, still goes to `signature` itself: the same answer,
+    or the same error. So do more than `MAX_ROWS` rows where the file takes one.
 
     Raises:
         StatusError: The file does not hold this signature.
     """
-    pool = _open(file)
+    run, takes_one_row = tflite_run(file, signature)
+
+    def run_usual(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        is_unusual = any(map(_is_unusual, inputs.values())) or (takes_one_row and not _is_for_rows(inputs))
+        return signature.run(inputs) if is_unusual else run(inputs)
+
+    return Signature(
+        name=signature.name,
+        definition=signature.definition,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        run=run_usual,
+        engine="tflite",
+        runs_row_by_row=takes_one_row,
+    )
+
+
+def tflite_run(file: Path, signature: Signature) -> tuple[Run, bool]:
+    """Return the call of the TensorFlow Lite model in `file`, which holds `signature`, and nothing else.
+
+    Returns:
+        The call, for any number of rows but none; and whether the file takes one row, so that several are
+        computed one by one.
+
+    Raises:
+        StatusError: The file does not hold this signature.
+    """
+    content = _read(file)
+    texts: dict[str, Array] = {}
+    pool = _pool(content)  # a broken file ends here
+    if any(spec.dtype == DataType.STRING for spec in signature.outputs.values()):
+        content, texts = texts_apart(content)
+        pool = _pool(content)
     interpreter = pool.take()
     held = interpreter.lite.get_signature_list()
     key = signature.name if signature.name in held else next(iter(held), None)
@@ -96,27 +136,105 @@ def tflite_signature(file: Path, signature: Signature) -> Signature:
         raise StatusError(
             Code.FAILED_PRECONDITION, f"{file} does not hold signature {signature.name}; it holds {held}"
         )
-    run = _by_signature(pool, interpreter, key)
-    pool.give_back(interpreter)
-    return Signature(
-        name=signature.name,
-        definition=signature.definition,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        run=_with_unusual_inputs_to(signature.run, run),
-        engine="tflite",
+    run = _with_texts(_by_signature(pool, interpreter, key), texts)
+    details = interpreter.lite.get_signature_runner(key).get_input_details()
+    takes_one_row = bool(details) and all(
+        spec.is_batched and list(details[alias]["shape_signature"][:1]) == [1]
+        for alias, spec in signature.inputs.items()
     )
-
-
-def _with_unusual_inputs_to(original: Run, converted: Run) -> Run:
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return original(inputs) if any(map(_is_unusual, inputs.values())) else converted(inputs)
-
-    return run
+    pool.give_back(interpreter)
+    return (_row_by_row(run) if takes_one_row else run), takes_one_row
 
 
 def _is_unusual(array: Array) -> bool:
     return array.size == 0 or (array.dtype.kind == "f" and not np.isfinite(array).all())
+
+
+def _is_for_rows(inputs: Mapping[str, Array]) -> bool:
+    counts = {len(array) for array in inputs.values()}
+    return len(counts) == 1 and max(counts) <= MAX_ROWS
+
+
+def _row_by_row(run: Run) -> Run:
+    def run_rows(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        count = len(next(iter(inputs.values())))
+        if count == 1:
+            return run(inputs)
+        found = [run({alias: array[n : n + 1] for alias, array in inputs.items()}) for n in range(count)]
+        return {alias: np.concatenate([row[alias] for row in found]) for alias in found[0]}
+
+    return run_rows
+
+
+def _with_texts(run: Run, texts: Mapping[str, Array]) -> Run:
+    if not texts:
+        return run
+
+    def run_with_texts(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = run(inputs)
+        for alias, table in texts.items():
+            places = outputs[alias]
+            if places.size and (places.min() < 0 or places.max() >= len(table)):
+                raise StatusError(
+                    Code.INVALID_ARGUMENT, f"output {alias} is at a place outside its {len(table)} texts"
+                )
+            outputs[alias] = table[places]
+        return outputs
+
+    return run_with_texts
+
+
+def texts_apart(content: bytes) -> tuple[bytes, dict[str, Array]]:
+    """Return the model with outputs of places instead of texts, and the texts of each such output by alias.
+
+    A tensor of texts has no size that is known beforehand, and with TensorFlow 2.16 one of them keeps the
+    optimised kernels (XNNPACK) away from the whole network. So what picks class names at the end of a
+    classifier is left out of the model. Files of several signatures stay as they are.
+    """
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    texts: dict[str, Array] = {}
+    if len(model.subgraphs) != 1 or len(model.signatureDefs or ()) != 1:
+        return content, texts
+    (graph,), (signature,) = model.subgraphs, model.signatureDefs
+    found = {output.tensorIndex: _picks_a_text(model, output.tensorIndex) for output in signature.outputs}
+    picking = {tensor: operator for tensor, operator in found.items() if operator is not None}
+    for output in signature.outputs:
+        if output.tensorIndex in picking:
+            table, places = picking[output.tensorIndex].inputs
+            texts[output.name.decode()] = _texts(model.buffers[graph.tensors[table].buffer].data)
+            output.tensorIndex = places
+    graph.operators = [operator for operator in graph.operators if operator not in picking.values()]
+    graph.outputs = [picking[tensor].inputs[1] if tensor in picking else tensor for tensor in graph.outputs]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), texts
+
+
+def _picks_a_text(model: Any, output: int) -> Any:
+    """Return the operator behind this tensor, where it picks constant texts and no other reads them."""
+    (graph,) = model.subgraphs
+    operators = [operator for operator in graph.operators if output in operator.outputs]
+    if graph.tensors[output].type != schema.TensorType.STRING or len(operators) != 1:
+        return None
+    (operator,) = operators
+    table = graph.tensors[operator.inputs[0]]
+    options = operator.builtinOptions or schema.GatherOptionsT()
+    is_picking = (
+        flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) == "GATHER"
+        and options.axis == options.batchDims == 0
+        and len(table.shape) == 1
+        and model.buffers[table.buffer].data is not None
+    )
+    is_read = any(output in other.inputs for other in graph.operators)
+    return operator if is_picking and not is_read else None
+
+
+def _texts(data: Array) -> Array:
+    """Decode a buffer of texts: their number, where each begins, where the last ends, the bytes of all."""
+    content = bytes(data)
+    count = int.from_bytes(content[:4], "little")
+    offsets = np.frombuffer(content, "<i4", count + 1, offset=4)
+    texts = np.empty(count, np.object_)
+    texts[:] = [content[start:stop] for start, stop in itertools.pairwise(offsets)]
+    return texts
 
 
 def load_tflite(path: Path, model: str, version: int) -> Servable:
@@ -125,7 +243,7 @@ def load_tflite(path: Path, model: str, version: int) -> Servable:
     Raises:
         StatusError: It cannot be loaded.
     """
-    pool = _open(path / TFLITE_FILE)
+    pool = _pool(_read(path / TFLITE_FILE))
     interpreter = pool.take()
     signatures = {}
     for key in interpreter.lite.get_signature_list():
@@ -144,11 +262,18 @@ def load_tflite(path: Path, model: str, version: int) -> Servable:
     return Servable(model, version, path, definitions, signatures)
 
 
-def _open(file: Path) -> InterpreterPool:
+def _read(file: Path) -> bytes:
     try:
-        pool = InterpreterPool(file)
+        return file.read_bytes()
+    except OSError as error:
+        raise from_tensorflow(error) from error
+
+
+def _pool(content: bytes) -> InterpreterPool:
+    pool = InterpreterPool(content)
+    try:
         pool.give_back(pool.take())
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise from_tensorflow(error) from error
     return pool
 

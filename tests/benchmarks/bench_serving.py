@@ -53,6 +53,11 @@ class Model:
     def folder(self) -> Path:
         return CACHE / self.name
 
+    @property
+    def int8_folder(self) -> Path:
+        """The same SavedModel beside a TensorFlow Lite form in int8."""
+        return CACHE / f"{self.name}-int8"
+
     def image(self) -> np.ndarray:  # type: ignore[type-arg]
         if self.is_text:
             return np.array([(CACHE / "photo.jpg").read_bytes()], object)
@@ -303,22 +308,29 @@ def swaps(model: Model, seconds: float, count: int, wanted: Sequence[float]) -> 
 
 
 def tflite(model: Model, seconds: float, limits: dict[str, Any]) -> None:
-    """Ask one signature, one request at a time, of a server that computes it with either engine."""
+    """Ask one signature, one request at a time, of servers that compute it with either engine."""
+    lite = ("--prefer_tflite_model=true",)
+    served = {
+        "SavedModel": (model.folder, ()),
+        "float": (model.folder, lite),
+        "int8": (model.int8_folder, lite),
+    }
     cpu_ms = {}
-    for engine, flags in (("tensorflow", ()), ("tflite", ("--prefer_tflite_model=true",))):
-        with our_server(model, model.folder, *flags) as (pid, grpc_address, _):
-            asker = our_asker(model, grpc_address, limits[f"{engine} scores"], is_lite=True)
-            cpu_ms[engine] = load(pid, 1, seconds, asker).cpu_ms
-    say(
-        f"single request, {model.lite_signature}, through the server: "
-        f"SavedModel {cpu_ms['tensorflow']:.2f} ms CPU, TFLite {cpu_ms['tflite']:.2f} ms: "
-        f"{cpu_ms['tensorflow'] / cpu_ms['tflite']:.1f} x less; target 4"
-    )
-    alone = {engine: limits[engine]["cpu_ms"] for engine in cpu_ms}
-    say(
-        f"the same called as the server calls it, alone: SavedModel {alone['tensorflow']:.2f} ms, "
-        f"TFLite {alone['tflite']:.2f} ms: {alone['tensorflow'] / alone['tflite']:.1f} x less"
-    )
+    for form, (folder, flags) in served.items():
+        with our_server(model, folder, *flags) as (pid, grpc_address, _):
+            asker = our_asker(model, grpc_address, limits[f"{form} scores"], is_lite=True)
+            cpu_ms[form] = load(pid, 1, seconds, asker).cpu_ms
+    alone = {form: limits[form]["cpu_ms"] for form in served}
+    for where, cpu in (("through the server", cpu_ms), ("called as the server calls it, alone", alone)):
+        found = "; ".join(
+            f"TFLite {form} {cpu[form]:.2f} ms, {cpu['SavedModel'] / cpu[form]:.1f} x less"
+            for form in ("float", "int8")
+        )
+        say(
+            f"single request, {model.lite_signature}, {where}: SavedModel {cpu['SavedModel']:.2f} ms CPU; "
+            f"{found}; target 4"
+        )
+    say(f"as TensorFlow users call this signature, alone: {limits['plain call']['cpu_ms']:.2f} ms CPU")
 
 
 def bench(model: Model, seconds: float, *, peer: bool, swap_count: int) -> None:
@@ -327,7 +339,8 @@ def bench(model: Model, seconds: float, *, peer: bool, swap_count: int) -> None:
     inputs = CACHE / "inputs.npz"
     image = np.frombuffer(model.image()[0], np.uint8) if model.is_text else model.image()
     np.savez(inputs, plain=image, lite=model.lite_image())
-    arguments = [str(model.folder / "1"), model.signature, model.lite_signature, str(seconds), str(inputs)]
+    folders = [str(model.folder / "1"), str(model.int8_folder / "1")]
+    arguments = [*folders, model.signature, model.lite_signature, str(seconds), str(inputs)]
     limits = json.loads(_program("in_process.py", *arguments).partition("FOUND ")[2])
     floor, single, wanted = limits["batch 32"]["cpu_ms"], limits["batch 1"], limits["scores"]
     say(

@@ -105,6 +105,15 @@ def test_a_batch_has_a_largest_size(model: Doubling) -> None:
     assert model.runs == [1, 4, 4, 2]
 
 
+def test_what_runs_row_by_row_never_shares(model: Doubling) -> None:
+    asking = callers(model)
+    asking.signature.runs_row_by_row = True
+    pile_up(asking, model, [[1, 2], [3]])
+    model.go.set()
+    assert asking.join() == {0: [2], 1: [2, 4], 2: [6]}
+    assert model.runs == [1, 2, 1]
+
+
 def test_size_one_and_state_never_share(model: Doubling) -> None:
     for options in ({"max_batch_size": 1}, {"is_stateless": False}):
         model.runs.clear()

@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,19 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier") / "1"
     export_image_classifier(network, ["a", "b", "c"], SIZE, folder, samples=[sample.SerializeToString()])
     export_tflite(folder, "pixels")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_any_batch(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same classifier beside a TensorFlow Lite file that takes any batch, as others write them."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(classifier))
+    folder = tmp_path_factory.mktemp("any-batch") / "1"
+    shutil.copytree(classifier, folder)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([loaded.signatures["pixels"]], loaded)
+    (folder / "assets.extra" / "tflite" / "pixels.tflite").write_bytes(converter.convert())
     return folder
 
 
@@ -75,11 +89,37 @@ def test_what_the_saved_model_refuses_is_refused(
     assert np.allclose(wanted["scores"], found["scores"], atol=1e-3)
 
 
-def test_calls_of_many_shapes_at_the_same_time(classifier: Path) -> None:
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_the_optimised_kernels_take_the_whole_network(
+    classifier: Path, tmp_path: Path, is_int8: bool
+) -> None:
+    """Without a tensor of unknown size in the file, for one alone keeps them away from all of it."""
+    from mlplatform.serving.tflite_export import export_tflite
+    from mlplatform.serving.tflite_model import SizedInterpreter, texts_apart
+
+    folder = shutil.copytree(classifier, tmp_path / "1")
+    file = export_tflite(folder, "pixels", calibration=[{"images": images(3)}] if is_int8 else None)
+    content, texts = texts_apart(file.read_bytes())
+    assert {alias: table.tolist() for alias, table in texts.items()} == {"classes": [b"a", b"b", b"c"]}
+    lite = SizedInterpreter(content).lite
+    lite.allocate_tensors()
+    operators = {operator["op_name"]: operator for operator in lite._get_ops_details()}
+    taken = [operator for operator in lite._get_ops_details() if operator["op_name"] == "DELEGATE"]
+    (network,) = (one for one in taken if operators["FULLY_CONNECTED"]["inputs"][1] in one["inputs"])
+    first, after = (
+        ("RESHAPE", "SOFTMAX") if is_int8 else ("MINIMUM", "TOPK_V2")
+    )  # there is no int8 clip, softmax
+    assert operators[first]["inputs"][0] in network["inputs"]
+    assert list(network["outputs"]) == [operators[after]["inputs"][0]]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "with_any_batch"])
+def test_calls_of_many_shapes_at_the_same_time(kind: str, request: pytest.FixtureRequest) -> None:
     from mlplatform.serving.saved_model import load
     from mlplatform.serving.status import StatusError
 
-    wanted, found = (load(classifier, "m", 1, prefers_tflite=p).signatures["pixels"] for p in (False, True))
+    folder = request.getfixturevalue(kind)
+    wanted, found = (load(folder, "m", 1, prefers_tflite=p).signatures["pixels"] for p in (False, True))
     assert (wanted.engine, found.engine) == ("tensorflow", "tflite")
 
     def ask(seed: int) -> None:
@@ -96,29 +136,91 @@ def test_calls_of_many_shapes_at_the_same_time(classifier: Path) -> None:
         list(pool.map(ask, range(8)))
 
 
+def test_many_rows_are_computed_by_the_saved_model(classifier: Path) -> None:
+    from mlplatform.serving.saved_model import load
+    from mlplatform.serving.tflite_model import MAX_ROWS
+
+    wanted, found = (load(classifier, "m", 1, prefers_tflite=p).signatures["pixels"] for p in (False, True))
+    inputs = {"images": images(MAX_ROWS + 1)}
+    assert np.array_equal(wanted.run(inputs)["scores"], found.run(inputs)["scores"])
+
+
+def save(folder: Path, root: Any, **inputs: Any) -> Path:
+    """Save a function of `inputs` as `serving_default`, and its TensorFlow Lite form."""
+    import tensorflow as tf
+
+    from mlplatform.serving.tflite_export import export_tflite
+
+    module = tf.Module()
+    specs = {alias: tf.TensorSpec(shape, dtype, name=alias) for alias, (shape, dtype) in inputs.items()}
+    module.root = tf.function(root, autograph=False).get_concrete_function(**specs)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.root})
+    export_tflite(folder, "serving_default")
+    return folder
+
+
+def test_texts_of_every_kind_and_places_outside_of_them(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from mlplatform.serving.saved_model import load
+    from mlplatform.serving.status import StatusError
+    from mlplatform.serving.tflite_model import texts_apart
+
+    names, others = ["", "é", "a\nb", "\0"], ["zero", "one"]
+
+    def pick(x: Any) -> Any:
+        name = tf.gather(tf.constant(names), x)
+        return {
+            "name": name,
+            "again": name,
+            "other": tf.gather(tf.constant(others), x[:, 0]),
+            "x": x + 1,
+        }
+
+    folder = save(tmp_path / "1", pick, x=([None, 2], tf.int32))
+    _, texts = texts_apart((folder / "assets.extra" / "tflite" / "serving_default.tflite").read_bytes())
+    assert set(texts) >= {"name", "again"}
+    found = load(folder, "m", 1, prefers_tflite=True).signatures["serving_default"]
+    assert found.engine == "tflite"
+    answer = found.run({"x": np.array([[0, 1], [1, 3], [1, 2]], np.int32)})
+    assert answer["name"].tolist() == [[b"", "é".encode()], ["é".encode(), b"\0"], ["é".encode(), b"a\nb"]]
+    assert answer["again"].tolist() == answer["name"].tolist()
+    assert answer["other"].tolist() == [b"zero", b"one", b"one"]
+    assert answer["x"].tolist() == [[1, 2], [2, 4], [2, 3]]
+    for outside in (4, -1):
+        with pytest.raises(StatusError, match="outside its 4 texts"):
+            found.run({"x": np.array([[0, outside]], np.int32)})
+
+
+def test_a_signature_whose_rows_belong_together_is_converted_as_it_is(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from mlplatform.serving.saved_model import load
+
+    folder = save(tmp_path / "1", lambda x: {"total": tf.reduce_sum(x)}, x=([None], tf.float32))
+    found = load(folder, "m", 1, prefers_tflite=True).signatures["serving_default"]
+    assert found.engine == "tflite"
+    assert [float(found.run({"x": np.ones(n, np.float32)})["total"]) for n in (1, 3, 2)] == [1, 3, 2]
+
+
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose TensorFlow Lite form is another function: NaN below 0, and other texts there."""
     import tensorflow as tf
 
-    from mlplatform.serving.tflite_export import export_tflite
-
-    def save(folder: Path, *, is_other: bool) -> Path:
-        class Root(tf.Module):
-            @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-            def root(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-                names = tf.constant(["low", "high"])
-                place = tf.cast(x > (2.0 if is_other else 1.0), tf.int32)
-                return {"y": tf.sqrt(x if is_other else tf.abs(x)), "name": tf.gather(names, place)}
-
-        module = Root()
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.root})
-        return folder
+    def root(x: tf.Tensor, *, is_other: bool) -> dict[str, tf.Tensor]:
+        place = tf.cast(x > (2.0 if is_other else 1.0), tf.int32)
+        return {
+            "y": tf.sqrt(x if is_other else tf.abs(x)),
+            "name": tf.gather(tf.constant(["low", "high"]), place),
+        }
 
     folder = tmp_path_factory.mktemp("compare")
-    right, wrong = save(folder / "right", is_other=False), save(folder / "wrong", is_other=True)
-    export_tflite(wrong, "serving_default")
-    shutil.copytree(wrong / "assets.extra", right / "assets.extra")
+    right, wrong = (
+        save(folder / name, partial(root, is_other=name == "wrong"), x=([None], tf.float32))
+        for name in ("right", "wrong")
+    )
+    shutil.copytree(wrong / "assets.extra", right / "assets.extra", dirs_exist_ok=True)
     return right
 
 
@@ -139,9 +241,14 @@ class TestCompare:
         assert (difference.rows, difference.disagreeing["name"]) == (4, 0.5)
         assert difference.largest["y"] < 1e-6
 
+    def test_rows_that_the_server_leaves_to_the_saved_model(self, other: Path) -> None:
+        difference = self.compared(other, [1.5] * 100)
+        assert (difference.rows, difference.disagreeing["name"]) == (100, 1.0)
+
     def test_no_batch(self, other: Path) -> None:
-        with pytest.raises(ValueError, match="no batch"):
-            self.compared(other)
+        for batches in ([], [[]]):
+            with pytest.raises(ValueError, match="no batch"):
+                self.compared(other, *batches)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Call a signature in process: `in_process.py FOLDER SIGNATURE LITE_SIGNATURE SECONDS INPUTS.npz`.
+"""Call a model in process: `in_process.py FOLDER INT8_FOLDER SIGNATURE LITE_SIGNATURE SECONDS INPUTS.npz`.
 
 `INPUTS.npz` holds one row as `plain` (for SIGNATURE, its bytes as uint8 where it takes texts) and as `lite`.
 Prints CPU and latency at batch 1 and 32 of the signature as TensorFlow users call it, of the other signature
-as the server computes it in both forms, and the answers.
+as they call it and as the server computes it in each of its forms, and the answers.
 """
 
 import json
@@ -34,8 +34,8 @@ def measure(call: Callable[[], Any], rows: int, seconds: float) -> dict[str, flo
 def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    folder, name, lite_name, seconds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
-    inputs = np.load(sys.argv[5])
+    folder, int8_folder, name, lite_name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    seconds, inputs = float(sys.argv[5]), np.load(sys.argv[6])
     function = tf.saved_model.load(str(folder)).signatures[name]
     ((alias, spec),) = function.structured_input_signature[1].items()
     found: dict[str, Any] = {}
@@ -46,13 +46,17 @@ def main() -> None:
             batch = tf.constant(np.repeat(inputs["plain"], rows, axis=0))
         found[f"batch {rows}"] = measure(lambda batch=batch: function(**{alias: batch}), rows, seconds)
     found["scores"] = function(**{alias: batch[:1]})["scores"].numpy().ravel().tolist()
-    for engine in ("tensorflow", "tflite"):
-        servable = load(folder, "m", 1, prefers_tflite=engine == "tflite")
+    function = tf.saved_model.load(str(folder)).signatures[lite_name]
+    one = {next(iter(function.structured_input_signature[1])): tf.constant(inputs["lite"])}
+    found["plain call"] = measure(lambda: function(**one), 1, seconds)
+    forms = {"SavedModel": folder, "float": folder, "int8": int8_folder}
+    for form, path in forms.items():
+        servable = load(path, "m", 1, prefers_tflite=form != "SavedModel")
         signature = servable.signature(lite_name, signature_not_found)
-        assert signature.engine == engine
-        one = {next(iter(signature.inputs)): inputs["lite"]}
-        found[engine] = measure(lambda s=signature, one=one: s.run(one), 1, seconds)
-        found[f"{engine} scores"] = signature.run(one)["scores"].ravel().tolist()
+        assert signature.engine == ("tensorflow" if form == "SavedModel" else "tflite")
+        array = {next(iter(signature.inputs)): inputs["lite"]}
+        found[form] = measure(lambda s=signature, array=array: s.run(array), 1, seconds)
+        found[f"{form} scores"] = signature.run(array)["scores"].ravel().tolist()
     print("FOUND " + json.dumps(found))
 
 

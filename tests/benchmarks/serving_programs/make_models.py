@@ -1,6 +1,10 @@
-"""Write the models of the serving benchmark: `make_models.py CACHE ITEM_PX MOBILE_PX`."""
+"""Write the models of the serving benchmark: `make_models.py CACHE ITEM_PX MOBILE_PX`.
+
+Each model is written twice, with its TensorFlow Lite form in float32, and as `<name>-int8`.
+"""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from PIL import Image
 from mlplatform.serving.tflite_export import export_tflite
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 from mlplatform.vision.signatures import export_image_classifier
+
+CALIBRATION_PHOTOS = 50
 
 
 def jpeg(seed: int) -> bytes:
@@ -32,8 +38,7 @@ def item_category(folder: Path, px: int) -> None:
     labels = [f"class {n}" for n in range(24)]
     partial = folder.with_name("partial")
     export_image_classifier(network, labels, px, partial, samples=[example(jpeg(n)) for n in range(4)])
-    export_tflite(partial, "pixels")
-    partial.rename(folder)
+    export_forms(partial, folder, "pixels", px, np.float32)
 
 
 def mobilenet(folder: Path, px: int) -> None:
@@ -47,7 +52,16 @@ def mobilenet(folder: Path, px: int) -> None:
     module.network = network
     partial = folder.with_name("partial")
     tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
-    export_tflite(partial, "serving_default")
+    export_forms(partial, folder, "serving_default", px, np.uint8)
+
+
+def export_forms(partial: Path, folder: Path, signature: str, px: int, dtype: type) -> None:
+    export_tflite(partial, signature)
+    int8 = folder.parent.with_name(f"{folder.parent.name}-int8") / folder.name
+    shutil.rmtree(int8, ignore_errors=True)
+    shutil.copytree(partial, int8)
+    photos = [Image.open(io.BytesIO(jpeg(n))).resize((px, px)) for n in range(CALIBRATION_PHOTOS)]
+    export_tflite(int8, signature, calibration=[{"images": np.asarray(p, dtype)[None]} for p in photos])
     partial.rename(folder)
 
 
@@ -57,6 +71,7 @@ def main() -> None:
     for name, write, px in (("item_category", item_category, item_px), ("mobilenet", mobilenet, mobile_px)):
         folder = cache / name / "1"
         if not folder.exists():
+            shutil.rmtree(folder.with_name("partial"), ignore_errors=True)
             write(folder, px)
     (cache / "photo.jpg").write_bytes(jpeg(7))
 
