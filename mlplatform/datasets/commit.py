@@ -12,6 +12,7 @@ from mlplatform.datasets.digest import split_digest, version_digest
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
+    CorruptStoreError,
     KeyMissingError,
     NoTrainingSplitError,
 )
@@ -188,13 +189,18 @@ def source_of(folder: str | os.PathLike[str]) -> str:
 
 
 def read_live(line: Line, manifest: Manifest) -> Live:
-    """Read which records of which packs are in a version, the records held out so far included."""
+    """Read which records of which packs are in a version, the records held out so far included.
+
+    Raises:
+        CorruptStoreError: The file is missing, or not what was written.
+    """
     path = f"{line.dataset}/bitmaps/{manifest.bitmaps}"
-    return decode(
-        line.storage.read(path),
-        [(pack.name, pack.records) for pack in manifest.packs],
-        f"{line.storage.url}/{path}",
-    )
+    name = f"{line.storage.url}/{path}"
+    try:
+        data = line.storage.read(path)
+    except FileNotFoundError as error:
+        raise CorruptStoreError(name, "it is missing") from error
+    return decode(data, [(pack.name, pack.records) for pack in manifest.packs], name)
 
 
 def finish(

@@ -170,8 +170,6 @@ def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> l
     path = f"{line.dataset}/bitmaps/{manifest.bitmaps}"
     try:
         live = read_live(line, manifest)
-    except FileNotFoundError:
-        return [Problem(path, "it is missing", [], [manifest.version])]
     except CorruptStoreError as error:
         return [Problem(path, error.problem, [], [manifest.version])]
     except (StoreFormatError, OSError) as error:

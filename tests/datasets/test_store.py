@@ -403,6 +403,22 @@ def test_nothing_is_left_behind_by_a_failed_checkout(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "store"]
 
 
+def test_which_records_a_version_has_is_missing(
+    tmp_path: Path, write_examples: Write, store: DatasetStore
+) -> None:
+    store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"]]}))
+    store.commit("d", write_examples(tmp_path / "b", {"train": [[b"b"]]}))
+    (Path(store.url) / "d" / "bitmaps" / store.show("d", "v1").bitmaps).unlink()
+    for ask in (
+        lambda: store.diff("d", "v1", "v2"),
+        lambda: store.checkout("d", "v1", tmp_path / "out"),
+        lambda: store.blame("d", "0" * 32),
+    ):
+        with pytest.raises(CorruptStoreError, match=r"bitmaps/\S+ is damaged: it is missing"):
+            ask()
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_manifest_of_a_version_is_json_that_anyone_reads(
     tmp_path: Path, write_examples: Write, items: Callable[..., bytes], store: DatasetStore
 ) -> None:
