@@ -53,3 +53,18 @@ def test_beam_arguments_may_be_placeholders(runner, pipeline, monkeypatch):
     [artifact] = runner.run(made).node("Options").outputs["out"]
     with open(artifact.uri) as file:
         assert json.load(file) == [2, "multi_threading"]
+
+
+def test_side_inputs_state_and_options_are_as_ever(runner, pipeline):
+    import beam_steps
+
+    arguments = ["--runner=DirectRunner", "--direct_running_mode=in_memory"]
+    made = pipeline(beam_steps.JoinAndCount(), beam_pipeline_args=arguments)
+    [artifact] = runner.run(made).node("JoinAndCount").outputs["out"]
+    with open(artifact.uri) as file:
+        views, rows = json.load(file)
+    assert views == [True, False]
+    words, totals = [("a", 1), ("a", 3), ("b", 2), ("c", 4)], {"a": 4, "b": 2, "c": 4}
+    joined = [[key, number, totals[key], [1, 2, 3, 4], 4] for key, number in words]
+    numbered = [["a", 1], ["a", 2], ["b", 1], ["c", 1]]
+    assert sorted(rows, key=str) == sorted(joined + numbered, key=str)

@@ -5,18 +5,21 @@ What is replaced is replaced in this process alone, which ends with its node.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 from apache_beam.metrics import monitoring_infos
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct import direct_runner
-from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.fn_api_runner import execution, fn_runner
+from apache_beam.runners.worker import statecache, statesampler
 from apache_beam.transforms import core
 from tfx.dsl.components.base import base_beam_executor
 
 from mlplatform.progress import Task, track
 
 ASK_EVERY_S = 1.0
+SAMPLE_EVERY_MS = 10
 IN_PROCESS_RUNNERS = ("directrunner", "direct")
 
 
@@ -31,6 +34,10 @@ def prepare() -> None:
     _stay_in_process()
     _build_no_packages()
     _remember_signatures()
+    _remember_options()
+    _weigh_side_inputs_alone()
+    _end_bundles_at_once()
+    _describe_bundles_by_what_they_use()
     _follow_bundles()
 
 
@@ -70,6 +77,74 @@ def _remember_signatures() -> None:
         return list(names), list(defaults)
 
     core.get_function_args_defaults = remembered
+
+
+def _remember_options() -> None:
+    """Answer Beam from memory when it asks for the same view of a pipeline's options again.
+
+    It asks twice for each transform, and each time declares and parses all flags anew. A view holds nothing
+    of its own: all views of one pipeline's options share the dictionary of their values.
+    """
+    read = PipelineOptions.view_as
+    known: dict[tuple[int, type], PipelineOptions] = {}
+
+    def remembered(options: PipelineOptions, kind: type[PipelineOptions]) -> PipelineOptions:
+        key = (id(options._all_options), kind)  # a view keeps its dictionary, so no other gets this id
+        if key not in known:
+            known[key] = read(options, kind)
+        return known[key]
+
+    PipelineOptions.view_as = remembered
+
+
+def _weigh_side_inputs_alone() -> None:
+    """Let Beam weigh the side inputs that it caches without a look at all modules of this process.
+
+    For each side input of each bundle it would gather the globals of thousands of modules, to leave them out
+    of the weight; but it never comes to them, since it counts no modules and no functions.
+    """
+    statecache.objsize.traverse._iter_modules_globals = tuple
+
+
+def _end_bundles_at_once() -> None:
+    """Let no bundle wait long, when it ends, for the thread that samples what it spends its time on.
+
+    That thread sleeps for up to 200 ms between two samples.
+    """
+
+    class Sampler(statesampler.StateSampler):
+        def __init__(self, prefix: str, counter_factory: Any, period_ms: int = SAMPLE_EVERY_MS) -> None:
+            super().__init__(prefix, counter_factory, period_ms)
+
+    statesampler.StateSampler = Sampler
+
+
+def _describe_bundles_by_what_they_use() -> None:
+    """Describe a bundle to Beam's worker with the collections that it uses, not with all of the pipeline.
+
+    The description is copied twice for each of its bundles.
+    """
+    build = execution.BundleContextManager._build_process_bundle_descriptor
+
+    def build_narrowly(manager: Any) -> Any:
+        whole = manager.execution_context
+        used = {name for t in manager.stage.transforms for name in (*t.inputs.values(), *t.outputs.values())}
+        components = whole.pipeline_components
+        manager.execution_context = SimpleNamespace(
+            pipeline_components=SimpleNamespace(
+                pcollections={n: c for n, c in components.pcollections.items() if n in used},
+                coders=components.coders,
+                windowing_strategies=components.windowing_strategies,
+                environments=components.environments,
+            ),
+            worker_handler_manager=whole.worker_handler_manager,
+        )
+        try:
+            return build(manager)
+        finally:
+            manager.execution_context = whole
+
+    execution.BundleContextManager._build_process_bundle_descriptor = build_narrowly
 
 
 def _follow_bundles() -> None:

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from mlplatform.orchestration.local.deferred import defer_imports
 from mlplatform.orchestration.local.failures import describe_failure
 
 MAX_MESSAGE_BYTES = 1 << 17
@@ -195,6 +196,7 @@ class ForkServer:
         redirect_output(message.log)
         self._take_path(message.sys_path)
         gc.disable()  # imports make many objects and no garbage
+        defer_imports()
         try:
             for target in message.targets:
                 call(target, message.arguments if ":" in target else {})

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from mlplatform.orchestration.local import beam_in_process
+from mlplatform.orchestration.local import beam_in_process, tft_in_process
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.compiling import connect
 from mlplatform.orchestration.local.content_cache import CachingLauncher, ContentCache, artifact_facts
@@ -66,6 +66,7 @@ def run_node(
     _import_module_file_from_its_place(compiled)
     _let_workers_import()
     beam_in_process.prepare()
+    tft_in_process.prepare()
     cache = ContentCache(
         node=node.id,
         executor=node.executor,
