@@ -1,9 +1,8 @@
 """Worker processes that read shards.
 
-They are plain Python children that speak pickles over their pipes: `multiprocessing` would import
-the caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They
-find modules where the parent does, and nowhere else: not in the current folder, unless the parent looks
-there.
+They are plain Python children that speak pickles over their pipes: `multiprocessing` would import the
+caller's main module again (TFX and TensorFlow, in a pipeline) or fork a process that has threads. They find
+modules where the parent does, and nowhere else: not in the current folder, unless the parent looks there.
 """
 
 import contextlib
