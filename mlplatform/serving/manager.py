@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from mlplatform.serving.model_config import ModelConfig
-from mlplatform.serving.saved_model import give_memory_back, run_error, without_garbage_collection
+from mlplatform.serving.saved_model import give_memory_back, run_error, beside_requests
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.status import Code, StatusError, invalid_argument
 from mlplatform.serving.version_folders import Fingerprint, aspired, fingerprint, version_folders
@@ -359,7 +359,7 @@ class ModelManager:
         self._set_state(name, version, State.LOADING)
         started = time.monotonic()
         try:
-            with without_garbage_collection():
+            with beside_requests():
                 servable = self._load(folder, name, version)
         except Exception as error:  # noqa: BLE001 - whatever a model does, the others go on
             status = error if isinstance(error, StatusError) else run_error(error)
