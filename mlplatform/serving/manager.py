@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from mlplatform.serving.model_config import ModelConfig
-from mlplatform.serving.saved_model import give_memory_back, run_error, beside_requests
+from mlplatform.serving.saved_model import beside_requests, give_memory_back, run_error
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.status import Code, StatusError, invalid_argument
 from mlplatform.serving.version_folders import Fingerprint, aspired, fingerprint, version_folders
