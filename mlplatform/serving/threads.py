@@ -29,9 +29,8 @@ def spare_collector() -> None:
     """Take what is loaded by now out of garbage collection.
 
     TensorFlow alone tracks 300,000 objects; a full collection, which large JSON requests set off, would stop
-    every request for a sixth of a second. And the small collections come after so many new objects that a
-    request with an image as lists of numbers causes one at most. For the process of a server; not for one that
-    does other things.
+    every request for a sixth of a second. The small collections come after so many new objects that an image
+    as lists of numbers causes one at most. For the process of a server; not for one that does other things.
     """
     gc.collect()
     gc.freeze()
