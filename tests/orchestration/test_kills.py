@@ -1,5 +1,6 @@
 """Whatever is killed, whenever: all processes end, ML Metadata is consistent, the next run goes on."""
 
+import contextlib
 import json
 import os
 import random
@@ -77,7 +78,7 @@ class Started:
             time.sleep(0.02)
 
     def kill(self, target: str, number: int) -> None:
-        """Send a signal to one of the run's processes."""
+        """Send a signal to one of the run's processes, where it has not ended by itself."""
         members = {process.pid: process for process in self.members()}
         servers = [
             p
@@ -87,7 +88,8 @@ class Started:
         nodes = [p for p in members.values() if any(p.ppid() == server.pid for server in servers)]
         chosen = {"runner": [self.process], "fork server": servers, "node": nodes}[target]
         if chosen:
-            os.kill(random.choice(chosen).pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(random.choice(chosen).pid, number)
 
     def wait_until_gone(self, timeout_s: float = 30) -> None:
         """Return when no process is left; fail otherwise."""
