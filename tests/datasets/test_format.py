@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
+import pytest
 from blake3 import blake3
 
 from mlplatform.cli.datasets import datasets
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, digest
+from mlplatform.datasets.digest import split_digest
+from mlplatform.datasets.hashing import Ids
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -92,3 +96,12 @@ def test_every_command_and_option_is_documented() -> None:
             if isinstance(parameter, click.Option) and not shared & set(parameter.opts):
                 names = [*parameter.opts, *parameter.secondary_opts]
                 assert any(f"{option} " in text or f"{option}`" in text for option in names), (name, names)
+
+
+def test_many_ids_have_the_digest_that_few_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(1).integers(0, 2**64, (2, 5000), np.uint64)
+    ids = Ids(*numbers)
+    wanted = split_digest(ids)
+    monkeypatch.setattr(digest, "_SHARED_FROM", 0)
+    assert split_digest(ids) == wanted
+    assert split_digest(Ids.none()) == digest.join_buckets([hashlib.sha256().digest()] * 4096)

@@ -79,16 +79,16 @@ class Started:
 
     def kill(self, target: str, number: int) -> None:
         """Send a signal to one of the run's processes, where it has not ended by itself."""
-        members = {process.pid: process for process in self.members()}
-        servers = [
-            p
-            for p in members.values()
-            if "fork_server" in " ".join(p.cmdline()) and p.ppid() == self.process.pid
-        ]
-        nodes = [p for p in members.values() if any(p.ppid() == server.pid for server in servers)]
-        chosen = {"runner": [self.process], "fork server": servers, "node": nodes}[target]
-        if chosen:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            members = {process.pid: process for process in self.members()}
+            servers = [
+                p
+                for p in members.values()
+                if "fork_server" in " ".join(p.cmdline()) and p.ppid() == self.process.pid
+            ]
+            nodes = [p for p in members.values() if any(p.ppid() == server.pid for server in servers)]
+            chosen = {"runner": [self.process], "fork server": servers, "node": nodes}[target]
+            if chosen:
                 os.kill(random.choice(chosen).pid, number)
 
     def wait_until_gone(self, timeout_s: float = 30) -> None:
