@@ -22,6 +22,8 @@ COMPLETE, CACHED = 3, 5
 NEW, RUNNING = 1, 2
 REPOSITORY = Path(__file__).parents[2]
 TAXI = REPOSITORY.parent / "shared/data/taxi"
+TAXI_NODES = ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
+KILLS = 50
 WAYS = (
     ("runner", signal.SIGKILL),
     ("runner", signal.SIGTERM),
@@ -181,16 +183,19 @@ def test_fifty_random_kills_of_a_real_pipeline(tmp_path):
     root, code = tmp_path / "root", tmp_path / "taxi"
     shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
     name = [str(code / "pipeline.py"), "--data", str(TAXI), "--root", str(root), "--set", "eval_steps=2"]
-    finished = 0
-    for number in range(50):
-        steps = number - number % 10 + 5  # what was finished is taken again, until the steps change
-        started = Started([*name, "--set", f"train_steps={steps}"], tmp_path)
-        started.wait_for_nodes(random.choice([0, 1, 2, 3, 5, 6, 7, 8, 9]))
-        time.sleep(random.uniform(0, 6))
+    killed = number = 0
+    while killed < KILLS:
+        number += 1
+        # Something is to be done before, at and behind the Trainer, each time.
+        changed = ["--set", f"train_steps={number + 4}", "--force", random.choice(TAXI_NODES)]
+        started = Started([*name, *changed], tmp_path)
+        time.sleep(random.uniform(0, 20))
         started.kill(*random.choice(WAYS))
-        started.wait_until_gone(timeout_s=60)
-        finished += newest_run(root)["state"] == "done"
-    print(f"{finished} of 50 finished before they were killed")
+        started.wait_until_gone(timeout_s=120)
+        killed += started.process.returncode != 0
+        assert number < 4 * KILLS, f"{killed} of {number} runs were still alive when they were killed"
+    print(f"{killed} of {number} runs were still alive when they were killed")
+    steps = number + 4
     last = Started([*name, "--set", f"train_steps={steps}"], tmp_path)
     last.wait_until_gone(timeout_s=600)
     assert last.process.returncode == 0, last.screen.read_text()
