@@ -7,7 +7,6 @@ step, `{"check": ..., "passed": ..., "detail": ...}` for each finding, `{"figure
 
 import io
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
+from mlplatform.components.model_validator.peak_memory import peak_memory_mb
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
 from mlplatform.vision.exported import SIGNATURES, TFLITE_FOLDER, largest_difference, read_labels, read_warmup
@@ -47,7 +47,7 @@ def main() -> None:
             "load_time_s": probe.load_time_s,
             "p50_latency_ms": float(np.percentile(latency, 50)),
             "p99_latency_ms": float(np.percentile(latency, 99)),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_memory_mb": peak_memory_mb(),
         }
     )
     probe.agrees_with_tflite(all_photos)  # after the figures, which are those of the SavedModel

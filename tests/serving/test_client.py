@@ -161,15 +161,18 @@ class TestSentAgain:
 
     def test_where_our_server_is_busy(self, server: Any, asking: Client) -> None:
         def hold() -> None:
+            slow = {"seconds": np.array([4.0], np.float32)}
             with Client(asking.address) as other:
-                other.predict("m", {"seconds": np.array([4.0], np.float32)}, signature="slow")
+                ask = functools.partial(other.predict, "m", slow, signature="slow")
+                while _code(ask) == "RESOURCE_EXHAUSTED":
+                    pass  # it met one of those below
 
         holding = threading.Thread(target=hold)
         holding.start()
         with Client(asking.address) as other:
             ask = functools.partial(other.predict, "m", X)
             while holding.is_alive() and _code(ask) != "RESOURCE_EXHAUSTED":
-                pass  # until it is there, these are answered
+                time.sleep(0.05)  # until it is there, these are answered
         started = time.monotonic()
         with contextlib.suppress(RequestFailedError):
             asking.predict("m", X)

@@ -1,6 +1,9 @@
 """Safe to serve: a good model passes every check; each fault is caught and named."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -182,3 +185,16 @@ def test_a_model_without_the_signatures_is_told(colours: ModuleType, tmp_path: P
 
     assert failed(check) == {"signatures"}
     assert "missing: image_bytes, pixels" in check.reasons[0]
+
+
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    ballast = os.urandom(1 << 20) * 300
+    script = (
+        "from mlplatform.components.model_validator.peak_memory import peak_memory_mb\n"
+        "import os; before = peak_memory_mb(); held = os.urandom(1 << 20) * 100\n"
+        "print(before, peak_memory_mb() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, grown = map(float, done.stdout.split())
+    assert len(ballast) > 2 * before * 2**20
+    assert 99 < grown < 120
