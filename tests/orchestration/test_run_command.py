@@ -227,7 +227,7 @@ if __name__ == "__main__":
 def test_a_script_without_a_main_guard_is_told_so(place, tmp_path):
     (place / "code/unguarded.py").write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
     done = subprocess.run(
-        [sys.executable, place / "code/unguarded.py", tmp_path], capture_output=True, text=True
+        [sys.executable, place / "code/unguarded.py", tmp_path], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode != 0
     assert "start the run under `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
