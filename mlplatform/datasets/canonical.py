@@ -142,8 +142,8 @@ def _reordered(
 
     count = ranks.shape[1]
     # Sorted with their places in the low bits: much quicker than asking for the places.
-    ranked = np.sort(ranks * np.uint32(count) + np.arange(count, dtype=np.uint32), axis=1)
-    in_order, order = np.divmod(ranked, np.uint32(count))
+    ranked = np.sort(ranks.astype(np.int64) * count + np.arange(count), axis=1)
+    in_order, order = np.divmod(ranked, count)
     repeats = (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] < 1 << _SLOT_BITS)
     stays = ~walked.is_plain | repeats.any(axis=1)
     order[stays] = np.arange(order.shape[1])

@@ -115,3 +115,16 @@ def test_more_keys_than_a_table_holds_are_sorted_all_the_same(make_example: Call
     features = [{f"{rng.random():.17f}": n for n in range(6)} for _ in range(3_000)]
     shuffled = [make_example(one, shuffled_by=5) for one in features]
     assert canonical(shuffled) == [make_example(dict(sorted(one.items()))) for one in features]
+
+
+@pytest.mark.parametrize("keys", [15, 16, 40, 300])
+def test_records_of_many_entries(make_example: Callable[..., bytes], keys: int) -> None:
+    """More of them than 16 bits hold, where a rank and a place are held in one number."""
+    rng = random.Random(keys)
+    all_keys = [f"feature {n:04d}" for n in range(keys)]
+    features = [dict.fromkeys(all_keys, 1)]
+    features += [{key: n for key in all_keys if rng.random() < 0.7} for n in range(30)]
+    shuffled = [make_example(one, shuffled_by=n) for n, one in enumerate(features)]
+    wanted = [make_example(one) for one in features]
+    assert canonical(shuffled) == wanted
+    assert canonical(shuffled) == [canonical_record(record) for record in shuffled]
