@@ -190,6 +190,7 @@ def test_fifty_random_kills_of_a_real_pipeline(tmp_path):
         changed = ["--set", f"train_steps={number + 4}", "--force", random.choice(TAXI_NODES)]
         started = Started([*name, *changed], tmp_path)
         time.sleep(random.uniform(0, 20))
+        assert started.process.poll() in (None, 0), started.screen.read_text()
         started.kill(*random.choice(WAYS))
         started.wait_until_gone(timeout_s=120)
         killed += started.process.returncode != 0

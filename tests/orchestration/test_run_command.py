@@ -255,6 +255,15 @@ def test_a_script_may_define_its_components_itself(place, tmp_path):
     assert done.stdout.strip() == "done", done.stderr
 
 
+def test_a_script_finds_its_arguments_in_the_nodes_too(place, tmp_path):
+    (place / "code/script.py").write_text(SCRIPT.replace("out.write(text)", "out.write(text + sys.argv[2])"))
+    command = [sys.executable, place / "code/script.py", tmp_path, " there"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "done", done.stderr
+    [written] = tmp_path.glob("artifacts/Say/out/*/value")
+    assert written.read_text() == "hi there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -197,7 +197,9 @@ class ActiveRun:
         repair_dead_runs(self._home, plan.database, self._database(plan))
         self._display.started(self.record)
         if plan.main_path:
-            self._running_processes().preload(f"{COMPILING}:adopt_main", path=plan.main_path)
+            self._running_processes().preload(
+                f"{COMPILING}:adopt_main", path=plan.main_path, arguments=sys.argv
+            )
         if plan.needs_snapshot:
             self.call(
                 f"{COMPILING}:snapshot",

@@ -223,8 +223,9 @@ def partial_run_of(run_options: Any) -> pipeline_pb2.PartialRun:
     return tfx_runner._run_opts_to_proto(run_options).partial_run
 
 
-def adopt_main(path: str) -> None:
-    """Make the caller's script importable as `__main__`, as `multiprocessing` does it."""
+def adopt_main(path: str, arguments: list[str]) -> None:
+    """Make the caller's script importable as `__main__`, with its arguments, as `multiprocessing` does it."""
+    sys.argv = arguments
     module = types.ModuleType("__mp_main__")
     with importing(path):
         module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
