@@ -17,7 +17,7 @@ from mlplatform.datasets.errors import CorruptRecordsError
 from mlplatform.datasets.tfrecord import Bytes, Int64s, UInt64s, Window, mask, word32
 
 ID_BYTES = 16
-_LARGE_BYTES = 4096
+_LARGE_BYTES = 4096  # from here on, on average, hashing takes longer than Python takes for a record
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ SAVED_MODEL_FILE = "saved_model.pb"
 # this many bytes (weights times signatures) they stay variables that all signatures share.
 MAX_FROZEN_BYTES = 256 << 20
 
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0005  # while a version loads; Python's own is 0.005
 
 # How Python's part of an error of a kernel looks.
 _TRACE, _NO_TRACE = "  File ", "<stack traces unavailable>"
@@ -78,15 +78,19 @@ def beside_requests() -> Iterator[None]:
     """Let other threads answer requests while this one loads: much of that is Python.
 
     Full collections, which stop every thread for a sixth of a second, wait; and the interpreter changes hands
-    ten times as often, since a request needs it several times.
+    ten times as often, since a request needs it several times. Of loads at the same time, the first sets both
+    and sets them back.
     """
     was_enabled, interval_s = gc.isenabled(), sys.getswitchinterval()
+    is_first = interval_s > 2 * _SWITCH_INTERVAL_S
     gc.disable()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if is_first:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         yield
     finally:
-        sys.setswitchinterval(interval_s)
+        if is_first:
+            sys.setswitchinterval(interval_s)
         if was_enabled:
             gc.enable()
 

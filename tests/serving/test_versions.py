@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import sys
 import threading
 import time
 import weakref
@@ -636,3 +637,16 @@ class TestReload:
         assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert "version 9 of model half, which is not currently available" in caught.value.details()
         assert half(grpc_client, label="stable") == 4.0
+
+
+def test_what_a_load_sets_for_the_whole_process_ends_with_it() -> None:
+    from mlplatform.serving.saved_model import beside_requests
+
+    before = sys.getswitchinterval(), gc.isenabled()
+    first, second = beside_requests(), beside_requests()  # of two servers in one process
+    first.__enter__()
+    second.__enter__()
+    assert (sys.getswitchinterval(), gc.isenabled()) == (pytest.approx(0.0005), False)
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert (sys.getswitchinterval(), gc.isenabled()) == before
