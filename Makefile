@@ -13,39 +13,45 @@ help: ## List the targets
 $(VENV)/ready: constraints/tfx116.txt constraints/tfx121.txt setup.py pyproject.toml tools/make_env.sh
 	@sh tools/make_env.sh $(VENV)
 
-env: $(VENV)/ready ## Make the environment (.venv) and nothing else
+# The C library of the dataset store, which lies in the sources. Without a compiler there is none.
+NATIVE := mlplatform/datasets/native
+READY := $(VENV)/ready $(NATIVE)/library.abi3.so
+$(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) | $(VENV)/ready
+	@$(PY) setup.py --quiet build_ext --inplace --force
 
-demo: $(VENV)/ready ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
+env: $(READY) ## Make the environment (.venv) and nothing else
+
+demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
-test: $(VENV)/ready ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
+test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-lint: $(VENV)/ready ## Check style, types and import layers
+lint: $(READY) ## Check style, types and import layers
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
-format: $(VENV)/ready ## Format the code
+format: $(READY) ## Format the code
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-constraints: $(VENV)/ready ## Resolve the pinned dependency sets anew
+constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
 bench: bench-datasets bench-local bench-serving ## Run every benchmark
 
-bench-datasets: $(VENV)/ready ## Dataset store against DVC and a plain copy
+bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
-bench-local: $(VENV)/ready ## Local runner against stock LocalDagRunner: taxi (3 times) and item_category (once)
+bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi (3 times) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
 
-bench-serving: $(VENV)/ready ## Model server against the in-process model and a Python peer
+bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
 
-soak: $(VENV)/ready ## Run the minutes-long studies: kills, races, mixed load
+soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
 	@$(PY) -m pytest -m soak $(ARGS)
 
 clean: ## Remove the environment and what tools left

@@ -1,6 +1,8 @@
 """Packaging of mlplatform; everything but the dependency lists lies in pyproject.toml."""
 
-from setuptools import find_packages, setup
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
 
 # What the library imports, or what TFX needs and forgets to say (the last group).
 # `constraints/` holds one tested, fully pinned set per supported stack.
@@ -53,8 +55,6 @@ EXTRAS_REQUIRE = {
     "s3": ["s3fs>=2024.12"],
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
-    # Faster record hashing in the dataset store.
-    "fast": ["polars-hash>=0.5"],
     "dev": [
         "build>=1.2",
         "hypothesis>=6.100",
@@ -73,8 +73,22 @@ EXTRAS_REQUIRE = {
     ],
 }
 
+# Links nothing of Python, so one file serves all versions of it. Without a C compiler the package installs,
+# too, and then does the same with NumPy.
+NATIVE = Path("mlplatform/datasets/native")
+LIBRARY = Extension(
+    "mlplatform.datasets.native.library",
+    sources=sorted(map(str, NATIVE.glob("*.c"))),
+    depends=sorted(map(str, NATIVE.glob("*.h"))),
+    extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi"],
+    py_limited_api=True,
+    optional=True,
+)
+
 setup(
     packages=find_packages(include=["mlplatform", "mlplatform.*"]),
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
+    ext_modules=[LIBRARY],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -8,6 +8,7 @@ places.
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datasets import native
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, Bytes, Int64s, UInt64s
 from mlplatform.datasets.walk import LANES, Bools, MapEntry, Walk, is_before, walk
 
@@ -28,6 +29,10 @@ def canonical_window(buffer: Bytes, starts: Int64s, ends: Int64s, chosen: Int64s
         `buffer` itself where all records are canonical already, else a new one. Payload checksums are those
         of the records as they came.
     """
+    if native.is_built():
+        return native.canonical_window(
+            buffer, *((starts, ends) if chosen is None else (starts[chosen], ends[chosen]))
+        )
     if chosen is not None and chosen.size * 8 < starts.size:
         return _each(buffer, starts, ends, chosen)
     result = buffer

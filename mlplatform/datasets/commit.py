@@ -28,8 +28,7 @@ from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFac
 from mlplatform.datasets.notes import declare, now, user_and_host
 from mlplatform.datasets.pack import index_path, read_index, records_path
 from mlplatform.datasets.placement import place
-from mlplatform.datasets.scan import ShardScan
-from mlplatform.datasets.scan_workers import ScanWorkers
+from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
 from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import read_windows
@@ -92,9 +91,8 @@ def commit(
     begin_store(storage)
     with storage.hold(dataset, alone=False):
         line = Line.read(storage, dataset)
-        with ScanWorkers(shards, options.workers) as workers:
-            known = KnownIds.of(_ids_of(line))  # while they start
-            scans = workers.scan(known)
+        known = KnownIds.of(_ids_of(line))
+        scans = scan_shards(shards, known, options.workers)
         places = [scan.places for scan in scans]
         check_unchanged(shards)
         digests = {split: _split(scans, split) for split in splits}

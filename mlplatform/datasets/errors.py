@@ -341,21 +341,6 @@ class ForgottenFrameError(MlplatformError):
         )
 
 
-class ScanWorkerError(MlplatformError):
-    """A worker process died while it read a shard."""
-
-    def __init__(self, path: str, status: int | None, complaint: str = "") -> None:
-        super().__init__(path, status, complaint)
-        self.path, self.status, self.complaint = path, status, complaint
-
-    def __str__(self) -> str:
-        why = f"its last words: {self.complaint}" if self.complaint else "out of memory, or killed"
-        return (
-            f"the process that read {self.path} ended with status {self.status} ({why}). "
-            "Nothing was committed; commit again, with more memory if that was the cause."
-        )
-
-
 class NotExamplesError(MlplatformError):
     """Records are no plain tf.Examples, so they have no columns."""
 

@@ -1,12 +1,9 @@
 """The record ids that a dataset has already, sorted for looking up millions at once."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.hashing import Ids
-from mlplatform.datasets.storage import naming
 from mlplatform.datasets.tfrecord import Int64s, UInt64s
 
 
@@ -53,18 +50,3 @@ class KnownIds:
             goes_on = at < end[active]
             active, at = active[goes_on], at[goes_on]
         return found
-
-    def save(self, folder: Path) -> None:
-        """Write the table where other processes of this machine can map it."""
-        for name, array in (("high", self._high), ("low", self._low), ("place", self._place)):
-            with naming(folder / name):
-                (folder / name).write_bytes(array.view(np.uint8).data)
-
-    @classmethod
-    def load(cls, folder: Path) -> "KnownIds":
-        """Map a table that `save` wrote; it has at least one id."""
-        return cls(
-            np.memmap(folder / "high", np.uint64, "r"),
-            np.memmap(folder / "low", np.uint64, "r"),
-            np.memmap(folder / "place", np.uint32, "r"),
-        )

@@ -1,6 +1,9 @@
 """Reads the shards of a commit: every record's id and size, every checksum checked. Nothing is written."""
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +14,7 @@ from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.hashing import Ids, check_payloads, record_ids
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.tfrecord import FRAME_BYTES, Bytes, Int64s, Window, read_windows
+from mlplatform.progress import track
 
 _PROBED = 256  # records of a window
 
@@ -38,6 +42,44 @@ class ShardScan:
         frames = self.sizes.astype(np.int64) + FRAME_BYTES
         offsets: Int64s = np.cumsum(frames) - frames
         return offsets
+
+
+def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> list[ShardScan]:
+    """Read shards side by side in threads, the largest first.
+
+    Args:
+        shards: The files.
+        known: Ids that the dataset has.
+        workers: Shards that are read at a time; 0 takes one per usable processor.
+
+    Returns:
+        One scan per shard, in their order.
+
+    Raises:
+        CorruptRecordsError: A file is damaged or cut short.
+    """
+    is_over = threading.Event()
+    scans: dict[int, ShardScan] = {}
+
+    def scan(place: int) -> None:
+        before = 0
+        for step in scan_shard(shards[place], known):
+            if is_over.is_set():
+                return
+            if isinstance(step, ShardScan):
+                scans[place] = step
+            else:
+                bar.advance(step - before)
+                before = step
+
+    by_size = sorted(range(len(shards)), key=lambda place: -shards[place].size)
+    with track("read records") as bar, ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as threads:
+        try:
+            for scanned in as_completed([threads.submit(scan, place) for place in by_size]):
+                scanned.result()
+        finally:
+            is_over.set()  # where one failed, the others stop
+    return [scans[place] for place in range(len(shards))]
 
 
 def scan_shard(shard: Shard, known: KnownIds) -> Iterator[int | ShardScan]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datasets import native
 from mlplatform.datasets.errors import CorruptRecordsError
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
@@ -21,8 +22,6 @@ SLACK_BYTES = 40  # readable bytes behind the data, so that `WIDE_BYTES` can be 
 WIDE_BYTES = 32
 LARGEST_RECORD = 2**31 - 1  # what protobuf can hold
 WINDOW_BYTES = 16 << 20
-_LOCKSTEP_BELOW_BYTES = 4096  # mean frame size under which many chains at once beat one chain
-_LANES = 256
 _MASK_DELTA = 0xA282EAD8
 
 Bytes = npt.NDArray[np.uint8]
@@ -110,9 +109,9 @@ def frame_starts(buffer: Bytes, size: int) -> Int64s:
     """
     if size < FRAME_BYTES:
         return np.zeros(0, np.int64)
-    if int(word32(buffer)[0]) + FRAME_BYTES >= _LOCKSTEP_BELOW_BYTES or size < 1 << 16:
-        return _chase(buffer, size)
-    return _lockstep(buffer, size)
+    if native.is_built():
+        return native.frame_starts(buffer, size)
+    return _chase(buffer, size)
 
 
 def word32(buffer: Bytes) -> npt.NDArray[np.uint32]:
@@ -175,54 +174,14 @@ def _chase(buffer: Bytes, size: int) -> Int64s:
     return np.array(starts, np.int64)
 
 
-def _lockstep(buffer: Bytes, size: int) -> Int64s:
-    """Follow many chains at once, each from a place where a length fits its checksum.
-
-    The result stands only if each chain arrives exactly where the next one began: from frame 0 on, all frames
-    are then real. Otherwise one chain is followed from the beginning.
-    """
-    words = word32(buffer)
-    at = _first_frames(buffer, size)
-    goal = np.append(at[1:], size)
-    steps, lanes, live = [], [], np.arange(at.size)
-    while live.size:
-        here = at[live]
-        following = here + words[here].astype(np.int64) + FRAME_BYTES
-        is_whole = following <= size
-        live, here, following = live[is_whole], here[is_whole], following[is_whole]
-        steps.append(here)
-        lanes.append(live)
-        at[live] = following
-        live = live[(following < goal[live]) & (following <= size - FRAME_BYTES)]
-    if not np.array_equal(at[:-1], goal[:-1]):
-        return _chase(buffer, size)
-    order: Int64s = np.argsort(np.concatenate(lanes), kind="stable")
-    starts: Int64s = np.concatenate(steps)[order]
-    return starts
-
-
-def _first_frames(buffer: Bytes, size: int) -> Int64s:
-    """Return where chains begin: at 0, and where a length fits its checksum behind each of some places."""
-    words = word32(buffer)
-    reach = max(2 * (int(words[0]) + FRAME_BYTES), 1 << 10)
-    targets = np.arange(size // _LANES, size - reach - FRAME_BYTES, max(size // _LANES, 2 * reach))
-    if not targets.size:
-        return np.zeros(1, np.int64)
-    # The upper half of a length is zero.
-    spans = np.lib.stride_tricks.sliding_window_view(words, reach)[targets + 4]
-    lane, place = np.nonzero(spans == 0)
-    places = targets[lane] + place
-    lengths = words[places]
-    fits = _length_crc(lengths) == words[places + 8]
-    fits &= places + FRAME_BYTES + lengths.astype(np.int64) <= size
-    _, firsts = np.unique(lane[fits], return_index=True)
-    found: Int64s = np.unique(np.append(0, places[fits][firsts]))
-    return found
-
-
 def _check_lengths(buffer: Bytes, frames: Int64s, name: str, offset: int) -> None:
     words = word32(buffer)
-    is_bad = (_length_crc(words[frames]) != words[frames + 8]) | (words[frames + 4] != 0)
+    crcs = (
+        mask(native.checksums(buffer, frames, frames + 8))
+        if native.is_built()
+        else _length_crc(words[frames])
+    )
+    is_bad = (crcs != words[frames + 8]) | (words[frames + 4] != 0)
     if is_bad.any():
         at = int(frames[np.argmax(is_bad)])
         raise CorruptRecordsError(name, offset + at, "a record's length does not fit its checksum")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlplatform.datasets import DatasetStore, scan_workers
+from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.tfrecord import frame
 
 Work = Callable[[], object]
@@ -44,18 +44,12 @@ def run_and_kill(work: Work, after_s: float) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def with_workers(store: DatasetStore, source: Path) -> None:
-    scan_workers._SHARED_FROM_BYTES = 0
-    store.commit("d", source, workers=2)
-
-
 def operation(verb: str, folder: Path, store: DatasetStore, number: int) -> Work:
     """What to kill: a first commit makes a dataset of its own, all others go on with `d`."""
     source, target = folder / "in", folder / "out"
     operations: dict[str, Work] = {
         "first": lambda: store.commit(f"first-{number}", source),
         "commit": lambda: store.commit("d", source, message=f"{number}"),
-        "workers": lambda: with_workers(store, source),
         "beam": lambda: store.commit("d", source, beam_options=[]),
         "tag": lambda: store.tag("d", "v1", f"tag-{number}"),
         "checkout": lambda: store.checkout("d", "v1", target, link=bool(number % 2)),
@@ -122,7 +116,7 @@ def main(folder: Path, kills: int, seed: int, verbs: list[str]) -> dict[str, int
         hits[verb] += run_and_kill(operation(verb, folder, store, number), rng.random() * took[verb])
 
         now = digests_of(store, dataset)
-        makes_versions = verb in ("first", "commit", "workers", "beam")
+        makes_versions = verb in ("first", "commit", "beam")
         assert now[: len(before)] == before, "a committed version is gone"
         assert len(now) - len(before) <= makes_versions, "a version that nobody committed"
         assert all(tagged.version == "v1" for tagged in store.tags("d").values())

@@ -3,11 +3,7 @@
 import getpass
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlplatform import progress
-from mlplatform.datasets import DatasetStore, scan_workers
+from mlplatform.datasets import DatasetStore
 from mlplatform.datasets import commit as commit_module
 from mlplatform.datasets.errors import (
     CommitRecordsLostError,
@@ -28,16 +24,14 @@ from mlplatform.datasets.errors import (
     IncompleteShardsError,
     KeyMissingError,
     NoTrainingSplitError,
-    ScanWorkerError,
     SourceChangedError,
     SplitFirewallError,
 )
-from mlplatform.datasets.examples_folder import Shard, list_shards
+from mlplatform.datasets.examples_folder import list_shards
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.placement import NewPack, Part
-from mlplatform.datasets.scan import ShardScan
-from mlplatform.datasets.scan_workers import ScanWorkers
+from mlplatform.datasets.scan import scan_shards
 from mlplatform.datasets.storage import LocalStorage, open_storage
 from mlplatform.datasets.write_packs import write_packs
 
@@ -276,7 +270,7 @@ def test_a_long_run_of_new_records_is_copied_in_pieces(tmp_path: Path, write_exa
     record = bytes(1 << 20)
     source = write_examples(tmp_path / "a", {"train": [[b"%d" % n + record for n in range(48)]]})
     _, shards = list_shards(source)
-    (found,) = scanned(shards, 1)
+    (found,) = scan_shards(shards, KnownIds.none())
     rows = np.arange(1, 48)
     part = Part(
         found.shard, found.file_sha256, rows, found.ids[rows], found.sizes[rows], found.offsets()[rows]
@@ -344,94 +338,3 @@ class TestProgress:
             assert store.commit("d", source).is_new
         holder.join()
         assert sink.done[f"wait for others to be done with {store.url}/d"] > 0
-
-
-COMMIT_WITH_WORKERS = """
-import sys
-from mlplatform.datasets import DatasetStore, scan_workers
-scan_workers._SHARED_FROM_BYTES = 0
-print(DatasetStore(sys.argv[1]).commit("d", sys.argv[2], workers=2).added)
-"""
-
-
-class TestWorkers:
-    def test_they_find_modules_where_the_parent_does(
-        self, tmp_path: Path, write_examples: Write, store: DatasetStore
-    ) -> None:
-        source = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]})
-        script = tmp_path / "elsewhere" / "commit.py"
-        script.parent.mkdir()
-        script.write_text(COMMIT_WITH_WORKERS)
-        here = tmp_path / "here"
-        here.mkdir()
-        (here / "queue.py").write_text("raise SystemExit('this is not the queue you are looking for')")
-        done = subprocess.run(
-            [sys.executable, str(script), store.url, str(source)], cwd=here, capture_output=True, text=True
-        )
-        assert done.stdout == "2\n", done.stderr
-
-    def test_one_that_dies_is_one_clear_error(
-        self, tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
-        fifo = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]}) / "Split-train"
-        shards = [fifo / f"data_tfrecord-0000{n}-of-00002" for n in range(2)]
-        _, listed = list_shards(fifo.parent)
-        for shard in shards:
-            shard.unlink()
-            os.mkfifo(shard)  # whoever opens it waits
-
-        def kill() -> None:
-            while not (children := workers_of(os.getpid())):
-                time.sleep(0.02)
-            time.sleep(0.3)
-            for child in children:
-                os.kill(child, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        with pytest.raises(ScanWorkerError, match=r"ended with status -9 \(out of memory, or killed"):
-            scanned(listed, 2)
-        killer.join()
-
-    def test_a_killed_parent_leaves_no_tables_behind(
-        self, tmp_path: Path, write_examples: Write, store: DatasetStore
-    ) -> None:
-        store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]}))
-        slow = write_examples(tmp_path / "b", {"train": [[b"a"], [b"c"]]})
-        temporary = tmp_path / "tmp"
-        temporary.mkdir()
-        script = (
-            "import os, threading, time\n"
-            + "from mlplatform.datasets import scan_workers\n"
-            + "real = scan_workers.ScanWorkers.scan\n"
-            + "def scan(self, *rest):\n    print(flush=True)\n    time.sleep(60)\n"
-            + "scan_workers.ScanWorkers.scan = scan\n"
-            + COMMIT_WITH_WORKERS
-        )
-        child = subprocess.Popen(
-            [sys.executable, "-c", script, store.url, str(slow)],
-            env={**os.environ, "TMPDIR": str(temporary)},
-            stdout=subprocess.PIPE,
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        assert len(list(temporary.iterdir())) == 1
-        child.kill()
-        child.communicate()
-        until = time.monotonic() + 20
-        while list(temporary.iterdir()) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert list(temporary.iterdir()) == []
-
-
-def scanned(shards: list[Shard], workers: int) -> list[ShardScan]:
-    with ScanWorkers(shards, workers) as pool:
-        return pool.scan(KnownIds.none())
-
-
-def workers_of(parent: int) -> list[int]:
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [
-        int(child) for child in children if b"scan_workers" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]

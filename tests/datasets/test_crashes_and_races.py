@@ -30,14 +30,14 @@ def test_a_hundred_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_kills_of_commits_with_workers_and_on_beam(tmp_path: Path) -> None:
-    assert min(kill_loop(tmp_path, 20, 12, "workers", "beam").values()) >= 10
+def test_kills_of_commits_on_beam(tmp_path: Path) -> None:
+    assert min(kill_loop(tmp_path, 10, 12, "beam").values()) >= 10
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
 def test_five_hundred_kills(tmp_path: Path, seed: int) -> None:
-    kill_loop(tmp_path, 100, seed, "commit", "first", "workers", "beam", "checkout", "gc", "tag")
+    kill_loop(tmp_path, 100, seed, "commit", "first", "beam", "checkout", "gc", "tag")
 
 
 COMMIT = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.datasets import DatasetStore, scan_workers
+from mlplatform.datasets import DatasetStore
 from mlplatform.datasets import errors as dataset_errors
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
@@ -342,25 +342,11 @@ def test_several_workers_find_what_one_does(
         tmp_path / "a", {"train": [[os.urandom(50) for _ in range(100)] for _ in range(5)]}
     )
     alone = store.commit("d", source, workers=1).manifest
-    monkeypatch.setattr(scan_workers, "_SHARED_FROM_BYTES", 0)
     together = DatasetStore(tmp_path / "other").commit("d", source, workers=3).manifest
     assert together.digest == alone.digest
     (source / "Split-train" / "data_tfrecord-00003-of-00005").write_bytes(b"damage")
     with pytest.raises(dataset_errors.CorruptRecordsError, match="00003-of-00005"):
         DatasetStore(tmp_path / "third").commit("d", source, workers=3)
-
-
-def test_polars_hash_gives_the_ids_of_the_standard_library(
-    tmp_path: Path, write_examples: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlplatform.datasets import hashing
-
-    if hashing._polars() is None:
-        pytest.skip("the optional package polars-hash is not installed")
-    source = write_examples(tmp_path / "a", {"train": [[b"", b"a", os.urandom(5000), b"b" * 70]]})
-    fast = DatasetStore(tmp_path / "fast").commit("d", source).manifest.digest
-    monkeypatch.setattr(hashing, "_polars", lambda: None)
-    assert DatasetStore(tmp_path / "plain").commit("d", source).manifest.digest == fast
 
 
 def test_the_diff_page_shows_pictures_and_needs_no_network(
