@@ -78,6 +78,7 @@ def look(root: Path) -> Iterator[Check]:
     for package in _PACKAGES:
         yield _package(package)
     yield _byte_code()
+    yield _native()
     yield _resources()
     yield _gpu()
     yield _root(root)
@@ -157,6 +158,18 @@ def _byte_code() -> Check:
         "warning",
         "not compiled: importing TFX takes about three times as long",
         f"{sys.executable} -m compileall -q {folder}",
+    )
+
+
+def _native() -> Check:
+    library = Path(__file__).parent / "datasets" / "native" / "library.abi3.so"
+    if library.exists():
+        return Check("dataset store in C", "ok", "built")
+    return Check(
+        "dataset store in C",
+        "warning",
+        "not built: commits and checks of datasets take several times as long",
+        "install a C compiler (gcc) and then mlplatform again, or take a wheel",
     )
 
 

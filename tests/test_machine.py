@@ -20,6 +20,7 @@ def found(root: Path) -> dict[str, machine.Check]:
 def test_the_machine_that_runs_these_tests_is_fit(tmp_path: Path) -> None:
     checks = found(tmp_path / "not" / "there" / "yet")
     assert {name for name, check in checks.items() if check.status == "missing"} == set()
+    assert checks["dataset store in C"].found == "built"
     assert checks["tfx"].found == importlib.metadata.version("tfx")
     stack = "tfx116" if sys.version_info < (3, 11) else "tfx121"
     assert stack in checks["stack"].found

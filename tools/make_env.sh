@@ -102,8 +102,10 @@ if [ "$(cat "$venv/ready" 2>/dev/null)" != "$mark" ]; then
     kill $ticker 2>/dev/null || true
   fi
 fi
-say "-- installing this checkout"
+say "-- installing this checkout, and building the C library of the dataset store"
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable . >&2
+[ -e mlplatform/datasets/native/library.abi3.so ] ||
+  say "   there is no C compiler (gcc): the dataset store takes its slower way; everything works all the same"
 "$venv/bin/python" -m compileall -q mlplatform components pipelines >/dev/null # it follows no links
 echo "$mark" >"$venv/ready"
 say "-- ready in $(($(date +%s) - started)) s: $venv"

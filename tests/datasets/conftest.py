@@ -2,12 +2,12 @@
 
 import gzip
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, native
 from mlplatform.datasets.tfrecord import frame
 
 Examples = Mapping[str, Sequence[Sequence[bytes]]]  # split -> shards -> records
@@ -92,3 +92,15 @@ def read_examples() -> ReadExamples:
 @pytest.fixture
 def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="module", params=["C", "NumPy"])
+def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the C library and without; what a module promises holds for both."""
+    if request.param == "C":
+        assert native.is_built(), "there is no C library: make env builds it, with a C compiler"
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "is_built", lambda: False)
+        yield

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from mlplatform.datasets.canonical import canonical_record, canonical_window
 from mlplatform.datasets.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 names = st.text(max_size=40).filter(lambda text: len(text.encode()) < 128)
 values = st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1))
 maps = st.dictionaries(names, values, max_size=12)

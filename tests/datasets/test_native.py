@@ -1,0 +1,109 @@
+"""The C library: the same values as the Python libraries and NumPy, for any bytes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from blake3 import blake3
+from crc32c import crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlplatform.datasets import native
+from mlplatform.datasets.canonical import canonical_window
+from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
+
+Records = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def side_by_side(records: list[bytes]) -> Records:
+    buffer = np.frombuffer(b"".join(records) + bytes(SLACK_BYTES), np.uint8)
+    ends = np.cumsum([len(record) for record in records]).astype(np.int64)
+    return buffer, ends - np.array([len(record) for record in records], np.int64), ends
+
+
+# Around the sizes of a block (64), a chunk (1024) and its multiples, where BLAKE3's tree changes its shape.
+sizes = st.one_of(
+    st.integers(0, 300),
+    st.builds(lambda chunks, more: chunks * 1024 + more, st.integers(1, 40), st.integers(-65, 65)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, max_size=40), st.integers(0, 2**32))
+def test_ids_and_checksums_are_those_of_the_libraries(lengths: list[int], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    records = [random.bytes(length) for length in lengths]
+    high, low = native.record_ids(*side_by_side(records))
+    assert Ids(high, low).to_bytes() == b"".join(blake3(record).digest(16) for record in records)
+    assert native.checksums(*side_by_side(records)).tolist() == [crc32c(record) for record in records]
+
+
+@pytest.mark.parametrize("lengths", [[3_000_001, 5, 0, 1 << 20], [1] * 3_000, [2048] * 700])
+def test_records_of_more_than_a_batch(lengths: list[int]) -> None:
+    records = [np.random.default_rng(place).bytes(length) for place, length in enumerate(lengths)]
+    high, low = native.record_ids(*side_by_side(records))
+    assert Ids(high, low).to_bytes() == b"".join(blake3(record).digest(16) for record in records)
+
+
+@pytest.fixture(scope="module")
+def by_numpy() -> Callable[..., object]:
+    def call(function: Callable[..., object], *arguments: object) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "is_built", lambda: False)
+            return function(*arguments)
+
+    return call
+
+
+@st.composite
+def almost_examples(draw: st.DrawFn) -> bytes:
+    """A tf.Example with some of its bytes changed, or cut."""
+
+    def field(tag: int, data: bytes) -> bytes:
+        size = bytes((len(data),)) if len(data) < 128 else bytes((len(data) & 127 | 128, len(data) >> 7))
+        return bytes((tag,)) + size + data
+
+    keys = draw(st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"item_id", b"image/encoded"]), max_size=6))
+    entries = [field(0x0A, field(0x0A, key) + field(0x12, draw(st.binary(max_size=30)))) for key in keys]
+    record = bytearray(field(0x0A, b"".join(entries)))
+    for _ in range(draw(st.integers(0, 2))):
+        record[draw(st.integers(0, len(record) - 1))] = draw(
+            st.sampled_from([0, 1, 2, 5, 10, 18, 127, 128, 255])
+        )
+    return bytes(record[: draw(st.sampled_from([len(record), len(record), len(record) - 1, 3]))])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(almost_examples(), max_size=12))
+def test_the_canonical_form_is_that_of_numpy(by_numpy: Callable[..., object], records: list[bytes]) -> None:
+    buffer, starts, ends = side_by_side([frame(record) for record in records])
+    window = buffer, starts + HEADER_BYTES, ends - FOOTER_BYTES
+    assert native.canonical_window(*window).tobytes() == by_numpy(canonical_window, *window).tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([0, 0, 0, 1, 7, 40, 255]), max_size=300), st.integers(0, 300))
+def test_frames_are_those_of_numpy(by_numpy: Callable[..., object], data: list[int], size: int) -> None:
+    buffer = np.array(data + [0] * SLACK_BYTES, np.uint8)
+    size = min(size, len(data))
+    assert native.frame_starts(buffer, size).tolist() == by_numpy(frame_starts, buffer, size).tolist()
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"), [([-1], [3]), ([2], [1]), ([0], [200]), ([0, 1], [1]), ([2**62], [2**63 - 1])]
+)
+def test_what_lies_outside_of_the_buffer_is_not_touched(starts: list[int], ends: list[int]) -> None:
+    window = np.zeros(100, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64)
+    for function in (native.record_ids, native.checksums, native.canonical_window):
+        with pytest.raises(ValueError, match=r"do not lie in the buffer|1 ends"):
+            function(*window)
+
+
+def test_arrays_of_another_kind_are_refused() -> None:
+    places = np.zeros(1, np.int64)
+    with pytest.raises(TypeError, match="int32 where a contiguous one of int64"):
+        native.checksums(np.zeros(9, np.uint8), places.astype(np.int32), places)
+    with pytest.raises(TypeError, match="contiguous"):
+        native.checksums(np.zeros(9, np.uint8)[::2], places, places)
