@@ -1,6 +1,6 @@
 """The C library: the same values as the Python libraries and NumPy, for any bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -30,6 +30,15 @@ sizes = st.one_of(
 )
 
 
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def level(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On processors with these instructions and on those without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "LEVEL", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("level")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(sizes, max_size=40), st.integers(0, 2**32))
 def test_ids_and_checksums_are_those_of_the_libraries(lengths: list[int], seed: int) -> None:

@@ -19,6 +19,7 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 LIBRARY = "library.abi3.so"
+LEVEL = 2  # the best instruction set that is used where the processor has it: see blake3.c
 _ARRAY, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -31,8 +32,12 @@ def _library() -> Any:
     library = ctypes.CDLL(str(path))
     for name, arguments, result in (
         ("frame_starts", [_ARRAY, _COUNT, _ARRAY, _COUNT], ctypes.c_int64),
-        ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY], None),
-        ("blake3_ids", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY], ctypes.c_int),
+        ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, ctypes.c_int], None),
+        (
+            "blake3_ids",
+            [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY, ctypes.c_int],
+            ctypes.c_int,
+        ),
         ("canonical_forms", [_ARRAY, _ARRAY, _ARRAY, _ARRAY, _COUNT], ctypes.c_int64),
     ):
         function = getattr(library, name)
@@ -55,7 +60,7 @@ def frame_starts(buffer: Bytes, size: int) -> Int64s:
 def checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArray[np.uint32]:
     """Return the CRC-32C, not masked, of the bytes at each `buffer[start:end]`."""
     crcs = np.empty(starts.size, np.uint32)
-    _library().crc32c_checksums(*_records(buffer, starts, ends), crcs.ctypes.data)
+    _library().crc32c_checksums(*_records(buffer, starts, ends), crcs.ctypes.data, LEVEL)
     return crcs
 
 
@@ -66,7 +71,7 @@ def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[UInt64s, UI
         MemoryError: There is none for the hashes of a record's parts, 3 % of its size.
     """
     high, low = np.empty(starts.size, np.uint64), np.empty(starts.size, np.uint64)
-    if _library().blake3_ids(*_records(buffer, starts, ends), high.ctypes.data, low.ctypes.data):
+    if _library().blake3_ids(*_records(buffer, starts, ends), high.ctypes.data, low.ctypes.data, LEVEL):
         raise MemoryError("no memory to hash records")
     return high, low
 

@@ -18,6 +18,7 @@
 enum { CHUNK_START = 1, CHUNK_END = 2, PARENT = 4, ROOT = 8 };
 
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint8_t word_bytes __attribute__((vector_size(4 * LANES)));
 
 /* A chunk or a parent of BLAKE3's tree: `size` bytes, hashed to the eight words at `out`. */
 struct node {
@@ -48,6 +49,13 @@ static const uint8_t SCHEDULE[7][16] = {
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (words){__VA_ARGS__})
 #endif
+/* Moves the bytes of every word: the result's first byte is byte `a` of the word, and so on. */
+#define MOVE_BYTES(x, a, b, c, d)                                                                              \
+    (words) __builtin_shuffle(                                                                                 \
+        (word_bytes)(x), (word_bytes){a, b, c, d, 4 + a, 4 + b, 4 + c, 4 + d, 8 + a, 8 + b, 8 + c, 8 + d,      \
+                                      12 + a, 12 + b, 12 + c, 12 + d, 16 + a, 16 + b, 16 + c, 16 + d, 20 + a,  \
+                                      20 + b, 20 + c, 20 + d, 24 + a, 24 + b, 24 + c, 24 + d, 28 + a, 28 + b,  \
+                                      28 + c, 28 + d})
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define LANES_INNER(name) JOIN(LANES_NAME, name)
@@ -74,14 +82,15 @@ static const uint8_t SCHEDULE[7][16] = {
 
 typedef void (*hash_nodes)(const struct node *, int);
 
-static hash_nodes best(void)
+static hash_nodes best(int level)
 {
 #if HAS_WIDER
-    if (__builtin_cpu_supports("avx512vl"))
+    if (level >= 2 && __builtin_cpu_supports("avx512vl"))
         return hash_lanes_avx512;
-    if (__builtin_cpu_supports("avx2"))
+    if (level >= 1 && __builtin_cpu_supports("avx2"))
         return hash_lanes_avx2;
 #endif
+    (void)level;
     return hash_lanes;
 }
 
@@ -157,10 +166,11 @@ static void hash_batch(struct lanes *lanes, const uint8_t *buffer, const int64_t
     }
 }
 
-/* Writes the first 16 bytes of the BLAKE3 hash of each record, as two big-endian numbers. Returns 0, or -1
-   where there is no memory. */
+/* Writes the first 16 bytes of the BLAKE3 hash of each record, as two big-endian numbers. `level` is the best
+   instruction set to use where the processor has it: 1 AVX2, 2 AVX-512. Returns 0, or -1 where there is no
+   memory. */
 int blake3_ids(const uint8_t *buffer, const int64_t *starts, const int64_t *ends, int64_t count, uint64_t *high,
-               uint64_t *low)
+               uint64_t *low, int level)
 {
     int64_t most = BATCH_CHUNKS;
     for (int64_t i = 0; i < count; i++) {
@@ -171,7 +181,7 @@ int blake3_ids(const uint8_t *buffer, const int64_t *starts, const int64_t *ends
     int64_t left[BATCH_CHUNKS];
     if (!chain)
         return -1;
-    struct lanes lanes = {.count = 0, .hash = best()};
+    struct lanes lanes = {.count = 0, .hash = best(level)};
     int64_t begin = 0;
     while (begin < count) {
         int64_t end = begin, chunks = 0;

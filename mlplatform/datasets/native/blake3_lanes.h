@@ -1,15 +1,23 @@
 /* BLAKE3's compression of eight blocks side by side. blake3.c includes this once per instruction set, with
    LANES_NAME as the name of the function. Source: the BLAKE3 paper, sections 2.2 to 2.5. */
 
+#if __AVX2__ && !__AVX512VL__ /* no instruction rotates, but one moves bytes */
+#define ROTATE_16(x) MOVE_BYTES(x, 2, 3, 0, 1)
+#define ROTATE_8(x) MOVE_BYTES(x, 1, 2, 3, 0)
+#else
+#define ROTATE_16(x) ROTATE(x, 16)
+#define ROTATE_8(x) ROTATE(x, 8)
+#endif
+
 static inline __attribute__((always_inline)) void LANES_INNER(mix)(words *v, int a, int b, int c, int d, words x,
                                                                    words y)
 {
     v[a] += v[b] + x;
-    v[d] = ROTATE(v[d] ^ v[a], 16);
+    v[d] = ROTATE_16(v[d] ^ v[a]);
     v[c] += v[d];
     v[b] = ROTATE(v[b] ^ v[c], 12);
     v[a] += v[b] + y;
-    v[d] = ROTATE(v[d] ^ v[a], 8);
+    v[d] = ROTATE_8(v[d] ^ v[a]);
     v[c] += v[d];
     v[b] = ROTATE(v[b] ^ v[c], 7);
 }
@@ -104,3 +112,6 @@ static void LANES_NAME(const struct node *nodes, int count)
     for (int i = 0; i < count; i++)
         memcpy(nodes[i].out, &chain[i], sizeof(words));
 }
+
+#undef ROTATE_16
+#undef ROTATE_8
