@@ -168,13 +168,14 @@ def log(name: str, number: int, store: str | None, root: str | None, as_json: bo
 @ignored_key_option
 @store_options
 def show(reference: str, store: str | None, root: str | None, as_json: bool) -> None:
-    """Show a version: its splits, where it comes from, what it added to the store."""
+    """Show a version: its splits, where it comes from, what it added to the store, what was made of it."""
     opened = _open(store, root)
     name, version = _reference(reference, default="latest")
     manifest = opened.show(name, version)
     tags = _tags_by_version(opened, name).get(manifest.version, [])
+    uses = [use for use in opened.uses(name) if use.version == manifest.version]
     if as_json:
-        echo_json({**_row(manifest), "tags": tags})
+        echo_json({**_row(manifest), "tags": tags, "uses": [asdict(use) for use in uses]})
         return
     click.echo(f"{name}@{manifest.version}" + (f"  [{', '.join(tags)}]" if tags else ""))
     for what, text in (
@@ -190,6 +191,8 @@ def show(reference: str, store: str | None, root: str | None, as_json: bool) -> 
         click.echo(f"  {what:<8} {text}")
     for split, facts in manifest.splits.items():
         click.echo(f"  split {split}: {facts.records:,} records, {facts.distinct:,} different")
+    for use in uses:  # models and pushes made from it, verdicts of the data gate
+        click.echo(f"  {use.kind} {use.name} ({use.at[:16]}) {use.detail}".rstrip())
 
 
 @datasets.command()

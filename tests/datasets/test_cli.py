@@ -1,6 +1,7 @@
 """`mlplatform datasets`: the documented keys, the exit codes, and nothing heavy behind them."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,24 @@ def test_the_verbs_and_their_documented_keys(root: Path) -> None:
     assert call(root, "gc")["files"] == 0
     assert call(root, "forget", "items", "i0", "--erase", "--why", "asked")["is_erased"] is True
     assert call(root, "verify", "items@v1")["is_whole"] is True
+
+
+def test_show_says_what_was_made_of_a_version(root: Path) -> None:
+    call(root, "commit", "items", str(root / "a"))
+    assert call(root, "show", "items")["uses"] == []
+    store = DatasetStore(root / "home" / "datasets")
+    store.record_use("items", "v1", "model", "item_category", "run 7")
+    call(root, "commit", "items", str(root / "b"), "--no-firewall")
+    assert call(root, "show", "items")["uses"] == []
+    (use,) = call(root, "show", "items@v1")["uses"]
+    assert (use["version"], use["kind"], use["name"], use["detail"]) == (
+        "v1",
+        "model",
+        "item_category",
+        "run 7",
+    )
+    result = CliRunner().invoke(datasets, ["show", "items@v1", "--root", str(root / "home")])
+    assert re.search(r"^  model item_category \(20\S+\) run 7$", result.stdout, re.MULTILINE)
 
 
 READABLE = (
