@@ -13,10 +13,12 @@ help: ## List the targets
 $(VENV)/ready: constraints/tfx116.txt constraints/tfx121.txt setup.py pyproject.toml tools/make_env.sh
 	@sh tools/make_env.sh $(VENV)
 
-# The C library of the dataset store, which lies in the sources. Without a compiler there is none.
+# The C library of the dataset store, which lies in the sources. Without a compiler there is none: each call says so,
+# and all but `make test` go on without.
 NATIVE := mlplatform/datasets/native
 READY := $(VENV)/ready $(NATIVE)/library.abi3.so
 $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) | $(VENV)/ready
+	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
 env: $(READY) ## Make the environment (.venv) and nothing else
@@ -55,4 +57,4 @@ soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
 	@$(PY) -m pytest -m soak $(ARGS)
 
 clean: ## Remove the environment and what tools left
-	rm -rf $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(NATIVE)/*.so $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,5 +1,6 @@
 """What this machine can run: its stack, and what is missing. Looks, and loads none of it."""
 
+import ctypes
 import getpass
 import importlib.metadata
 import importlib.util
@@ -162,15 +163,16 @@ def _byte_code() -> Check:
 
 
 def _native() -> Check:
-    library = Path(__file__).parent / "datasets" / "native" / "library.abi3.so"
-    if library.exists():
-        return Check("dataset store in C", "ok", "built")
-    return Check(
-        "dataset store in C",
-        "warning",
-        "not built: commits and checks of datasets take several times as long",
-        "install a C compiler (gcc) and then mlplatform again, or take a wheel",
-    )
+    name, library = "dataset store in C", Path(__file__).parent / "datasets" / "native" / "library.abi3.so"
+    slow = "commits and checks of datasets take several times as long"
+    todo = "install a C compiler (gcc) and then mlplatform again, or take a wheel"
+    if not library.exists():
+        return Check(name, "warning", f"not built: {slow}", todo)
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return Check(name, "warning", f"cannot be loaded ({error}): {slow}", todo)
+    return Check(name, "ok", "built")
 
 
 def _resources() -> Check:

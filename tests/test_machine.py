@@ -89,3 +89,16 @@ def test_a_root_that_is_a_file_is_named_and_the_command_says_so(tmp_path: Path) 
     assert done.exit_code == 1
     assert document["is_fit"] is False
     assert {"name", "status", "found", "todo"} == set(document["checks"][0])
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "not built"), (b"", "cannot be loaded")])
+def test_a_missing_or_broken_c_library_is_named(
+    content: bytes | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    if content is not None:
+        library = tmp_path / "datasets" / "native" / "library.abi3.so"
+        library.parent.mkdir(parents=True)
+        library.write_bytes(content)
+    check = found(tmp_path)["dataset store in C"]
+    assert (check.status, says in check.found) == ("warning", True)

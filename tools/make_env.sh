@@ -103,9 +103,11 @@ if [ "$(cat "$venv/ready" 2>/dev/null)" != "$mark" ]; then
   fi
 fi
 say "-- installing this checkout, and building the C library of the dataset store"
+library=mlplatform/datasets/native/library.abi3.so
+rm -f "$library"
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable . >&2
-[ -e mlplatform/datasets/native/library.abi3.so ] ||
-  say "   there is no C compiler (gcc): the dataset store takes its slower way; everything works all the same"
+[ -e "$library" ] ||
+  say "   not built (is there a C compiler?): the dataset store takes its slower way; everything works all the same"
 "$venv/bin/python" -m compileall -q mlplatform components pipelines >/dev/null # it follows no links
 echo "$mark" >"$venv/ready"
 say "-- ready in $(($(date +%s) - started)) s: $venv"

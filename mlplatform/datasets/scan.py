@@ -1,9 +1,10 @@
 """Reads the shards of a commit: every record's id and size, every checksum checked. Nothing is written."""
 
 import os
+import queue
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,25 +59,40 @@ def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> l
     Raises:
         CorruptRecordsError: A file is damaged or cut short.
     """
+    waiting = deque(sorted(range(len(shards)), key=lambda place: -shards[place].size))
+    steps: queue.SimpleQueue[tuple[int, int | ShardScan | Exception]] = queue.SimpleQueue()
     is_over = threading.Event()
-    scans: dict[int, ShardScan] = {}
 
-    def scan(place: int) -> None:
-        before = 0
-        for step in scan_shard(shards[place], known):
-            if is_over.is_set():
+    def scan() -> None:
+        while not is_over.is_set():
+            try:
+                place = waiting.popleft()
+            except IndexError:
                 return
-            if isinstance(step, ShardScan):
-                scans[place] = step
-            else:
-                bar.advance(step - before)
-                before = step
+            before = 0
+            try:
+                for step in scan_shard(shards[place], known):
+                    if is_over.is_set():
+                        return
+                    steps.put((place, step - before if isinstance(step, int) else step))
+                    before = step if isinstance(step, int) else before
+            except Exception as error:  # noqa: BLE001 - told to the caller, which raises it
+                steps.put((place, error))
+                return
 
-    by_size = sorted(range(len(shards)), key=lambda place: -shards[place].size)
-    with track("read records") as bar, ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as threads:
+    scans: dict[int, ShardScan] = {}
+    with track("read records") as bar:
+        for _ in range(min(workers or len(os.sched_getaffinity(0)), len(shards))):
+            threading.Thread(target=scan, daemon=True).start()  # a read that hangs holds up no Ctrl-C
         try:
-            for scanned in as_completed([threads.submit(scan, place) for place in by_size]):
-                scanned.result()
+            while len(scans) < len(shards):
+                place, step = steps.get()
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, ShardScan):
+                    scans[place] = step
+                else:
+                    bar.advance(step)
         finally:
             is_over.set()  # where one failed, the others stop
     return [scans[place] for place in range(len(shards))]

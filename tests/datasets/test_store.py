@@ -1,8 +1,12 @@
 """What each verb of the store does."""
 
+import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, scan
 from mlplatform.datasets import errors as dataset_errors
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
@@ -27,6 +31,7 @@ from mlplatform.datasets.errors import (
     StoreFormatError,
     VersionNotFoundError,
 )
+from mlplatform.datasets.examples_folder import Shard, open_records
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]
@@ -336,7 +341,7 @@ def test_a_version_in_the_middle_that_is_missing_is_noticed(
 
 
 def test_several_workers_find_what_one_does(
-    tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_examples: Write, store: DatasetStore
 ) -> None:
     source = write_examples(
         tmp_path / "a", {"train": [[os.urandom(50) for _ in range(100)] for _ in range(5)]}
@@ -347,6 +352,44 @@ def test_several_workers_find_what_one_does(
     (source / "Split-train" / "data_tfrecord-00003-of-00005").write_bytes(b"damage")
     with pytest.raises(dataset_errors.CorruptRecordsError, match="00003-of-00005"):
         DatasetStore(tmp_path / "third").commit("d", source, workers=3)
+
+
+def test_a_damaged_shard_ends_the_reading_of_all(
+    tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_examples(tmp_path / "a", {"train": [[b"%d" % n] for n in range(200)]})
+    (source / "Split-train" / "data_tfrecord-00000-of-00200").write_bytes(b"damage" * 100)  # the largest
+    opened = []
+
+    def open_shard(shard: Shard) -> contextlib.AbstractContextManager[Any]:
+        opened.append(shard.path)
+        time.sleep(0.01)
+        return open_records(shard)
+
+    monkeypatch.setattr(scan, "open_records", open_shard)
+    with pytest.raises(dataset_errors.CorruptRecordsError):
+        store.commit("d", source, workers=2)
+    assert len(opened) < 20
+
+
+def test_a_read_that_hangs_holds_up_no_interrupt(tmp_path: Path, write_examples: Write) -> None:
+    source = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]})
+    hanging = source / "Split-train" / "data_tfrecord-00001-of-00002"
+    script = (
+        "import os, signal, sys, threading\n"
+        "from mlplatform.datasets import scan\n"
+        "from mlplatform.datasets.examples_folder import list_shards\n"
+        "from mlplatform.datasets.known import KnownIds\n"
+        "_, shards = list_shards(sys.argv[1])\n"
+        "os.unlink(sys.argv[2])\n"
+        "os.mkfifo(sys.argv[2])\n"  # who opens it waits
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "scan.scan_shards(shards, KnownIds.none())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(hanging)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
 
 
 def test_the_diff_page_shows_pictures_and_needs_no_network(

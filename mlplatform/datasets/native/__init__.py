@@ -25,11 +25,11 @@ _ARRAY, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 @cache
 def _library() -> Any:
-    """Return the library; None where it was not built, since there was no C compiler."""
-    path = Path(__file__).with_name(LIBRARY)
-    if not path.exists():
-        return None
-    library = ctypes.CDLL(str(path))
+    """Return the library; None where it was not built, for want of a C compiler, or for another machine."""
+    try:
+        library = ctypes.CDLL(str(Path(__file__).with_name(LIBRARY)))
+    except OSError:
+        return None  # `mlplatform doctor` says why
     for name, arguments, result in (
         ("frame_starts", [_ARRAY, _COUNT, _ARRAY, _COUNT], ctypes.c_int64),
         ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, ctypes.c_int], None),

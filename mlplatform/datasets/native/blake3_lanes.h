@@ -1,7 +1,7 @@
 /* BLAKE3's compression of eight blocks side by side. blake3.c includes this once per instruction set, with
    LANES_NAME as the name of the function. Source: the BLAKE3 paper, sections 2.2 to 2.5. */
 
-#if __AVX2__ && !__AVX512VL__ /* no instruction rotates, but one moves bytes */
+#if __AVX2__ && !__AVX512VL__ && !__clang__ /* no instruction rotates, but one moves bytes */
 #define ROTATE_16(x) MOVE_BYTES(x, 2, 3, 0, 1)
 #define ROTATE_8(x) MOVE_BYTES(x, 1, 2, 3, 0)
 #else
