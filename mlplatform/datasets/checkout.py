@@ -41,7 +41,7 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
     order = {name: number for number, name in enumerate(packs)}
     # TensorFlow reads the shards of all splits as one kind: compressed only where every one of them is.
     is_gzip = bool(live) and all(packs[name].is_gzip for _, name in live)
-    copies: dict[Future[None], int] = {}
+    written: list[Future[None]] = []
     with (
         track("write records", sum(rows.distinct for rows in live.values())) as bar,
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
@@ -54,14 +54,13 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
             shards = _shards(folder / f"Split-{split}", len(mine) + has_last, is_gzip)
             for (pack, rows), path in zip(mine, shards, strict=False):
                 if pack.is_gzip == is_gzip and rows.distinct == pack.records:
-                    copies[threads.submit(_copy_whole, line, pack, path, link)] = pack.records
+                    written.append(threads.submit(_copy_whole, line, pack, path, link, bar))
                 else:
-                    _write_shard(line, pack, rows, path, is_gzip, bar)
+                    written.append(threads.submit(_write_shard, line, pack, rows, path, is_gzip, bar))
             if has_last:  # further copies of records that occur more than once; an empty split's only shard
                 _write_pieces(_further_copies(line, repeated), shards[-1], is_gzip)
-        for copy in as_completed(copies):
-            copy.result()
-            bar.advance(copies[copy])
+        for shard in as_completed(written):
+            shard.result()
 
 
 def _shards(folder: Path, count: int, is_gzip: bool) -> list[Path]:
@@ -101,21 +100,26 @@ def _write_shard(line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: b
         _copy_runs(source, path, read_index(line.storage, line.dataset, pack), chosen, bar)
 
 
-def _copy_whole(line: Line, pack: PackFacts, path: Path, link: bool) -> None:
+def _copy_whole(line: Line, pack: PackFacts, path: Path, link: bool, bar: Task) -> None:
     check_size(line.storage, line.dataset, pack)
     source = line.storage.local(records_path(line.dataset, pack))
     if source is None:
         with line.storage.open(records_path(line.dataset, pack)) as stream, open(path, "wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
-        return
-    if link:
-        try:
-            os.link(source, path)
-            return
-        except OSError as error:  # another file system, or one without links: copy
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-                raise
-    shutil.copyfile(source, path)
+    elif not (link and _is_linked(source, path)):
+        shutil.copyfile(source, path)
+    bar.advance(pack.records)
+
+
+def _is_linked(source: Path, path: Path) -> bool:
+    """Link a file; False where it is on another file system, or on one without links."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        return False
+    return True
 
 
 def _copy_runs(source: Path, path: Path, index: PackIndex, chosen: Int64s, bar: Task) -> None:

@@ -32,7 +32,7 @@ from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
 from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import read_windows
-from mlplatform.datasets.write_packs import check_unchanged, write_packs
+from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
 from mlplatform.progress import track
 
 _KEY_WINDOW_BYTES = 1 << 20  # read at a time until a record with the key is found, mostly the first
@@ -89,7 +89,11 @@ def commit(
     if (same := seen_version(line, seen)) is not None:
         return known_version(line, same, declared)
     begin_store(storage)
-    with storage.hold(dataset, alone=False):
+    is_first = not line.packs and storage.local(dataset) is not None
+    with (
+        storage.hold(dataset, alone=False),
+        copied_ahead(storage, dataset, shards if is_first else []) as copies,
+    ):
         line = Line.read(storage, dataset)
         known = KnownIds.of(_ids_of(line))
         scans = scan_shards(shards, known, options.workers)
@@ -108,7 +112,7 @@ def commit(
             if options.is_firewall_on and line.latest:  # by content, before anything is written
                 before, known_live = read_live(line, line.latest), placement.live(line.packs)
                 check_by_content(line, line.packs, before, known_live, declared)
-            new_packs = write_packs(storage, dataset, placement.new_packs)
+            new_packs = write_packs(storage, dataset, placement.new_packs, copies)
             live = placement.live([*line.packs, *new_packs])
             found = finish(line, new_packs, live, digests, declared, source_of(folder), options)
             if found is not None:

@@ -4,7 +4,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,42 @@ from mlplatform.progress import Task, track
 _GZIP_LEVEL = 2  # of isal's 0 to 3: about zlib's level 1 in size, at ten times its speed
 _WRITERS = 4
 _READ_BYTES = 8 << 20  # of a run of neighbours, however long
+Copies = dict[str, tuple[Path, "Future[None]"]]  # path of a shard -> where its copy lies, when it is there
 
 
-def write_packs(storage: Storage, dataset: str, packs: Sequence[NewPack]) -> list[PackFacts]:
+@contextmanager
+def copied_ahead(storage: Storage, dataset: str, shards: Iterable[Shard]) -> Iterator[Copies]:
+    """Copy local shards aside while the block reads them; what it does not take is deleted.
+
+    For a dataset without records: its shards become packs as they are, so the disk need not wait.
+
+    Yields:
+        A copy per path.
+    """
+    copies: Copies = {}
+    with ThreadPoolExecutor(_WRITERS) as copier:
+        try:
+            for shard in sorted(shards, key=lambda shard: -shard.size):
+                if shard.is_local:
+                    partial = storage.aside(dataset)
+                    copies[shard.path] = partial, copier.submit(_copy_synced, shard, partial)
+            yield copies
+        finally:
+            copier.shutdown(cancel_futures=True)
+            for partial, _ in copies.values():
+                partial.unlink(missing_ok=True)
+
+
+def write_packs(
+    storage: Storage, dataset: str, packs: Sequence[NewPack], copies: Copies | None = None
+) -> list[PackFacts]:
     """Write packs, some at a time. What a failure leaves behind is not seen by anyone, and found by `gc`.
+
+    Args:
+        storage: The store.
+        dataset: The dataset.
+        packs: What to write.
+        copies: Shards that were copied ahead.
 
     Raises:
         SourceChangedError: A shard changed since it was scanned.
@@ -34,7 +67,7 @@ def write_packs(storage: Storage, dataset: str, packs: Sequence[NewPack]) -> lis
         return []
     total = sum(len(part.rows) for pack in packs for part in pack.parts)
     with track("write new records", total) as bar, ThreadPoolExecutor(_WRITERS) as writers:
-        return list(writers.map(lambda pack: _write(storage, dataset, pack, bar), packs))
+        return list(writers.map(lambda pack: _write(storage, dataset, pack, copies or {}, bar), packs))
 
 
 def check_unchanged(shards: Iterable[Shard]) -> None:
@@ -48,14 +81,19 @@ def check_unchanged(shards: Iterable[Shard]) -> None:
             raise SourceChangedError(shard.path)
 
 
-def _write(storage: Storage, dataset: str, pack: NewPack, bar: Task) -> PackFacts:
-    partial = storage.aside(dataset)
+def _write(storage: Storage, dataset: str, pack: NewPack, copies: Copies, bar: Task) -> PackFacts:
+    first = pack.parts[0]
+    is_copied = pack.is_whole and first.shard.path in copies
+    partial, copy = copies[first.shard.path] if is_copied else (storage.aside(dataset), None)
     try:
         with naming(partial):
             if pack.is_whole:
-                file_sha256 = pack.parts[0].file_sha256
-                _copy(pack.parts[0].shard, partial)
-                bar.advance(len(pack.parts[0].rows))
+                if copy is not None:
+                    copy.result()
+                else:
+                    _copy(first.shard, partial)
+                file_sha256 = first.file_sha256
+                bar.advance(len(first.rows))
             else:
                 file_sha256 = _write_frames(pack, partial, bar)
         check_unchanged([part.shard for part in pack.parts])
@@ -82,6 +120,12 @@ def _copy(shard: Shard, partial: Path) -> None:
         return
     with open_file(shard.path) as source, open(partial, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _copy_synced(shard: Shard, partial: Path) -> None:
+    _copy(shard, partial)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write_frames(pack: NewPack, partial: Path, bar: Task) -> bytes:
