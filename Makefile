@@ -27,7 +27,7 @@ demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, valida
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
 test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check style, types and import layers
 	@$(PY) -m ruff check .

@@ -63,7 +63,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.11",
         "pytest>=8",
         "pytest-timeout>=2.3",
-        "pytest-xdist>=3.6",
+        "pytest-xdist>=3.8",
         "ruff>=0.6",
         "s3fs>=2024.12",
         "types-protobuf",

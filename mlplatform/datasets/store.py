@@ -79,7 +79,7 @@ class DatasetStore:
         Raises:
             NoExamplesError: There are no Examples in the folder.
             IncompleteShardsError: A set of shards is not complete.
-            CorruptRecordsError: A file is damaged or cut short; nothing was written.
+            CorruptRecordsError: A file is damaged or cut short; nothing is left of what was copied aside.
             SourceChangedError: A file changed while it was read.
             NoTrainingSplitError: The firewall is on, and no split is trained on.
             KeyMissingError: No record has the key.
