@@ -10,15 +10,15 @@
 #error "written for little-endian processors"
 #endif
 
-#define LANES 8
+#define MOST_LANES 16
 #define BLOCK_BYTES 64
 #define CHUNK_BYTES 1024
 #define BATCH_CHUNKS 512 /* of several records, hashed together */
 
 enum { CHUNK_START = 1, CHUNK_END = 2, PARENT = 4, ROOT = 8 };
 
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-typedef uint8_t word_bytes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(32)));
+typedef uint8_t word_bytes __attribute__((vector_size(32)));
 
 /* A chunk or a parent of BLAKE3's tree: `size` bytes, hashed to the eight words at `out`. */
 struct node {
@@ -60,6 +60,7 @@ static const uint8_t SCHEDULE[7][16] = {
 #define JOIN(a, b) JOIN_(a, b)
 #define LANES_INNER(name) JOIN(LANES_NAME, name)
 
+#define LANES 8
 #define LANES_NAME hash_lanes
 #include "blake3_lanes.h"
 #undef LANES_NAME
@@ -74,37 +75,37 @@ static const uint8_t SCHEDULE[7][16] = {
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,avx512f,avx512vl")
+#undef LANES
+#define LANES 16
 #define LANES_NAME hash_lanes_avx512
 #include "blake3_lanes.h"
 #undef LANES_NAME
 #pragma GCC pop_options
 #endif
 
-typedef void (*hash_nodes)(const struct node *, int);
+/* Nodes that wait until all lanes are full. */
+struct lanes {
+    struct node nodes[MOST_LANES];
+    int count, width;
+    void (*hash)(const struct node *, int);
+};
 
-static hash_nodes best(int level)
+static struct lanes best(int level)
 {
 #if HAS_WIDER
     if (level >= 2 && __builtin_cpu_supports("avx512vl"))
-        return hash_lanes_avx512;
+        return (struct lanes){.width = 16, .hash = hash_lanes_avx512};
     if (level >= 1 && __builtin_cpu_supports("avx2"))
-        return hash_lanes_avx2;
+        return (struct lanes){.width = 8, .hash = hash_lanes_avx2};
 #endif
     (void)level;
-    return hash_lanes;
+    return (struct lanes){.width = 8, .hash = hash_lanes};
 }
 
 static int64_t chunks_of(int64_t size)
 {
     return size ? (size + CHUNK_BYTES - 1) / CHUNK_BYTES : 1;
 }
-
-/* Nodes that wait until all lanes are full. */
-struct lanes {
-    struct node nodes[LANES];
-    int count;
-    hash_nodes hash;
-};
 
 static void flush(struct lanes *lanes)
 {
@@ -116,7 +117,7 @@ static void flush(struct lanes *lanes)
 static void add(struct lanes *lanes, struct node node)
 {
     lanes->nodes[lanes->count++] = node;
-    if (lanes->count == LANES)
+    if (lanes->count == lanes->width)
         flush(lanes);
 }
 
@@ -181,7 +182,7 @@ int blake3_ids(const uint8_t *buffer, const int64_t *starts, const int64_t *ends
     int64_t left[BATCH_CHUNKS];
     if (!chain)
         return -1;
-    struct lanes lanes = {.count = 0, .hash = best(level)};
+    struct lanes lanes = best(level);
     int64_t begin = 0;
     while (begin < count) {
         int64_t end = begin, chunks = 0;

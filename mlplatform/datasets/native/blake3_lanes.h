@@ -1,5 +1,5 @@
-/* BLAKE3's compression of eight blocks side by side. blake3.c includes this once per instruction set, with
-   LANES_NAME as the name of the function. Source: the BLAKE3 paper, sections 2.2 to 2.5. */
+/* BLAKE3's compression of LANES blocks side by side, 8 or 16. blake3.c includes this once per instruction set,
+   with LANES_NAME as the name of the function. Source: the BLAKE3 paper, sections 2.2 to 2.5. */
 
 #if __AVX2__ && !__AVX512VL__ && !__clang__ /* no instruction rotates, but one moves bytes */
 #define ROTATE_16(x) MOVE_BYTES(x, 2, 3, 0, 1)
@@ -9,8 +9,11 @@
 #define ROTATE_8(x) ROTATE(x, 8)
 #endif
 
-static inline __attribute__((always_inline)) void LANES_INNER(mix)(words *v, int a, int b, int c, int d, words x,
-                                                                   words y)
+typedef uint32_t LANES_INNER(wide) __attribute__((vector_size(4 * LANES)));
+
+static inline __attribute__((always_inline)) void LANES_INNER(mix)(LANES_INNER(wide) * v, int a, int b, int c,
+                                                                   int d, LANES_INNER(wide) x,
+                                                                   LANES_INNER(wide) y)
 {
     v[a] += v[b] + x;
     v[d] = ROTATE_16(v[d] ^ v[a]);
@@ -42,14 +45,16 @@ static inline __attribute__((always_inline)) void LANES_INNER(transpose)(words *
     }
 }
 
-/* Hashes up to eight nodes (chunks or parents); lanes behind `count` repeat the first. */
+/* Hashes up to LANES nodes (chunks or parents); lanes behind `count` repeat the first. */
 static void LANES_NAME(const struct node *nodes, int count)
 {
+    typedef LANES_INNER(wide) wide;
     uint8_t padded[LANES][BLOCK_BYTES];
     const struct node *lane[LANES];
     size_t blocks[LANES], most = 0;
     uint32_t counter_low[LANES], counter_high[LANES];
-    words chain[8];
+    wide chain[8];
+    words part[16];
     for (int i = 0; i < LANES; i++) {
         lane[i] = &nodes[i < count ? i : 0];
         blocks[i] = lane[i]->size ? (lane[i]->size + BLOCK_BYTES - 1) / BLOCK_BYTES : 1;
@@ -58,41 +63,45 @@ static void LANES_NAME(const struct node *nodes, int count)
         counter_high[i] = (uint32_t)(lane[i]->counter >> 32);
     }
     for (int word = 0; word < 8; word++)
-        chain[word] = (words){0} + INITIAL[word];
+        chain[word] = (wide){0} + INITIAL[word];
 
     for (size_t block = 0; block < most; block++) {
         uint32_t length[LANES], flags[LANES], is_active[LANES];
-        words message[16], state[16], mask;
-        for (int i = 0; i < LANES; i++) {
-            size_t at = block * BLOCK_BYTES, size = 0;
-            const uint8_t *data = padded[i];
-            if (block < blocks[i]) {
-                size = lane[i]->size - at < BLOCK_BYTES ? lane[i]->size - at : BLOCK_BYTES;
-                if (size == BLOCK_BYTES) {
-                    data = lane[i]->data + at;
-                } else {
-                    memset(padded[i], 0, BLOCK_BYTES);
-                    memcpy(padded[i], lane[i]->data + at, size);
+        wide message[16], state[16], mask;
+        for (int begin = 0; begin < LANES; begin += 8) {
+            for (int i = begin; i < begin + 8; i++) {
+                size_t at = block * BLOCK_BYTES, size = 0;
+                const uint8_t *data = padded[i];
+                if (block < blocks[i]) {
+                    size = lane[i]->size - at < BLOCK_BYTES ? lane[i]->size - at : BLOCK_BYTES;
+                    if (size == BLOCK_BYTES) {
+                        data = lane[i]->data + at;
+                    } else {
+                        memset(padded[i], 0, BLOCK_BYTES);
+                        memcpy(padded[i], lane[i]->data + at, size);
+                    }
                 }
+                memcpy(&part[i - begin], data, sizeof(words));
+                memcpy(&part[i - begin + 8], data + sizeof(words), sizeof(words));
+                length[i] = (uint32_t)size;
+                flags[i] = lane[i]->flags | (block == 0 ? lane[i]->first : 0) |
+                           (block + 1 == blocks[i] ? lane[i]->last : 0);
+                is_active[i] = block < blocks[i] ? UINT32_MAX : 0;
             }
-            memcpy(&message[i], data, sizeof(words));
-            memcpy(&message[i + 8], data + sizeof(words), sizeof(words));
-            length[i] = (uint32_t)size;
-            flags[i] = lane[i]->flags | (block == 0 ? lane[i]->first : 0) |
-                       (block + 1 == blocks[i] ? lane[i]->last : 0);
-            is_active[i] = block < blocks[i] ? UINT32_MAX : 0;
+            LANES_INNER(transpose)(part);
+            LANES_INNER(transpose)(part + 8);
+            for (int word = 0; word < 16; word++)
+                memcpy((uint32_t *)&message[word] + begin, &part[word], sizeof(words));
         }
-        LANES_INNER(transpose)(message);
-        LANES_INNER(transpose)(message + 8);
         for (int word = 0; word < 8; word++)
             state[word] = chain[word];
         for (int word = 0; word < 4; word++)
-            state[word + 8] = (words){0} + INITIAL[word];
-        memcpy(&state[12], counter_low, sizeof(words));
-        memcpy(&state[13], counter_high, sizeof(words));
-        memcpy(&state[14], length, sizeof(words));
-        memcpy(&state[15], flags, sizeof(words));
-        memcpy(&mask, is_active, sizeof(words));
+            state[word + 8] = (wide){0} + INITIAL[word];
+        memcpy(&state[12], counter_low, sizeof(wide));
+        memcpy(&state[13], counter_high, sizeof(wide));
+        memcpy(&state[14], length, sizeof(wide));
+        memcpy(&state[15], flags, sizeof(wide));
+        memcpy(&mask, is_active, sizeof(wide));
 #pragma GCC unroll 7
         for (int round = 0; round < 7; round++) {
             const uint8_t *m = SCHEDULE[round];
@@ -108,9 +117,13 @@ static void LANES_NAME(const struct node *nodes, int count)
         for (int word = 0; word < 8; word++)
             chain[word] = ((state[word] ^ state[word + 8]) & mask) | (chain[word] & ~mask);
     }
-    LANES_INNER(transpose)(chain);
-    for (int i = 0; i < count; i++)
-        memcpy(nodes[i].out, &chain[i], sizeof(words));
+    for (int begin = 0; begin < count; begin += 8) {
+        for (int word = 0; word < 8; word++)
+            memcpy(&part[word], (uint32_t *)&chain[word] + begin, sizeof(words));
+        LANES_INNER(transpose)(part);
+        for (int i = begin; i < count && i < begin + 8; i++)
+            memcpy(nodes[i].out, &part[i - begin], sizeof(words));
+    }
 }
 
 #undef ROTATE_16
