@@ -20,7 +20,13 @@ This page is written by `tools/make_command_reference.py` from the help texts.
 
 def sections(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
     """Yield the help of a command, then that of its subcommands."""
-    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, max_content_width=100)
+    context = click.Context(
+        command,
+        info_name=path.rpartition(" ")[2],
+        parent=parent,
+        max_content_width=100,
+        **command.context_settings,
+    )
     yield f"## {path}\n\n```\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
