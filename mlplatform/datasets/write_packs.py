@@ -58,16 +58,17 @@ def write_packs(
         storage: The store.
         dataset: The dataset.
         packs: What to write.
-        copies: Shards that were copied ahead.
+        copies: Shards that were copied ahead; those that are taken leave it.
 
     Raises:
         SourceChangedError: A shard changed since it was scanned.
     """
     if not packs:
         return []
+    ahead: Copies = {} if copies is None else copies
     total = sum(len(part.rows) for pack in packs for part in pack.parts)
     with track("write new records", total) as bar, ThreadPoolExecutor(_WRITERS) as writers:
-        return list(writers.map(lambda pack: _write(storage, dataset, pack, copies or {}, bar), packs))
+        return list(writers.map(lambda pack: _write(storage, dataset, pack, ahead, bar), packs))
 
 
 def check_unchanged(shards: Iterable[Shard]) -> None:
@@ -83,8 +84,8 @@ def check_unchanged(shards: Iterable[Shard]) -> None:
 
 def _write(storage: Storage, dataset: str, pack: NewPack, copies: Copies, bar: Task) -> PackFacts:
     first = pack.parts[0]
-    is_copied = pack.is_whole and first.shard.path in copies
-    partial, copy = copies[first.shard.path] if is_copied else (storage.aside(dataset), None)
+    ahead = copies.pop(first.shard.path, None) if pack.is_whole else None  # moved away: taken once
+    partial, copy = ahead or (storage.aside(dataset), None)
     try:
         with naming(partial):
             if pack.is_whole:

@@ -338,3 +338,20 @@ class TestProgress:
             assert store.commit("d", source).is_new
         holder.join()
         assert sink.done[f"wait for others to be done with {store.url}/d"] > 0
+
+
+def test_a_first_commit_that_another_overtakes_lands_behind_it(
+    tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = write_examples(tmp_path / "a", {"train": [[b"a"], [b"b"]]})
+    others = write_examples(tmp_path / "b", {"train": [[b"c"]]})
+    real = commit_module.finish
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(commit_module, "finish", real)
+        assert DatasetStore(store.url).commit("d", others).manifest.number == 1
+        return real(*arguments)
+
+    monkeypatch.setattr(commit_module, "finish", overtaken)
+    assert store.commit("d", mine).manifest.number == 2
+    assert store.verify("d").is_whole
