@@ -256,9 +256,11 @@ def test_unix_socket(server: Any) -> None:
     over_socket.close()
 
 
-def test_a_rest_request_past_its_time(server: Any) -> None:
+def test_a_rest_request_past_its_time(server: Any, tmp_path: Path) -> None:
+    body = {"signature_name": "hold", "inputs": {"folder": [str(tmp_path)]}}
     started = time.monotonic()
-    answer = server.rest("/v1/models/everything:predict", {"signature_name": "slow", "instances": [6.0]})
+    answer = server.rest("/v1/models/everything:predict", body)
+    (tmp_path / "go").touch()
     assert answer.status == 504
     assert answer.error
     assert time.monotonic() - started < 20

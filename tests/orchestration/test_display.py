@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pty
-import time
 
 from mlplatform.orchestration.local.channel import Progress
 from mlplatform.orchestration.local.display import Lines, LiveTable, display_for
@@ -25,28 +24,28 @@ def test_a_terminal_gets_a_table_that_follows_the_run(monkeypatch):
         display.changed(make)
         display.progressed(make, Progress("Beam", 10, None, "records", 1.0, "", is_finished=False))
         display.tick()
-        time.sleep(0.5)
+        screen = _read(ours, until="Beam: 10 records, 10/s")
         make.state, make.why = "failed", "ValueError: [bold]x[/] is wrong"
         display.changed(make)
         run.state = "failed"
         display.ended(run)
-    screen = _all_of(ours)
+    screen += _read(ours)
+    os.close(ours)
     assert "the[0]pipeline" in screen
     assert "Make[1]" in screen
-    assert "Beam: 10 records, 10/s" in screen
     last = screen[screen.rindex("Make[1]") :]
     assert "failed" in last
     assert "ValueError: [bold]x[/] is wrong" in last
     assert "waiting" in last
 
 
-def _all_of(terminal: int) -> str:
-    """Return what was written to a terminal whose other side is closed: it comes in pieces, then EIO."""
-    pieces = []
-    with os.fdopen(terminal, "rb", buffering=0) as stream, contextlib.suppress(OSError):
-        while piece := stream.read(100_000):
-            pieces.append(piece)
-    return b"".join(pieces).decode()
+def _read(terminal: int, until: str | None = None) -> str:
+    """Return what comes from a terminal, in pieces, until a text or until its other side is closed (EIO)."""
+    screen = b""
+    with contextlib.suppress(OSError):
+        while until is None or until.encode() not in screen:
+            screen += os.read(terminal, 100_000)
+    return screen.decode(errors="replace")
 
 
 def test_everything_else_gets_lines(tmp_path):

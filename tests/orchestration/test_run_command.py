@@ -59,6 +59,11 @@ def states(document):
     return {node["id"]: node["state"] for node in document["nodes"]}
 
 
+def imported_by(done):
+    """Return the top-level modules that a command run with `-X importtime` has imported."""
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+
+
 class TestOneStory:
     """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
 
@@ -71,8 +76,7 @@ class TestOneStory:
     def test_2_nothing_changed_so_nothing_is_imported(self, run, place):
         done, document = run(python=["-X", "importtime"])
         assert set(states(document).values()) == {"cached"}
-        assert document["wall_s"] < 3
-        imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+        imported = imported_by(done)
         assert "ml_metadata" in imported
         assert not imported & {"tfx", "tensorflow", "apache_beam"}
 
@@ -275,11 +279,10 @@ def test_a_script_finds_its_arguments_in_the_nodes_too(place, tmp_path):
     ],
 )
 def test_what_cannot_be_meant_is_said_at_once(mlplatform, place, tmp_path, arguments, said):
-    began = time.monotonic()
-    done = mlplatform("run", *arguments, "--root", str(tmp_path))
+    done = mlplatform("run", *arguments, "--root", str(tmp_path), python=["-X", "importtime"])
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
-    assert time.monotonic() - began < 5
+    assert not imported_by(done) & {"tfx", "tensorflow", "apache_beam"}
     assert not (tmp_path / "runs").exists()
 
 

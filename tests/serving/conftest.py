@@ -32,6 +32,20 @@ def models(running: Any) -> Path:
 
 
 @pytest.fixture
+def hold(tmp_path: Path, running: Any) -> Iterator[Callable[[], Any]]:
+    """Make requests that compute until they are let go, which all are at the end."""
+    made: list[Any] = []
+
+    def hold() -> Any:
+        made.append(running.Held(tmp_path / f"held-{len(made)}"))
+        return made[-1]
+
+    yield hold
+    for one in made:
+        one.let_go()
+
+
+@pytest.fixture
 def base_path(tmp_path: Path, models: Path) -> Path:
     """A base path with version 1: half plus two."""
     base = tmp_path / "half"

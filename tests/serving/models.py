@@ -104,13 +104,15 @@ class Everything(tf.Module):
     def specials(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"nan": x * float("nan"), "same": x, "inverse": 1.0 / x}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="seconds")])
-    def slow(self, seconds: tf.Tensor) -> dict[str, tf.Tensor]:
-        end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="folder")])
+    def hold(self, folder: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Say by a file `running` that it computes; go on until there is a file `go`, two minutes at most."""
+        tf.io.write_file(folder[0] + "/running", "")
+        end = tf.timestamp() + 120.0
         total = tf.constant(0.0)
-        while tf.timestamp() < end:
+        while tf.timestamp() < end and tf.size(tf.io.matching_files(folder[0] + "/go")) == 0:
             total += tf.reduce_sum(tf.random.normal([300_000])) * 0.0
-        return {"done": seconds + total}
+        return {"done": tf.strings.join([folder, tf.as_string(total, precision=0)], ": ")}
 
 
 DTYPES = {
@@ -144,7 +146,7 @@ def everything(folder: Path) -> None:
         "scalar": module.scalar,
         "sqrt": module.sqrt,
         "specials": module.specials,
-        "slow": module.slow,
+        "hold": module.hold,
     }
     for name, dtype in DTYPES.items():
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +32,32 @@ def model_folder() -> Path:
         except OSError:  # another process was faster
             shutil.rmtree(partial)
     return folder
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait for what comes to pass in a moment, or later on a busy machine."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come to pass in time"
+        time.sleep(0.02)
+
+
+class Held:
+    """A request of the signature `hold` of the model `everything`: it computes until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+
+    @property
+    def inputs(self) -> dict[str, list[str]]:
+        return {"folder": [str(self._folder)]}
+
+    def until_it_computes(self) -> None:
+        until((self._folder / "running").exists)
+
+    def let_go(self) -> None:
+        (self._folder / "go").touch()
 
 
 class ServerProcess:

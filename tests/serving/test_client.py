@@ -1,7 +1,5 @@
 """The client: what is sent again and what never, how values travel, and what goes wrong."""
 
-import contextlib
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,14 +86,6 @@ def http_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
 GOOD = (200, b'{"outputs": {"y": [1.0], "z": [2.0]}}')
 
 
-def _code(ask: Callable[[], object]) -> str:
-    try:
-        ask()
-    except RequestFailedError as error:
-        return error.code.name
-    return "OK"
-
-
 class TestSentAgain:
     def test_never_where_the_answer_was_lost(self, http_server: Any) -> None:
         url, seen = http_server(GOOD, None)
@@ -159,24 +149,21 @@ class TestSentAgain:
             server.stop(None)
         assert len(seen) == calls
 
-    def test_where_our_server_is_busy(self, server: Any, asking: Client) -> None:
-        def hold() -> None:
-            slow = {"seconds": np.array([4.0], np.float32)}
-            with Client(asking.address) as other:
-                ask = functools.partial(other.predict, "m", slow, signature="slow")
-                while _code(ask) == "RESOURCE_EXHAUSTED":
-                    pass  # it met one of those below
+    def test_where_our_server_is_busy(self, server: Any, asking: Client, hold: Any) -> None:
+        held = hold()
 
-        holding = threading.Thread(target=hold)
+        def ask_held() -> None:
+            with Client(asking.address, timeout_s=60) as other:
+                other.predict("m", held.inputs, signature="hold")
+
+        holding = threading.Thread(target=ask_held)
         holding.start()
-        with Client(asking.address) as other:
-            ask = functools.partial(other.predict, "m", X)
-            while holding.is_alive() and _code(ask) != "RESOURCE_EXHAUSTED":
-                time.sleep(0.05)  # until it is there, these are answered
+        held.until_it_computes()
         started = time.monotonic()
-        with contextlib.suppress(RequestFailedError):
+        with pytest.raises(RequestFailedError, match="RESOURCE_EXHAUSTED"):
             asking.predict("m", X)
-        assert time.monotonic() - started > 0.35  # three pauses, or those until it was answered
+        assert time.monotonic() - started > 0.35  # three pauses
+        held.let_go()
         holding.join()
 
     @pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:1"])

@@ -33,7 +33,7 @@ from mlplatform.serving.version_folders import AllVersions
 pytestmark = pytest.mark.e2e
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come to pass in time"
@@ -110,25 +110,28 @@ class TestPolling:
         assert states(asking) == {5: "AVAILABLE", 4: "END", 3: "END", 2: "END", 1: "END"}
 
     def test_a_request_that_takes_long_holds_up_no_other_version(
-        self, serve: Any, client: Any, tmp_path: Path, models: Path, push: Any
+        self, serve: Any, client: Any, tmp_path: Path, push: Any, hold: Any
     ) -> None:
         base = tmp_path / "m"
         base.mkdir()
         push(base, 1, "everything/1")
         asking = client(serve(model_name="half", model_base_path=base))
         answers: list[Any] = []
-        long = {"seconds": np.array([5.0], np.float32)}
+        held = hold()
         thread = threading.Thread(
-            target=lambda: answers.append(asking.predict("half", long, signature="slow"))
+            target=lambda: answers.append(
+                asking.predict("half", held.inputs, signature="hold", timeout_s=100)
+            )
         )
         thread.start()
-        time.sleep(0.3)
+        held.until_it_computes()
         for version in (2, 3):
             push(base, version)
             wait_for(lambda v=version: states(asking).get(v) == "AVAILABLE")
         assert half(asking) == 4.0
         assert answers == []
         assert states(asking)[1] == "UNLOADING"
+        held.let_go()
         thread.join()
         assert len(answers) == 1
         wait_for(lambda: states(asking)[1] == "END")
@@ -209,7 +212,7 @@ class TestPolling:
             asking.status("half")
         (tmp_path / "models" / "half").mkdir(parents=True)
         push(tmp_path / "models" / "half", 7)
-        assert asking.wait_until_available("half", timeout_s=20).version == 7
+        assert asking.wait_until_available("half", timeout_s=60).version == 7
         assert half(asking) == 4.0
 
     def test_a_model_that_cannot_load_stops_the_start(self, serve: Any, models: Path) -> None:
@@ -312,7 +315,7 @@ class TestPushedModels:
         with (tmp_path / "models" / "half" / "ledger.jsonl").open("a") as ledger:
             ledger.write('{"event"\n')
         shutil.copytree(models / "half_plus_three" / "1", tmp_path / "models" / "other" / "1")
-        assert asking.wait_until_available("other", timeout_s=20).version == 1
+        assert asking.wait_until_available("other", timeout_s=60).version == 1
         time.sleep(0.3)
         assert half(asking, label="stable") == 3.0
         assert caplog.text.count("the labels of model half stay as they were") == 1
@@ -337,7 +340,7 @@ class Loads:
         self.tries = 0
 
     def __call__(self, folder: Path, model: str, version: int) -> Servable:
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         self.tries += 1
         if self.tries <= self.failures:
             raise invalid_argument("not yet")
@@ -471,7 +474,7 @@ class TestConfiguration:
         time.sleep(0.5)
         assert half(asking) == 3.0
         config(tmp_path, f"{first} {second}")
-        asking.wait_until_available("three", timeout_s=20)
+        asking.wait_until_available("three", timeout_s=60)
         config(tmp_path, second)
         wait_for(lambda: states(asking) == {1: "END"})
 
@@ -488,8 +491,14 @@ class TestConfiguration:
         wait_for(lambda: "is not taken over" in caplog.text)
         push(base_path, 2)
         asking.wait_until_available("half", 2)
-        time.sleep(0.3)
-        assert half(asking, label="canary") == 4.0
+
+        def is_taken_over() -> bool:
+            try:
+                return half(asking, label="canary") == 4.0
+            except RequestFailedError:
+                return False
+
+        wait_for(is_taken_over)
         assert caplog.text.count("is not taken over") == 1
 
     def test_the_file_is_not_polled_unless_asked_for(

@@ -40,7 +40,7 @@ def fail_at_length() -> None:
 
 
 def take_long() -> None:
-    time.sleep(3)
+    time.sleep(120)
 
 
 def add_to_path(entry: str) -> None:
