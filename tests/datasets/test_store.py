@@ -383,6 +383,7 @@ def test_a_read_that_hangs_holds_up_no_interrupt(tmp_path: Path, write_examples:
         "_, shards = list_shards(sys.argv[1])\n"
         "os.unlink(sys.argv[2])\n"
         "os.mkfifo(sys.argv[2])\n"  # who opens it waits
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run with it ignored
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "scan.scan_shards(shards, KnownIds.none())\n"
     )
