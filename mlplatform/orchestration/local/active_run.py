@@ -38,6 +38,7 @@ TICK_S = 0.25
 RUNS_TO_COMPARE = 50
 COMPILING = "mlplatform.orchestration.local.compiling"
 NODE = "mlplatform.orchestration.local.node"
+CHECK_ARGUMENTS = "mlplatform.orchestration.local.early_check:check_arguments"
 
 
 class ActiveRun:
@@ -146,16 +147,21 @@ class ActiveRun:
         """Import what every node needs, beside what the caller does meanwhile."""
         self._processes = warm_processes(self.folder.log(RUNNER_LOG))
 
-    def preload_reference(self, reference: str) -> None:
-        """Import the pipeline's module, and with it what its nodes need.
+    def preload_reference(self, reference: str, **arguments: Any) -> None:
+        """Import the pipeline's module, and with it what its nodes need; check its arguments meanwhile.
 
         A module that starts threads when it is imported is left to each process, since a process with threads
         cannot be forked.
+
+        Raises:
+            Exception: What is wrong with the arguments, or with the module.
         """
         self._display.says(f"loading {reference}")
-        self._processes = Processes(self.folder.log(RUNNER_LOG))
+        log = self.folder.log(RUNNER_LOG)
+        self._processes = Processes(log)
+        checking = self._processes.start(CHECK_ARGUMENTS, log, reference=reference, **arguments)
         self._processes.preload(f"{COMPILING}:load", reference=reference)
-        threads = self._preloaded(reference)
+        threads = self._preloaded(checking)
         if threads:
             self._display.says(
                 f"importing {reference} starts threads ({', '.join(threads)}): nodes start slower"
@@ -229,10 +235,13 @@ class ActiveRun:
         assert self._processes is not None, "preload first"
         return self._processes
 
-    def _preloaded(self, reference: str) -> tuple[str, ...]:
+    def _preloaded(self, checking: int) -> tuple[str, ...]:
         while True:
             for heard in self._running_processes().hear(TICK_S):
-                if isinstance(heard, Preloaded):
+                if isinstance(heard, Said) and heard.job == checking and heard.kind == "failure":
+                    if heard.content.is_ours:  # all else is told when the pipeline is made
+                        raise self._load_error(heard.content)
+                elif isinstance(heard, Preloaded):
                     if heard.failure is not None:
                         raise self._load_error(heard.failure)
                     return heard.unsafe_threads

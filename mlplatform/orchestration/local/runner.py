@@ -137,16 +137,17 @@ class LocalRunner:
             active.record.options |= {"from": list(from_nodes), "to": list(to_nodes)}
             if is_plain and (record := active.repeat(memory)) is not None:
                 return record
-            active.preload_reference(reference)
+            made_from = {"data": data, "overrides": arguments["overrides"], "root": str(self._home.root)}
+            active.preload_reference(reference, **made_from)
             record = active.execute(
                 lambda: active.call(
                     "mlplatform.orchestration.local.compiling:compile_reference",
                     reference=reference,
-                    root=str(self._home.root),
+                    **made_from,
                     from_nodes=tuple(from_nodes),
                     to_nodes=tuple(to_nodes),
                     force=self._force,
-                    **arguments,
+                    parameters=arguments["parameters"],
                     **active.identity,
                 )
             )
