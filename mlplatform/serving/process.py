@@ -30,13 +30,13 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     logging.getLogger("mlplatform").setLevel(log_level.upper())
     asked_to_stop, is_ready = threading.Event(), threading.Event()
 
-    def stop(*_: object) -> None:
+    def stop_when_told(signals: int) -> None:
+        os.read(signals, 1)
         asked_to_stop.set()
         if not is_ready.is_set():  # nobody is served yet; a load that is under way would go on for long
             _end()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    threading.Thread(target=stop_when_told, args=[_signals()], name="signals", daemon=True).start()
 
     from mlplatform.serving.server import ModelServer
     from mlplatform.serving.settings import host_and_port
@@ -65,6 +65,19 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     server.stop()
     print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201
     _end()
+
+
+def _signals() -> int:
+    """Return a pipe's end to which each SIGTERM and SIGINT writes, whichever thread the kernel gives it to.
+
+    Handlers run in the main thread, which does not wake for a signal that another thread has taken.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writing)
+    return reading
 
 
 def _end() -> NoReturn:

@@ -1,7 +1,9 @@
 """The server's own promises: limits, batching, warm-up, TLS, sockets, metrics, log, stop."""
 
+import ctypes
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -719,6 +721,24 @@ class TestStop:
             server.process.terminate()
             assert server.process.wait(timeout=60) == 0
             assert asked.code() == grpc.StatusCode.UNAVAILABLE
+
+    def test_the_process_ends_whichever_thread_takes_the_signal(
+        self, running: Any, models: Path, tmp_path: Path
+    ) -> None:
+        server = running.ServerProcess(
+            "--model_name", "m", "--model_base_path", str(models / "everything"),
+            "--lame_duck_s", "0", log=tmp_path / "log",
+        )  # fmt: skip
+        pid, term = server.process.pid, signal.SIGTERM
+        takes_it = [
+            int(thread.name)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            if not int(re.search(r"SigBlk:\s+(\w+)", (thread / "status").read_text())[1], 16) >> (term - 1)
+            & 1
+        ]
+        assert ctypes.CDLL(None).tgkill(pid, max(takes_it), term) == 0
+        assert max(takes_it) != pid
+        assert server.process.wait(timeout=60) == 0
 
     def test_connections_that_are_kept_open_end_with_their_answer(
         self, serve: Any, models: Path, hold: Any
