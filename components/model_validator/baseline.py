@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlplatform.registry import ModelStore
+from mlplatform.registry.models import tree_digest
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,20 @@ class Baseline:
     name: str
 
 
-def pushed_model(models_dir: Path, name: str) -> Path | None:
-    """Return the folder of the newest version of `name` that servers see; None where there is none."""
+def pushed_model(models_dir: Path, name: str, judged: Path) -> Path | None:
+    """Return the folder of the newest version of `name` that servers see; None where there is none.
+
+    A model that is pushed already is compared with the version before it, as it was when it was judged first.
+
+    Args:
+        models_dir: Folder of the pushed models.
+        name: The model's name.
+        judged: The SavedModel that is judged.
+    """
     store = ModelStore(models_dir)
     if name not in store.names():
         return None
     serving = [version for version in store.versions(name) if not version.is_withdrawn]
+    if serving and serving[-1].push is not None and serving[-1].push.digest == tree_digest(judged):
+        serving.pop()
     return serving[-1].path if serving else None

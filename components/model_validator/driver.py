@@ -11,8 +11,17 @@ from tfx.dsl.components.base import base_driver
 from tfx.orchestration.portable import base_driver as ir_base_driver
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import Artifact, artifact_utils
+from tfx.utils import path_utils
 
 from mlplatform.components.model_validator.baseline import pushed_model
+from mlplatform.home import local_path
+
+
+def saved_model(model: Artifact) -> Path:
+    """Return the folder of a model artifact's SavedModel. Raises RemotePathError."""
+    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    return local_path(folder, "the model")
 
 
 class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
@@ -27,6 +36,7 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
         properties = execution_info.exec_properties
         models_dir, name = properties.get("models_dir"), properties.get("model_name")
         if models_dir and name and not execution_info.input_dict.get("baseline_model"):
-            folder = pushed_model(Path(models_dir), name)
+            judged = artifact_utils.get_single_instance(execution_info.input_dict["model"])
+            folder = pushed_model(Path(models_dir), name, saved_model(judged))
             result.exec_properties["baseline"].string_value = str(folder or "")
         return result

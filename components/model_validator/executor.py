@@ -7,10 +7,11 @@ from typing import Any
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.utils import io_utils
 
 from mlplatform.components.model_trainer.executor import split_files
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
+from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
 from mlplatform.home import local_path
 
@@ -36,7 +37,7 @@ class Executor(base_executor.BaseExecutor):
         splits = json.loads(exec_properties["eval_splits"])
         reports_dir = exec_properties.get("reports_dir")
         verdict = validate_model(
-            _saved_model(model),
+            saved_model(model),
             split_files(input_dict["examples"], splits),
             splits=splits,
             thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
@@ -53,23 +54,19 @@ class Executor(base_executor.BaseExecutor):
         _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
 
 
-def _saved_model(model: types.Artifact) -> Path:
-    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-    return local_path(folder, "the model")
-
-
 def _baseline(
     input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
 ) -> Baseline | None:
     given = input_dict.get("baseline_model")
     if given:
         model = artifact_utils.get_single_instance(given)
-        return Baseline(_saved_model(model), f"the given baseline model ({model.uri})")
+        return Baseline(saved_model(model), f"the given baseline model ({model.uri})")
     models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
     if "baseline" in exec_properties:  # the driver's choice
         folder = Path(exec_properties["baseline"]) if exec_properties["baseline"] else None
     else:  # an orchestrator without drivers
-        folder = pushed_model(Path(models_dir), name) if models_dir and name else None
+        judged = artifact_utils.get_single_instance(input_dict["model"])
+        folder = pushed_model(Path(models_dir), name, saved_model(judged)) if models_dir and name else None
     return Baseline(folder, f"version {folder.name} of {name}, pushed before") if folder else None
 
 

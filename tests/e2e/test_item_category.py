@@ -25,13 +25,14 @@ def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, mlplatf
     assert list((home / "reports").rglob("report.html"))
 
 
-def test_the_same_again_runs_nothing_and_makes_no_version(
-    home: Path, photos: Path, settings: list[str], mlplatform: Command
+def test_the_same_again_from_anywhere_runs_nothing_and_makes_no_version(
+    home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
 ) -> None:
-    again = mlplatform("run", "item_category", "--data", photos, "--root", home, *settings, "--json")
+    command = ("run", "item_category", "--data", photos, "--root", home, *settings, "--json")
+    again = mlplatform(*command, cwd=tmp_path)
     assert again.code == 0, again.err
     nodes = json.loads(again.out)["nodes"]
-    assert {node["state"] for node in nodes} == {"cached"}
+    assert {node["state"] for node in nodes} == {"cached"}, again.err
     model = json.loads(mlplatform("models", "show", "item_category", "--root", home, "--json").out)
     assert [v["version"] for v in model["versions"]] == [1]
 

@@ -132,9 +132,10 @@ def test_variables_that_are_read_by_name(code):
     code(
         "start.py",
         "import os\nfrom os import environ, getenv\n"
-        "os.environ['A'], environ.get('B'), os.getenv('C'), getenv('D', ''), 'E' in os.environ, {}['F']",
+        "os.environ['A'], environ.get('B'), os.getenv('C'), getenv('D', ''), 'E' in os.environ, {}['F']\n"
+        "environ['SET'] = 'x'\ndel environ['DELETED']\nenviron['ADDED_TO'] += 'x'",
     )
-    assert closure_of(["start"]).variables == ("A", "B", "C", "D", "E")
+    assert closure_of(["start"]).variables == ("A", "ADDED_TO", "B", "C", "D", "E")
 
 
 @pytest.mark.parametrize(

@@ -256,9 +256,13 @@ def _exports(node: ast.AST) -> Iterator[str]:
 
 
 def _variables(node: ast.AST) -> Iterator[str]:
-    """Yield the variables that an expression reads: `environ["X"]`, `getenv("X")`, `"X" in environ`."""
+    """Yield the variables that code reads, not sets: `environ["X"]`, `getenv("X")`, `"X" in environ`."""
     if isinstance(node, ast.Subscript) and _last_name(node.value) == "environ":
-        yield from _texts([node.slice])
+        if isinstance(node.ctx, ast.Load):
+            yield from _texts([node.slice])
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
+        if _last_name(node.target.value) == "environ":
+            yield from _texts([node.target.slice])
     elif isinstance(node, ast.Compare) and _last_name(node.comparators[0]) == "environ":
         yield from _texts([node.left])
     elif isinstance(node, ast.Call):

@@ -21,15 +21,27 @@ def saved_model(folder: Path, content: str) -> Path:
 
 def test_the_newest_version_that_is_not_withdrawn(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
-    assert pushed_model(tmp_path / "models", "colours") is None
+    judged = saved_model(tmp_path / "judged", "new")
+    assert pushed_model(tmp_path / "models", "colours", judged) is None
 
     store.push(saved_model(tmp_path / "a", "a"), "colours")
     store.push(saved_model(tmp_path / "b", "b"), "colours")
-    assert pushed_model(tmp_path / "models", "colours") == tmp_path / "models" / "colours" / "2"
+    assert pushed_model(tmp_path / "models", "colours", judged) == tmp_path / "models" / "colours" / "2"
 
     store.rollback("colours")
-    assert pushed_model(tmp_path / "models", "colours") == tmp_path / "models" / "colours" / "1"
-    assert pushed_model(tmp_path / "models", "others") is None
+    assert pushed_model(tmp_path / "models", "colours", judged) == tmp_path / "models" / "colours" / "1"
+    assert pushed_model(tmp_path / "models", "others", judged) is None
+
+
+def test_a_model_that_is_pushed_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    first, second = saved_model(tmp_path / "a", "a"), saved_model(tmp_path / "b", "b")
+    store.push(first, "colours")
+    assert pushed_model(tmp_path / "models", "colours", first) is None
+    assert pushed_model(tmp_path / "models", "colours", second) == tmp_path / "models/colours/1"
+    store.push(second, "colours")
+    assert pushed_model(tmp_path / "models", "colours", second) == tmp_path / "models/colours/1"
+    assert pushed_model(tmp_path / "models", "colours", first) == tmp_path / "models/colours/2"
 
 
 @pytest.fixture
@@ -42,7 +54,13 @@ def driver() -> Driver:
 def test_the_driver_makes_the_pushed_model_an_execution_property(tmp_path: Path, driver: Driver) -> None:
     properties = {"models_dir": str(tmp_path / "models"), "model_name": "colours"}
 
+    judged = Model()
+    judged.uri = str(tmp_path / "judged")
+    saved_model(tmp_path / "judged", "new")
+    judged.set_string_custom_property("tfx_version", "1.16.0")
+
     def baseline(**inputs: list[Model]) -> str | None:
+        inputs["model"] = [judged]
         given = driver.run(ExecutionInfo(input_dict=inputs, exec_properties=properties)).exec_properties
         return given["baseline"].string_value if "baseline" in given else None
 
