@@ -294,13 +294,7 @@ def push(models: Path) -> Callable[..., None]:
 def wait_for() -> Callable[..., None]:
     """Wait until a condition holds; versions and files are looked at once a second."""
 
-    def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, "did not come to pass in time"
-            time.sleep(0.02)
-
-    return wait_for
+    return _running().until
 
 
 @pytest.fixture(scope="session")

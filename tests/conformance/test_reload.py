@@ -55,7 +55,7 @@ def test_channel_arguments(server: Any, wait_for: Any) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         channel.subscribe(seen.append, try_to_connect=True)
         wait_for(lambda: grpc.ChannelConnectivity.READY in seen)
-        wait_for(lambda: seen[-1] == grpc.ChannelConnectivity.IDLE)
+        wait_for(lambda: seen[-1] == grpc.ChannelConnectivity.IDLE, timeout_s=10)
 
 
 class TestReload:

@@ -125,7 +125,7 @@ def test_forget_waits_for_those_who_read(
 
     def slowly(*arguments: Any) -> Any:
         is_reading.set()
-        may_go_on.wait(60)
+        may_go_on.wait(10)
         return real(*arguments)
 
     monkeypatch.setattr(module, slow, slowly)
@@ -138,7 +138,7 @@ def test_forget_waits_for_those_who_read(
     }
     reading = threading.Thread(target=calls[verb])
     reading.start()
-    assert is_reading.wait(60)
+    assert is_reading.wait(10)
 
     def forget() -> None:
         DatasetStore(store.url).forget("d", "i3", is_erasing=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -359,17 +359,22 @@ def test_a_damaged_shard_ends_the_reading_of_all(
 ) -> None:
     source = write_examples(tmp_path / "a", {"train": [[b"%d" % n] for n in range(200)]})
     (source / "Split-train" / "data_tfrecord-00000-of-00200").write_bytes(b"damage" * 100)  # the largest
-    opened = []
+    opened, readers, may_go_on = [], [], threading.Event()
 
     def open_shard(shard: Shard) -> contextlib.AbstractContextManager[Any]:
         opened.append(shard.path)
-        time.sleep(0.02)
+        readers.append(threading.current_thread())
+        if not shard.path.endswith("00000-of-00200"):
+            may_go_on.wait(60)  # until the damage was told
         return open_records(shard)
 
     monkeypatch.setattr(scan, "open_records", open_shard)
     with pytest.raises(dataset_errors.CorruptRecordsError):
         store.commit("d", source, workers=2)
-    assert len(opened) < 150
+    may_go_on.set()
+    for reader in readers:
+        reader.join(60)
+    assert len(opened) <= 2
 
 
 def test_a_read_that_hangs_holds_up_no_interrupt(tmp_path: Path, write_examples: Write) -> None:

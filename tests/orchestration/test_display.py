@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import select
 
 from mlplatform.orchestration.local.channel import Progress
 from mlplatform.orchestration.local.display import Lines, LiveTable, display_for
@@ -33,6 +34,7 @@ def test_a_terminal_gets_a_table_that_follows_the_run(monkeypatch):
     os.close(ours)
     assert "the[0]pipeline" in screen
     assert "Make[1]" in screen
+    assert "Beam: 10 records, 10/s" in screen
     last = screen[screen.rindex("Make[1]") :]
     assert "failed" in last
     assert "ValueError: [bold]x[/] is wrong" in last
@@ -44,6 +46,8 @@ def _read(terminal: int, until: str | None = None) -> str:
     screen = b""
     with contextlib.suppress(OSError):
         while until is None or until.encode() not in screen:
+            if not select.select([terminal], [], [], 20)[0]:
+                break
             screen += os.read(terminal, 100_000)
     return screen.decode(errors="replace")
 

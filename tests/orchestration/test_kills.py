@@ -93,7 +93,7 @@ class Started:
             if chosen:
                 os.kill(random.choice(chosen).pid, number)
 
-    def wait_until_gone(self, timeout_s: float = 60) -> None:
+    def wait_until_gone(self, timeout_s: float = 30) -> None:
         """Return when no process is left; fail otherwise."""
         self.process.wait(timeout=timeout_s)
         deadline = time.monotonic() + timeout_s

@@ -51,7 +51,7 @@ def helpers(pids: Path, count: int = 1) -> list[psutil.Process]:
 
 
 def are_gone(processes: list[psutil.Process]) -> bool:
-    _, left = psutil.wait_procs(processes, timeout=60)
+    _, left = psutil.wait_procs(processes, timeout=10)
     alive = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     for process in alive:
         process.kill()
@@ -118,7 +118,7 @@ time.sleep(600)
         runner.wait()
         began = time.monotonic()
         assert are_gone(found)
-        assert time.monotonic() - began < 20  # also while the fork server is busy with an import
+        assert time.monotonic() - began < 2.5  # also while the fork server is busy with an import
 
     def test_of_a_job_whose_start_was_not_heard_of(self, processes, tmp_path):
         processes.start("jobs:write_later", tmp_path / "log", file=str(tmp_path / "written"))

@@ -40,7 +40,7 @@ def test_stock_components_run_and_an_edit_runs_only_what_it_reaches(tmp_path):
 
     second = runner.run_reference(name, **arguments)
     assert {node.state for node in second.nodes} == {"cached"}
-    assert second.wall_s < first.wall_s / 4
+    assert second.wall_s < 5
 
     trainer = code / "trainer.py"
     trainer.write_text(trainer.read_text().replace("(100, 50)", "(20, 10)"))

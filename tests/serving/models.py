@@ -112,7 +112,8 @@ class Everything(tf.Module):
         total = tf.constant(0.0)
         while tf.timestamp() < end and tf.size(tf.io.matching_files(folder[0] + "/go")) == 0:
             total += tf.reduce_sum(tf.random.normal([300_000])) * 0.0
-        return {"done": tf.strings.join([folder, tf.as_string(total, precision=0)], ": ")}
+        with tf.control_dependencies([total]):
+            return {"done": tf.identity(folder)}
 
 
 DTYPES = {

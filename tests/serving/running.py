@@ -34,7 +34,7 @@ def model_folder() -> Path:
     return folder
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for what comes to pass in a moment, or later on a busy machine."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -33,7 +33,7 @@ from mlplatform.serving.version_folders import AllVersions
 pytestmark = pytest.mark.e2e
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come to pass in time"
@@ -212,7 +212,7 @@ class TestPolling:
             asking.status("half")
         (tmp_path / "models" / "half").mkdir(parents=True)
         push(tmp_path / "models" / "half", 7)
-        assert asking.wait_until_available("half", timeout_s=60).version == 7
+        assert asking.wait_until_available("half", timeout_s=20).version == 7
         assert half(asking) == 4.0
 
     def test_a_model_that_cannot_load_stops_the_start(self, serve: Any, models: Path) -> None:
@@ -315,7 +315,7 @@ class TestPushedModels:
         with (tmp_path / "models" / "half" / "ledger.jsonl").open("a") as ledger:
             ledger.write('{"event"\n')
         shutil.copytree(models / "half_plus_three" / "1", tmp_path / "models" / "other" / "1")
-        assert asking.wait_until_available("other", timeout_s=60).version == 1
+        assert asking.wait_until_available("other", timeout_s=20).version == 1
         time.sleep(0.3)
         assert half(asking, label="stable") == 3.0
         assert caplog.text.count("the labels of model half stay as they were") == 1
@@ -340,7 +340,7 @@ class Loads:
         self.tries = 0
 
     def __call__(self, folder: Path, model: str, version: int) -> Servable:
-        assert self.go.wait(60)
+        assert self.go.wait(10)
         self.tries += 1
         if self.tries <= self.failures:
             raise invalid_argument("not yet")
@@ -474,7 +474,7 @@ class TestConfiguration:
         time.sleep(0.5)
         assert half(asking) == 3.0
         config(tmp_path, f"{first} {second}")
-        asking.wait_until_available("three", timeout_s=60)
+        asking.wait_until_available("three", timeout_s=20)
         config(tmp_path, second)
         wait_for(lambda: states(asking) == {1: "END"})
 
