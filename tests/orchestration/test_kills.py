@@ -135,7 +135,7 @@ def place(tmp_path, pipelines):
 
 @pytest.mark.timeout(900)
 def test_killed_in_every_way_the_next_run_goes_on(place):
-    seed = random.randrange(1 << 30)
+    seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     random.seed(seed)
     root = place / "root"
@@ -177,7 +177,7 @@ def test_what_was_finished_before_a_kill_is_not_done_again(place):
 def test_fifty_random_kills_of_a_real_pipeline(tmp_path):
     if not TAXI.is_dir():
         pytest.skip(f"the development data is not there: {TAXI}")
-    seed = random.randrange(1 << 30)
+    seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     random.seed(seed)
     root, code = tmp_path / "root", tmp_path / "taxi"
