@@ -125,7 +125,8 @@ def commit(
         return
     state = "new" if committed.is_new else "the same content is there already"
     click.echo(f"{name}@{manifest.version}  {manifest.digest[:12]}  {state}")
-    click.echo(f"  {_records(manifest)}; {committed.added:,} added, {committed.removed:,} removed")
+    counts = {split: facts.records for split, facts in manifest.splits.items()}
+    click.echo(f"  {_records(counts)}; {committed.added:,} added, {committed.removed:,} removed")
     click.echo(f"  {committed.stored_bytes / 1e6:,.1f} MB added to the store")
 
 
@@ -174,8 +175,9 @@ def show(reference: str, store: str | None, root: str | None, as_json: bool) -> 
     manifest = opened.show(name, version)
     tags = _tags_by_version(opened, name).get(manifest.version, [])
     uses = [use for use in opened.uses(name) if use.version == manifest.version]
+    erased = opened.erased(name, manifest.version)
     if as_json:
-        echo_json({**_row(manifest), "tags": tags, "uses": [asdict(use) for use in uses]})
+        echo_json({**_row(manifest), "erased": erased, "tags": tags, "uses": [asdict(use) for use in uses]})
         return
     click.echo(f"{name}@{manifest.version}" + (f"  [{', '.join(tags)}]" if tags else ""))
     for what, text in (
@@ -190,7 +192,8 @@ def show(reference: str, store: str | None, root: str | None, as_json: bool) -> 
     ):
         click.echo(f"  {what:<8} {text}")
     for split, facts in manifest.splits.items():
-        click.echo(f"  split {split}: {facts.records:,} records, {facts.distinct:,} different")
+        gone = f"; {erased[split]:,} erased since" if split in erased else ""
+        click.echo(f"  split {split}: {facts.records:,} records, {facts.distinct:,} different{gone}")
     for use in uses:  # models and pushes made from it, verdicts of the data gate
         click.echo(f"  {use.kind} {use.name} ({use.at[:16]}) {use.detail}".rstrip())
 
@@ -270,7 +273,7 @@ def checkout(
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
     path = opened.checkout(manifest.dataset, manifest.version, folder, link=not copy)
-    _told(manifest, path, as_json)
+    _told(opened, manifest, path, as_json)
 
 
 @datasets.command()
@@ -282,7 +285,7 @@ def export(reference: str, folder: str, store: str | None, root: str | None, as_
     """Write a version to DIR as Parquet, one file per split."""
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
-    _told(manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
+    _told(opened, manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
 
 
 @datasets.command()
@@ -453,8 +456,8 @@ def _row(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
-def _records(manifest: "Manifest") -> str:
-    return ", ".join(f"{facts.records:,} in {split}" for split, facts in manifest.splits.items())
+def _records(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} in {split}" for split, count in counts.items())
 
 
 def _line(manifest: "Manifest") -> str:
@@ -466,7 +469,10 @@ def _line(manifest: "Manifest") -> str:
     ).rstrip()
 
 
-def _told(manifest: "Manifest", path: Path, as_json: bool) -> None:
+def _told(opened: "DatasetStore", manifest: "Manifest", path: Path, as_json: bool) -> None:
+    """Say what a checkout or an export wrote: records that were erased are no longer among them."""
+    erased = opened.erased(manifest.dataset, manifest.version)
+    written = {split: facts.records - erased.get(split, 0) for split, facts in manifest.splits.items()}
     if as_json:
         echo_json(
             {
@@ -474,11 +480,13 @@ def _told(manifest: "Manifest", path: Path, as_json: bool) -> None:
                 "version": manifest.version,
                 "digest": manifest.digest,
                 "path": str(path),
-                "records": {split: facts.records for split, facts in manifest.splits.items()},
+                "records": written,
+                "erased": erased,
             }
         )
     else:
-        click.echo(f"{manifest.dataset}@{manifest.version}: {_records(manifest)} -> {path}")
+        gone = f" (without {sum(erased.values()):,} that were erased)" if erased else ""
+        click.echo(f"{manifest.dataset}@{manifest.version}: {_records(written)}{gone} -> {path}")
 
 
 def _blame_row(found: Any) -> dict[str, Any]:

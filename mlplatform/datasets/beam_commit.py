@@ -168,7 +168,7 @@ def _compared(
     _each("look records up", ("new", "match"), job.ranges, match, job, beam_options)
     digests, live, new_records, new_bytes = _matched(job, records)
     if (same := line.with_digest(version_digest(digests))) is not None:
-        return known_version(line, same, declared)
+        return known_version(line, same, job.shards, options)
     check_key(line.dataset, job.shards, declared.key)
     _check_none_forgotten(line, live)
     before = read_live(line, line.latest) if line.latest else {}

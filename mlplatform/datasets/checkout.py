@@ -11,7 +11,7 @@ import numpy as np
 
 from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.errors import CorruptStoreError
-from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_forgotten
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.live import Rows
 from mlplatform.datasets.manifest import Manifest, PackFacts
@@ -89,6 +89,20 @@ def live_records(line: Line, manifest: Manifest) -> dict[tuple[str, str], Rows]:
         gone = is_forgotten(read_index(line.storage, line.dataset, packs[place[1]]).ids, forgotten)
         kept[place] = Rows.from_copies(np.where(gone, 0, rows.copies()))
     return {place: rows for place, rows in kept.items() if rows.is_live.any()}
+
+
+def erased_records(line: Line, manifest: Manifest) -> dict[str, int]:
+    """Return how many records of each split are no longer in the store; see `DatasetStore.erased`."""
+    if not line.storage.names(forgotten_folder(line.dataset)):
+        return {}
+    left = dict.fromkeys(manifest.splits, 0)
+    for (split, _), rows in live_records(line, manifest).items():
+        left[split] += rows.records
+    return {
+        split: facts.records - left[split]
+        for split, facts in manifest.splits.items()
+        if facts.records > left[split]
+    }
 
 
 def _write_shard(line: Line, pack: PackFacts, rows: Rows, path: Path, is_gzip: bool, bar: Task) -> None:

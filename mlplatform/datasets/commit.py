@@ -13,6 +13,7 @@ from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
     CorruptStoreError,
+    FixedTrainingSplitsError,
     KeyMissingError,
     NoTrainingSplitError,
 )
@@ -85,9 +86,9 @@ def commit(
     splits, shards = list_shards(folder)
     seen = seen_path(dataset, splits, shards)
     line = Line.read(storage, dataset)
-    declared = declared_for(line, splits, options)
+    declared_for(line, splits, options)
     if (same := seen_version(line, seen)) is not None:
-        return known_version(line, same, declared)
+        return known_version(line, same, shards, options)
     begin_store(storage)
     is_first = not line.packs and storage.local(dataset) is not None
     with (
@@ -104,7 +105,7 @@ def commit(
         while True:
             declared = declared_for(line, splits, options)
             if (same := line.with_digest(digest)) is not None:
-                committed = known_version(line, same, declared)
+                committed = known_version(line, same, shards, options)
                 break
             check_key(dataset, shards, declared.key)
             check_none_forgotten(line, [scan.ids for scan in scans])
@@ -164,12 +165,19 @@ def check_key(dataset: str, shards: Sequence[Shard], key: Sequence[str]) -> None
         raise KeyMissingError(dataset, key, records)
 
 
-def known_version(line: Line, manifest: Manifest, declared: Declared) -> Committed:
+def known_version(
+    line: Line, manifest: Manifest, shards: Sequence[Shard], options: CommitOptions
+) -> Committed:
     """Return what a commit of content that is there already did: it may have declared another key or label.
 
     Raises:
         ForgottenRecordError: The content has records that were forgotten since.
+        KeyMissingError: No record has the key that is declared.
+        FixedTrainingSplitsError: Other training splits are named than the version has.
     """
+    named = options.training_splits
+    if named is not None and set(named) != set(manifest.training_splits):
+        raise FixedTrainingSplitsError(line.dataset, manifest.version, manifest.training_splits, named)
     if line.storage.names(forgotten_folder(line.dataset)):
         live = {place: rows for place, rows in read_live(line, manifest).items() if place[0] != HELD_OUT}
         parts = []
@@ -179,8 +187,12 @@ def known_version(line: Line, manifest: Manifest, declared: Declared) -> Committ
                 ids = read_index(line.storage, line.dataset, pack).ids
                 parts.append(ids[union(masks, pack.records)])
         check_none_forgotten(line, parts)
-    if (declared.key, declared.label) != (manifest.key, manifest.label):
-        manifest = declare(line, manifest, declared.key, declared.label)
+    key = manifest.key if options.key is None else list(options.key)
+    label = manifest.label if options.label is None else options.label
+    if key != manifest.key:
+        check_key(line.dataset, shards, key)
+    if (key, label) != (manifest.key, manifest.label):
+        manifest = declare(line, manifest, key, label)
     return Committed(manifest, is_new=False, added=0, removed=0, stored_bytes=0)
 
 
@@ -203,6 +215,11 @@ def read_live(line: Line, manifest: Manifest) -> Live:
     except FileNotFoundError as error:
         raise CorruptStoreError(name, "it is missing") from error
     return decode(data, [(pack.name, pack.records) for pack in manifest.packs], name)
+
+
+def _printable(text: str) -> str:
+    """Return the text with bytes that are no UTF-8, as file names may have, written as `\\xff`."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def finish(
@@ -267,8 +284,8 @@ def finish(
         stored_bytes=stored,
         created_at=now(),
         created_by=user_and_host(),
-        message=options.message,
-        source=source,
+        message=_printable(options.message),
+        source=_printable(source),
     )
     storage.put(f"{dataset}/bitmaps/{bitmaps_name}", bitmaps)
     _check_there(storage, dataset, new_packs)

@@ -194,6 +194,16 @@ class CheckoutTargetError(UsageError):
         )
 
 
+class MountPointError(CheckoutTargetError):
+    """The folder to check out to is a mount point: it cannot be put in place in one step."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} is where a file system is mounted, and a checkout puts a whole folder in place. "
+            "Name a new folder inside it."
+        )
+
+
 class RemoteTargetError(UsageError):
     """The folder to write to is a URL."""
 
@@ -266,6 +276,22 @@ class NoTrainingSplitError(UsageError):
         )
 
 
+class FixedTrainingSplitsError(UsageError):
+    """Content that is a version already was committed with other training splits than that version has."""
+
+    def __init__(self, dataset: str, version: str, splits: Sequence[str], named: Sequence[str]) -> None:
+        super().__init__(dataset, version, splits, named)
+        self.dataset, self.version, self.splits, self.named = dataset, version, splits, named
+
+    def __str__(self) -> str:
+        return (
+            f"this content is {self.dataset}@{self.version} already, whose training splits are "
+            f"{_some(sorted(self.splits))}, and the commit names {_some(sorted(self.named))}. A version "
+            "keeps its own, because those after it are checked against what it held out. Nothing was "
+            "committed; leave the training splits out here, and name them with the next change of the data."
+        )
+
+
 class CommitRecordsLostError(MlplatformError):
     """A commit does not have all the records that were read for it."""
 
@@ -325,19 +351,6 @@ class ForgottenRecordError(GateError):
         return (
             f"{self.total:,} record(s) in this commit were forgotten in {self.dataset!r} on purpose: "
             f"{_some(self.records)}. Nothing was committed; take them out of the source and commit again."
-        )
-
-
-class ForgottenFrameError(MlplatformError):
-    """A record's bytes were erased from the store."""
-
-    def __init__(self, dataset: str, record: str) -> None:
-        super().__init__(dataset, record)
-        self.dataset, self.record = dataset, record
-
-    def __str__(self) -> str:
-        return (
-            f"record {self.record} of {self.dataset!r} was forgotten; its bytes are no longer in the store."
         )
 
 

@@ -24,7 +24,8 @@ def feature_spans(
 
     Returns:
         Per name: int64 begins and sizes of the serialized `Feature`s, shape (records,); the size is -1 where
-        a record does not have the feature, or is no plain tf.Example.
+        a record does not have the feature, has it without a value (as TFX's CsvExampleGen writes an empty
+        cell), or is no plain tf.Example.
     """
     spans = [(np.zeros(starts.size, np.int64), np.full(starts.size, -1, np.int64)) for _ in names]
     for lane in range(0, starts.size, LANES):
@@ -35,13 +36,16 @@ def feature_spans(
                 is_it = has_key(entry, key) & walked.is_plain
                 begin[lane : lane + LANES][is_it] = entry.value[is_it]
                 size[lane : lane + LANES][is_it] = entry.value_size[is_it]
+    for begin, size in spans:
+        is_empty_list = (size == 2) & (buffer[np.minimum(begin + 1, buffer.size - 1)] == 0)
+        size[(size == 0) | is_empty_list] = -1
     return spans
 
 
 def feature_values(
     buffer: Bytes, starts: Int64s, ends: Int64s, names: Sequence[str]
 ) -> list[tuple[bytes, ...] | None]:
-    """Return the serialized `Feature`s of each record; None where one is missing."""
+    """Return the serialized `Feature`s of each record; None where one is missing, or without a value."""
     data, columns = buffer.data, []
     for begins, sizes in feature_spans(buffer, starts, ends, names):
         columns.append(
@@ -54,7 +58,7 @@ def feature_values(
 
 
 def hash_values(buffer: Bytes, starts: Int64s, ends: Int64s, names: Sequence[str]) -> UInt64s:
-    """Hash the values of some features: uint64, shape (records,), 0 where a record does not have them all.
+    """Hash the values of some features: uint64, shape (records,), 0 where one is missing or without a value.
 
     Quick and not secure: equal values have equal hashes; who finds equal hashes compares the values.
     """

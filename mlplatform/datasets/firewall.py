@@ -154,7 +154,7 @@ def _by_key(
             for row, value in zip(
                 batch.rows.tolist(), feature_values(batch.buffer, batch.starts, batch.ends, key), strict=True
             )
-            if value in were_out and value not in were_trained
+            if value is not None and value in were_out and value not in were_trained
         ]
         found[pack] = np.array(guilty, np.int64)
     return found

@@ -18,6 +18,7 @@ from mlplatform.datasets.notes import now, user
 from mlplatform.datasets.pack import read_index, records_path
 from mlplatform.datasets.pack_records import pack_windows, read_batches
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
+from mlplatform.datasets.unneeded import unneeded
 from mlplatform.datasets.whole_folder import naming_a_full_disk
 from mlplatform.datasets.write_packs import write_gzip
 from mlplatform.progress import track
@@ -48,6 +49,8 @@ def forget(
         found = trace(line, value, key)
         if not found.records:
             return Forgotten(found, is_erased=False)
+        for path in unneeded(line):  # what killed and refused commits left may hold the item, too
+            line.storage.delete(path)
         records = sorted({record.record for record in found.records})
         note = {
             "format": FORMAT,

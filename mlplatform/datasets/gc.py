@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from mlplatform.datasets.errors import DatasetNotFoundError
 from mlplatform.datasets.forget import erase_forgotten
-from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names
-from mlplatform.datasets.manifest import unsealed
+from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names, possible_names
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.storage import ASIDE, Storage
-from mlplatform.errors import MlplatformError
+from mlplatform.datasets.storage import ASIDE, PROBE, Storage
+from mlplatform.datasets.unneeded import unneeded
 from mlplatform.progress import track
 
 _ROOT_GRACE_S = 600.0  # files of the store itself are written in a moment, and no lock protects them
@@ -37,15 +36,16 @@ def collect_all(storage: Storage, *, is_dry_run: bool, grace_s: float) -> list[G
     """Delete what no version of any dataset needs, and what killed writers left of the store's own files."""
     check_store(storage)
     garbage = []
-    for name in storage.names(""):
+    for name in possible_names(storage):
         inside = storage.names(name)
-        if name.startswith(ASIDE):
+        if any(one in _KINDS or one.startswith(ASIDE) for one in inside):
+            garbage += collect(storage, name, is_dry_run=is_dry_run, grace_s=grace_s)
+            continue
+        if name == ASIDE:
             left = [f"{name}/{one}" for one in inside]
-        elif name.startswith("probe-"):
+        elif PROBE.fullmatch(name):
             left = [name]
         else:
-            if any(one in _KINDS or one.startswith(ASIDE) for one in inside):
-                garbage += collect(storage, name, is_dry_run=is_dry_run, grace_s=grace_s)
             continue
         found = _measured(storage, left, max(grace_s, _ROOT_GRACE_S))
         if not is_dry_run:
@@ -61,11 +61,11 @@ def collect(storage: Storage, dataset: str, *, is_dry_run: bool, grace_s: float)
         raise DatasetNotFoundError(dataset, storage.url, dataset_names(storage))
     if is_dry_run:
         with reading(storage, dataset):
-            return _measured(storage, _unneeded(Line.read(storage, dataset)), grace_s)
+            return _measured(storage, unneeded(Line.read(storage, dataset)), grace_s)
     with storage.hold(dataset, alone=True):
         line = Line.read(storage, dataset)
         erase_forgotten(line)
-        garbage = _measured(storage, _unneeded(line), grace_s)
+        garbage = _measured(storage, unneeded(line), grace_s)
         _delete(storage, garbage)
         for folder in storage.names(dataset):
             if folder.startswith(f"{ASIDE}-") and not storage.names(f"{dataset}/{folder}"):
@@ -92,34 +92,3 @@ def _delete(storage: Storage, garbage: list[Garbage]) -> None:
         for one in free:
             storage.delete(one.path)
             bar.advance()
-
-
-def _unneeded(line: Line) -> list[str]:
-    storage, dataset = line.storage, line.dataset
-    packs = {pack.name for pack in line.packs}
-    bitmaps = {manifest.bitmaps for manifest in line.manifests}
-    found = [
-        f"{dataset}/packs/{name}"
-        for name in storage.names(f"{dataset}/packs")
-        if name.split(".")[0] not in packs
-    ]
-    found += [
-        f"{dataset}/keys/{name}"
-        for name in storage.names(f"{dataset}/keys")
-        if name.split("-")[0] not in packs
-    ]
-    found += [
-        f"{dataset}/bitmaps/{name}" for name in storage.names(f"{dataset}/bitmaps") if name not in bitmaps
-    ]
-    for folder in storage.names(dataset):
-        if folder.startswith(ASIDE):
-            found += [f"{dataset}/{folder}/{name}" for name in storage.names(f"{dataset}/{folder}")]
-    for name in storage.names(f"{dataset}/seen"):
-        path = f"{dataset}/seen/{name}"
-        try:
-            is_of_use = line.with_digest(str(unsealed(storage.read(path), path)["digest"])) is not None
-        except MlplatformError:
-            is_of_use = False
-        if not is_of_use:
-            found.append(path)
-    return found

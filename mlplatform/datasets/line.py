@@ -49,7 +49,7 @@ def check_store(storage: Storage) -> None:
     try:
         unsealed(storage.read(STORE_FILE), f"{storage.url}/{STORE_FILE}")
     except FileNotFoundError:
-        if any(storage.names(f"{name}/versions") for name in storage.names("")):
+        if dataset_names(storage):
             raise StoreFormatError(
                 f"{storage.url}/{STORE_FILE}", "none (it is missing)", str(FORMAT)
             ) from None
@@ -212,4 +212,9 @@ def _numbered(storage: Storage, folder: str, pattern: "re.Pattern[str]") -> list
 
 def dataset_names(storage: Storage) -> list[str]:
     """Return the names of the datasets in a store."""
-    return [name for name in storage.names("") if _NAME.fullmatch(name) and storage.names(f"{name}/versions")]
+    return [name for name in possible_names(storage) if storage.names(f"{name}/versions")]
+
+
+def possible_names(storage: Storage) -> list[str]:
+    """Return what lies in a store under names that datasets may have; all else is not ours."""
+    return [name for name in storage.names("") if _NAME.fullmatch(name)]

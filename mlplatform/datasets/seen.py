@@ -1,15 +1,16 @@
 """Remembers which version a folder of files was, so that committing the same, untouched files reads none of
 them.
 
-As in git's index, a file is untouched while its size, its time of change and its inode are the same; a file
-that was changed within two seconds of the scan is not trusted, because its time might not show the next
-change.
+As in git's index, a file is untouched while its size, its inode and both its times are the same: of
+modification, and of change of the inode, which no program sets. A file that was changed within two seconds of
+the scan is not trusted, because its times might not show the next change.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from mlplatform.datasets.errors import CorruptStoreError
 from mlplatform.datasets.examples_folder import Shard
@@ -22,10 +23,15 @@ _SETTLED_AFTER_S = 2.0
 
 def seen_path(dataset: str, splits: Sequence[str], shards: Sequence[Shard]) -> str | None:
     """Return the path of the note on these files; None where their stamps cannot be trusted."""
-    newest = time.time_ns() - int(_SETTLED_AFTER_S * 1e9)
-    if any(not shard.is_local or int(shard.stamp[1]) > newest for shard in shards):
+    if not all(shard.is_local for shard in shards):
         return None
-    files = [[shard.split, shard.path, *shard.stamp] for shard in shards]
+    newest = time.time_ns() - int(_SETTLED_AFTER_S * 1e9)
+    changed = [Path(shard.path).stat().st_ctime_ns for shard in shards]
+    if any(max(change, int(shard.stamp[1])) > newest for change, shard in zip(changed, shards, strict=True)):
+        return None
+    files = [
+        [shard.split, shard.path, *shard.stamp, change] for change, shard in zip(changed, shards, strict=True)
+    ]
     name = hashlib.sha256(json.dumps([list(splits), files]).encode()).hexdigest()[:32]
     return f"{dataset}/seen/{name}.json"
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import threading
 import time
 import uuid
@@ -16,6 +17,7 @@ from mlplatform.datasets.remote import file_system, reaching
 from mlplatform.progress import track
 
 ASIDE = "aside"  # folder of files that are being written; never read
+PROBE = re.compile("probe-[0-9a-f]{32}")  # file by which a backend is tried
 _LOOK_EVERY_S = 0.05  # whether a lock is free by now
 # How S3 says that a name is taken, and that another request for it is under way and this one may come again.
 # Source: Amazon S3 API reference, PutObject, conditional writes.

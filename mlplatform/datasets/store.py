@@ -62,11 +62,11 @@ class DatasetStore:
             dataset: The dataset's name.
             examples: Folder or URL with `Split-<name>/` folders of TFRecord files, plain or gzip.
             key: Features that identify an item; None keeps what the version before declared. For content that
-                is there already, another key or label is declared from now on.
+                is there already, another key or label is declared for the version that it is.
             label: Feature that holds the class; None keeps what the version before declared.
             message: Why, for the log.
             training_splits: Splits that are trained on; the items of all others are held out. None keeps what
-                the version before declared, `train` for the first version.
+                the version before declared, `train` for the first version. A version keeps its own.
             is_firewall_on: Fail where an item that was held out once would enter training.
             workers: Shards that are read at a time; 0 takes one per usable processor.
             beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
@@ -83,6 +83,7 @@ class DatasetStore:
             SourceChangedError: A file changed while it was read.
             NoTrainingSplitError: The firewall is on, and no split is trained on.
             KeyMissingError: No record has the key.
+            FixedTrainingSplitsError: The content is a version that has other training splits.
             SplitFirewallError: A held-out item would enter training.
             ForgottenRecordError: A record that was forgotten on purpose came back.
         """
@@ -137,7 +138,7 @@ class DatasetStore:
             The folder.
 
         Raises:
-            CheckoutTargetError: The folder is not empty.
+            CheckoutTargetError: The folder is not empty, or a mount point.
             RemoteTargetError: It is a URL.
             CorruptStoreError: A pack is missing, or has another size than was written.
         """
@@ -171,7 +172,7 @@ class DatasetStore:
         return record_deltas(self._line(difference.new.dataset), difference)
 
     def payloads(self, difference: "VersionDiff", places: "Sequence[Place]") -> list[bytes]:
-        """Return the serialized records at some places of a difference."""
+        """Return the serialized records at some places of a difference; an erased one is all zero bytes."""
         from mlplatform.datasets.diff import read_payloads
 
         packs = [*difference.old.packs, *difference.new.packs]
@@ -192,6 +193,13 @@ class DatasetStore:
         from mlplatform.datasets.blame import blame
 
         return blame(self._line(dataset), value, key)
+
+    def erased(self, dataset: str, version: str = "latest") -> dict[str, int]:
+        """Return how many records of a version were erased since, by split; only splits that lack some."""
+        from mlplatform.datasets.checkout import erased_records
+
+        line = self._line(dataset)
+        return erased_records(line, line.resolve(version))
 
     def tag(self, dataset: str, version: str, tag: str) -> Manifest:
         """Let a tag name a version; return the version. Raises BadNameError."""
@@ -235,7 +243,7 @@ class DatasetStore:
         A feature that has one value in every record is a plain column, any other a list column.
 
         Raises:
-            CheckoutTargetError: The folder is not empty.
+            CheckoutTargetError: The folder is not empty, or a mount point.
             RemoteTargetError: It is a URL.
             NotExamplesError: Records are no plain tf.Examples.
             MixedTypesError: A feature holds text in some records and numbers in others.

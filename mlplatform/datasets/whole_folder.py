@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlplatform.datasets.errors import CheckoutTargetError, RemoteTargetError
+from mlplatform.datasets.errors import CheckoutTargetError, MountPointError, RemoteTargetError
 
 _STALE_AFTER_S = 24 * 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,7 +29,7 @@ def whole_folder(folder: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
         The folder that the block creates and fills, and the folder that it becomes.
 
     Raises:
-        CheckoutTargetError: The folder is not empty.
+        CheckoutTargetError: The folder is not empty, or a mount point.
         RemoteTargetError: It is a URL.
         OSError: It cannot be written; `filename` is named, also where the disk is full.
     """
@@ -40,6 +40,8 @@ def whole_folder(folder: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
     place = target.resolve()  # a link to a folder stays what it is
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise CheckoutTargetError(str(target))
+    if os.path.ismount(place):
+        raise MountPointError(str(target))
     place.parent.mkdir(parents=True, exist_ok=True)
     _delete_stale(place)
     partial = place.parent / f".{place.name}.{uuid.uuid4().hex}"

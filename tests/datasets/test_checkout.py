@@ -14,7 +14,12 @@ import pytest
 from mlplatform import progress
 from mlplatform.cli.main import main
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.errors import CheckoutTargetError, CorruptStoreError, RemoteTargetError
+from mlplatform.datasets.errors import (
+    CheckoutTargetError,
+    CorruptStoreError,
+    MountPointError,
+    RemoteTargetError,
+)
 
 Write = Callable[..., Path]
 
@@ -115,6 +120,17 @@ def test_a_link_to_an_empty_folder_is_filled(
     assert read_examples(tmp_path / "real") == {"train": [b"x"]}
     with pytest.raises(CheckoutTargetError, match="is not empty"):
         store.checkout("d", "v1", tmp_path / "link")
+
+
+def test_a_mount_point_is_told_before_anything_is_written(
+    small_disk: Path, tmp_path: Path, write_examples: Write, store: DatasetStore
+) -> None:
+    store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"]]}))
+    before = sorted(path.name for path in small_disk.parent.iterdir())
+    with pytest.raises(MountPointError, match="Name a new folder inside it"):
+        store.checkout("d", "v1", small_disk)
+    assert sorted(path.name for path in small_disk.parent.iterdir()) == before
+    store.checkout("d", "v1", small_disk / "data")
 
 
 def test_what_killed_checkouts_left_is_deleted_once_it_is_a_day_old(

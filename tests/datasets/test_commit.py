@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from mlplatform import progress
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, seen
 from mlplatform.datasets import commit as commit_module
 from mlplatform.datasets.errors import (
     CommitRecordsLostError,
     CorruptRecordsError,
     CorruptStoreError,
+    FixedTrainingSplitsError,
     ForgottenRecordError,
     IncompleteShardsError,
     KeyMissingError,
@@ -33,6 +34,7 @@ from mlplatform.datasets.line import Line
 from mlplatform.datasets.placement import NewPack, Part
 from mlplatform.datasets.scan import scan_shards
 from mlplatform.datasets.storage import LocalStorage, open_storage
+from mlplatform.datasets.tfrecord import frame
 from mlplatform.datasets.write_packs import write_packs
 
 Write = Callable[..., Path]
@@ -86,6 +88,42 @@ class TestInput:
             store.commit("d", source)
         assert store.names() == []
 
+    def test_a_source_whose_name_is_no_text_is_shown_by_its_bytes(
+        self, tmp_path: Path, write_examples: Write, store: DatasetStore
+    ) -> None:
+        source = write_examples(tmp_path / os.fsdecode(b"caf\xe9"), {"train": [[b"a"]]})
+        made = store.commit("d", source, message=os.fsdecode(b"\xff")).manifest
+        assert made.source.endswith("caf\\xe9")
+        assert (store.show("d"), store.show("d").message) == (made, "\\xff")
+
+
+class TestSeen:
+    @pytest.fixture
+    def shard(self, tmp_path: Path, write_examples: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The only shard of `a`; a store trusts its stamps at once."""
+        monkeypatch.setattr(seen, "_SETTLED_AFTER_S", 0.0)
+        return (
+            write_examples(tmp_path / "a", {"train": [[b"a"]]}) / "Split-train/data_tfrecord-00000-of-00001"
+        )
+
+    def test_untouched_files_are_not_read_again(
+        self, tmp_path: Path, store: DatasetStore, shard: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.commit("d", tmp_path / "a")
+        monkeypatch.setattr(commit_module, "scan_shards", None)
+        assert not store.commit("d", tmp_path / "a").is_new
+
+    def test_other_bytes_are_seen_though_size_inode_and_time_of_modification_are_the_same(
+        self, tmp_path: Path, store: DatasetStore, shard: Path
+    ) -> None:
+        before = shard.stat()
+        store.commit("d", tmp_path / "a")
+        with shard.open("r+b") as file:
+            file.write(frame(b"b"))
+        os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (shard.stat().st_ino, shard.stat().st_size) == (before.st_ino, before.st_size)
+        assert store.commit("d", tmp_path / "a").is_new
+
 
 class TestForgotten:
     @pytest.mark.parametrize("is_seen", [False, True])
@@ -128,6 +166,34 @@ class TestFirewall:
         assert store.commit("d", source, key=["item_id"]).is_new
         empty = write_examples(tmp_path / "b", {"train": [[]]})
         assert store.commit("d", empty).is_new
+
+    @pytest.mark.parametrize("nothing", [b"", b"\n\0", b"\x12\0", b"\x1a\0"])
+    def test_records_without_a_value_of_the_key_are_no_item(
+        self, nothing: bytes, tmp_path: Path, write_examples: Write, store: DatasetStore
+    ) -> None:
+        """Such as TFX's CsvExampleGen makes of an empty cell."""
+
+        def field(tag: int, data: bytes) -> bytes:
+            return bytes((tag, len(data))) + data
+
+        def record(label: bytes, item: bytes) -> bytes:
+            features = {b"item_id": item, b"label": field(0x0A, field(0x0A, label))}
+            entries = [field(0x0A, field(0x0A, name) + field(0x12, one)) for name, one in features.items()]
+            return field(0x0A, b"".join(entries))
+
+        item = field(0x0A, field(0x0A, b"i1"))
+        first = {"train": [[record(b"a", item)]], "eval": [[record(b"b", nothing)]]}
+        store.commit("d", write_examples(tmp_path / "a", first), key=["item_id"])
+        second = {"train": [[*first["train"][0], record(b"c", nothing)]], "eval": first["eval"]}
+        store.commit("d", write_examples(tmp_path / "b", second))
+        found = store.diff("d", "v1", "v2")
+        assert (found.count("added"), found.count("ambiguous")) == (1, 0)
+        leaked = {"train": [[*second["train"][0], record(b"b", nothing)]]}
+        with pytest.raises(SplitFirewallError, match=r"item_id= \(record"):  # by content
+            store.commit("d", write_examples(tmp_path / "c", leaked))
+        nobody = write_examples(tmp_path / "e", {"train": [[record(b"a", nothing)]]})
+        with pytest.raises(KeyMissingError, match="has the key item_id"):
+            store.commit("other", nobody, key=["item_id"])
 
     def test_training_splits_are_those_that_a_version_declared(
         self, tmp_path: Path, write_examples: Write, store: DatasetStore, items: Callable[..., bytes]
@@ -181,6 +247,36 @@ class TestDeclared:
         assert json.loads(note.read_text())["number"] == 1
         store.commit("d", source)
         assert len(list(note.parent.iterdir())) == 1, "said once, noted once"
+
+    def test_a_key_that_no_record_has_is_refused_there_too(
+        self, tmp_path: Path, write_examples: Write, store: DatasetStore, items: Callable[..., bytes]
+    ) -> None:
+        source = write_examples(tmp_path / "a", {"train": [[items(1), items(2)]]})
+        store.commit("d", source)
+        with pytest.raises(KeyMissingError, match="has the key typo"):
+            store.commit("d", source, key=["typo"])
+        assert store.show("d").key == []
+
+    def test_what_is_not_said_stays_as_the_version_declared_it(
+        self, tmp_path: Path, write_examples: Write, store: DatasetStore, items: Callable[..., bytes]
+    ) -> None:
+        first = write_examples(tmp_path / "a", {"train": [[items(1), items(2)]]})
+        store.commit("d", first, key=["item_id"], label="label")
+        store.commit("d", write_examples(tmp_path / "b", {"train": [[items(2)]]}), key=[], label="other")
+        again = store.commit("d", first).manifest
+        assert (again.version, again.key, again.label) == ("v1", ["item_id"], "label")
+
+    def test_a_version_keeps_its_training_splits(
+        self, tmp_path: Path, write_examples: Write, store: DatasetStore
+    ) -> None:
+        source = write_examples(tmp_path / "a", {"train": [[b"a"]], "extra": [[b"b"]]})
+        store.commit("d", source)
+        with pytest.raises(
+            FixedTrainingSplitsError,
+            match=r"is d@v1 already, whose training splits are train, .*extra, train",
+        ):
+            store.commit("d", source, training_splits=["train", "extra"])
+        assert not store.commit("d", source, training_splits=["train"]).is_new
 
 
 class TestRaces:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from mlplatform.cli.datasets import datasets
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.errors import ForgottenRecordError
+from mlplatform.datasets.errors import ForgottenRecordError, SplitFirewallError
 from mlplatform.datasets.storage import open_storage
 
 Write = Callable[..., Path]
@@ -61,6 +63,41 @@ def test_no_file_of_the_store_holds_the_bytes_afterwards(
     assert len(holders(store, everyone[4])) >= 1
     found = store.verify("d")
     assert found.is_whole, found.problems
+
+
+def test_what_a_refused_commit_left_is_gone_too(
+    tmp_path: Path, write_examples: Write, store: DatasetStore, make_example: Make
+) -> None:
+    everyone = people(make_example)
+    first = write_examples(tmp_path / "a", {"train": [everyone[:20]], "eval": [everyone[20:]]})
+    store.commit("d", first, key=["item_id"])
+    leaked = make_example({"item_id": "i25", "text": "secret-025-new"})
+    with pytest.raises(SplitFirewallError):
+        store.commit("d", write_examples(tmp_path / "b", {"train": [[*everyone[:20], leaked]]}))
+    assert holders(store, b"secret-025-new")
+    store.forget("d", "i25", is_erasing=True)
+    assert holders(store, b"secret-025") == []
+    assert store.verify("d").is_whole
+
+
+def test_how_many_records_a_version_lacks_is_said(
+    tmp_path: Path, write_examples: Write, store: DatasetStore, make_example: Make
+) -> None:
+    everyone = people(make_example)
+    source = write_examples(
+        tmp_path / "a", {"train": [[*everyone[:20], everyone[3]]], "eval": [everyone[20:]]}
+    )
+    store.commit("d", source, key=["item_id"])
+    assert store.erased("d") == {}
+    store.forget("d", "i3", is_erasing=True)
+    assert store.erased("d") == {"train": 2}
+    run = CliRunner().invoke
+    shown = run(datasets, ["show", "d", "--store", store.url])
+    assert "split train: 21 records, 20 different; 2 erased since" in shown.output
+    written = run(datasets, ["checkout", "d@v1", str(tmp_path / "out"), "--store", store.url])
+    assert "d@v1: 19 in train, 10 in eval (without 2 that were erased)" in written.output.replace(
+        "10 in eval, 19 in train", "19 in train, 10 in eval"
+    )
 
 
 def test_the_note_keeps_who_used_it_and_not_whose_it_was(

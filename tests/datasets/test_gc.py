@@ -30,7 +30,7 @@ def test_what_a_killed_first_commit_left_is_found_by_gc_of_all(store: DatasetSto
         leave(root / "d" / "packs" / f"{'0' * 32}.tfrecord"),
         leave(root / "d" / "aside" / "a"),
         leave(root / "aside" / "b"),
-        leave(root / "probe-1"),
+        leave(root / f"probe-{'0' * 32}"),
     ]
     found = store.gc(grace_s=3600)
     assert {root / one.path for one in found} == set(left)
@@ -123,6 +123,46 @@ def test_who_may_only_read_reads(write_examples: Write, make_example: Callable[.
                     pytest.raises(BlockingIOError),  # who may not write can still be waited for
                 ):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("name", ["aside_items", "probe-set", "aside"])
+def test_a_dataset_may_be_named_as_the_stores_own_files_begin(
+    name: str, tmp_path: Path, write_examples: Write, store: DatasetStore
+) -> None:
+    store.commit(name, write_examples(tmp_path / "a", {"train": [[b"a"]]}))
+    left = leave(Path(store.url) / name / "packs" / f"{'0' * 32}.tfrecord")
+    (found,) = store.gc(grace_s=3600, is_dry_run=False)
+    assert Path(store.url) / found.path == left
+    assert not left.exists()
+    assert store.verify(name).is_whole
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become somebody without permissions")
+def test_a_store_at_the_root_of_a_disk_has_a_folder_that_nobody_may_look_into(
+    write_examples: Write,
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "disk"
+        (root / "lost+found").mkdir(parents=True, mode=0o700)
+        source = write_examples(Path(name) / "a", {"train": [[b"a"]]})
+        for path in (Path(name), root, *source.rglob("*"), source):
+            path.chmod(0o777)
+        store = DatasetStore(root)
+        DatasetStore(Path(name) / "other").commit("d", source)  # loads what the child needs and may not read
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                assert store.names() == []
+                store.commit("d", source)
+                assert (store.names(), store.gc()) == (["d"], [])
                 status = 0
             finally:
                 os._exit(status)
