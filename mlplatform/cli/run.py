@@ -1,5 +1,6 @@
 """`mlplatform run`: run a pipeline."""
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,20 @@ class OverrideError(UsageError):
     def __str__(self) -> str:
         form = {"--set": "KEY=VALUE, such as --set model.epochs=5", "--parameter": "NAME=VALUE"}
         return f"{self.option} {self.text!r}: {self.problem}; give {form[self.option]}"
+
+
+class OnlyOneNodeError(UsageError):
+    """`--only` was given more than once, or beside `--from` or `--to`."""
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        super().__init__(nodes)
+        self.nodes = nodes
+
+    def __str__(self) -> str:
+        return (
+            f"--only {' --only '.join(self.nodes)}: it runs one node alone, and here more is asked for. Give "
+            "it once, or give --from and --to: all nodes between these run."
+        )
 
 
 @click.command()
@@ -94,6 +109,10 @@ def run(
     from mlplatform.orchestration.local.errors import NodeFailedError
     from mlplatform.orchestration.local.runner import LocalRunner
 
+    if only_nodes:
+        if len(only_nodes) > 1 or from_nodes or to_nodes:
+            raise OnlyOneNodeError(only_nodes)
+        from_nodes = to_nodes = only_nodes
     overrides = read_yaml(config_file) if config_file else {}
     for text in settings:
         overrides = merged(overrides, parse_override(text))
@@ -103,15 +122,15 @@ def run(
             pipeline,
             data=data,
             overrides=overrides,
-            from_nodes=from_nodes + only_nodes,
-            to_nodes=to_nodes + only_nodes,
+            from_nodes=from_nodes,
+            to_nodes=to_nodes,
             parameters=dict(parse_parameter(text) for text in parameters),
         )
     except KeyboardInterrupt:
-        click.echo(STOPPED, err=True)
+        _say_stopped()
         raise SystemExit(INTERRUPTED) from None
     except SystemExit:  # SIGTERM, SIGHUP
-        click.echo(STOPPED, err=True)
+        _say_stopped()
         raise
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
@@ -122,6 +141,11 @@ def run(
     finally:
         if as_json and local.record is not None:
             echo_json(asdict(local.record))
+
+
+def _say_stopped() -> None:
+    with contextlib.suppress(OSError):  # the terminal may be what is gone
+        click.echo(STOPPED, err=True)
 
 
 def parse_parameter(text: str) -> tuple[str, str]:

@@ -152,3 +152,19 @@ def test_variables_that_are_read_by_name(code):
 )
 def test_import_paths_in_parameters(value, found):
     assert list(modules_named_in(value)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        ("import importlib\nimportlib.import_module('plain')", False),
+        ("import importlib\nimportlib.import_module(NAME)", True),
+        ("__import__(f'{NAME}.inner')", True),
+        ("import deep", True),
+        ("import mlplatform.orchestration.local.reference", False),  # imports what its caller names
+    ],
+)
+def test_code_that_imports_by_computed_names_is_open(code, text, is_open):
+    code("deep.py", "from importlib import import_module\ndef f(name):\n    import_module(name)")
+    code("start.py", text)
+    assert closure_of(["start"]).is_open == is_open

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.orchestration.local.display import Lines
+from mlplatform.orchestration.local.records import RunFolder
 
 pytestmark = pytest.mark.e2e
 
@@ -25,10 +26,10 @@ def states(record):
 
 @pytest.fixture
 def code(tmp_path, pipelines, monkeypatch):
-    """Copies of `cached` and its helper, which the nodes of this test import."""
+    """Copies of `cached`, `computed` and their helpers, which the nodes of this test import."""
     folder = tmp_path / "code"
     folder.mkdir()
-    for name in ("cached.py", "helper_of_cached.py"):
+    for name in ("cached.py", "helper_of_cached.py", "computed.py", "helper_of_computed.py"):
         shutil.copy(pipelines / name, folder)
     monkeypatch.syspath_prepend(str(folder))
     return folder
@@ -110,6 +111,18 @@ class TestCode:
         third = own_runner.run_reference(reference, overrides={"mark": str(mark)})
         assert set(states(third).values()) == {"cached"}
 
+    def test_what_the_pipelines_module_imports_under_a_computed_name(self, code, own_runner):
+        def run():
+            return own_runner.run_reference(str(code / "computed.py"))
+
+        assert states(run()) == {"Say": "done", "Repeat": "done"}
+        helper = code / "helper_of_computed.py"
+        helper.write_text("TEXT = 'two'")
+        second = run()
+        assert value_of(second, "Say") == "two"
+        assert second.node("Say").why == f"code edited: {helper}"
+        assert states(run()) == {"Say": "cached", "Repeat": "cached"}
+
     def test_components_of_the_script_itself(self, tmp_path):
         import subprocess
         import sys
@@ -163,6 +176,41 @@ class TestData:
         assert value_of(third, "Read") == "two"
         assert third.node("Read").why == f"folder {data}, which a parameter names, has other content"
 
+    def test_a_file_that_arrives_in_the_folder_while_it_is_read(self, runner, pipeline, tmp_path):
+        import cached
+
+        data, mark = tmp_path / "data", tmp_path / "mark"
+        for folder in (data, mark):
+            folder.mkdir()
+        (data / "a").write_text("one")
+
+        def run():
+            return runner.run(pipeline(cached.ReadSlowly(data_dir=str(data), mark=str(mark))))
+
+        def add():
+            while not (mark / "read").exists():
+                time.sleep(0.05)
+            (data / "b").write_text("two")
+            (mark / "go on").write_text("")
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        first = run()
+        adding.join()
+        assert value_of(first, "ReadSlowly") == "a"
+        assert f"not for later runs: {data} changed while it ran" in first.node("ReadSlowly").why
+        second = run()
+        assert value_of(second, "ReadSlowly") == "a b"
+        assert states(run()) == {"ReadSlowly": "cached"}
+
+    def test_a_folder_that_the_node_writes_to_is_no_input(self, runner, pipeline, tmp_path):
+        import cached
+
+        data = tmp_path / "data"
+        data.mkdir()
+        assert states(runner.run(pipeline(cached.Count(data_dir=str(data))))) == {"Count": "done"}
+        assert states(runner.run(pipeline(cached.Count(data_dir=str(data))))) == {"Count": "cached"}
+
     def test_data_that_changes_while_it_is_read(self, runner, pipeline, tmp_path):
         import cached
 
@@ -184,6 +232,27 @@ class TestData:
         make = cached.Help(text="meddled")
         record = runner.run(pipeline(make, cached.Meddle(source=make.outputs["out"])))
         assert "changed while it ran" in record.node("Meddle").why
+
+
+class TestRepetition:
+    def test_one_that_is_interrupted_leaves_the_next_whole(self, code, own_runner, monkeypatch):
+        def run():
+            return own_runner.run_reference(str(code / "computed.py"))
+
+        def interrupted(folder, details):
+            if details.node == "Say":
+                raise KeyboardInterrupt
+            write(folder, details)
+
+        write = RunFolder.write_details
+        run()
+        assert run().node("Say").why.startswith("nothing changed since run")
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "write_details", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+        for _ in range(2):
+            assert states(run()) == {"Say": "cached", "Repeat": "cached"}
 
 
 class TestOutputs:

@@ -55,6 +55,17 @@ def test_a_time_that_is_put_back_does_not_deceive(digests, folder):
     assert not is_same_file(str(folder / "a"), facts)
 
 
+def test_an_empty_folder_counts(digests, folder):
+    first = digests.of(str(folder))
+    (folder / "inner/empty").mkdir()
+    second = digests.of(str(folder))
+    assert second != first
+    (folder / "inner/empty").rename(folder / "inner/other")
+    assert digests.of(str(folder)) not in (first, second)
+    (folder / "inner/other").rmdir()
+    assert digests.of(str(folder)) == first
+
+
 def test_names_that_are_no_text(digests, folder):
     name = os.fsencode(folder) + b"/photo-\xff.png"
     Path(os.fsdecode(name)).write_text("photo")

@@ -1,5 +1,6 @@
 """The fork server and its jobs: what they see, and that nothing of them is left."""
 
+import json
 import os
 import signal
 import subprocess
@@ -160,6 +161,11 @@ class TestSurroundings:
         processes = Processes(tmp_path / "log")
         assert result_of(processes, "jobs:place_of", tmp_path, module="wheel") == str(tmp_path / "wheel.py")
         processes.stop()
+
+
+def test_arguments_of_any_size(processes, tmp_path):
+    labels = [f"category {number}" for number in range(100_000)]
+    assert result_of(processes, "json:dumps", tmp_path, obj=labels) == json.dumps(labels)
 
 
 class TestFailures:

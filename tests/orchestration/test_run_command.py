@@ -64,6 +64,13 @@ def imported_by(done):
     return {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
 
 
+@pytest.mark.parametrize("options", ["--only Make --only Show", "--only Make --to Show"])
+def test_one_node_alone_is_one_node(options, mlplatform, place):
+    done = mlplatform("run", str(place / "code/by_name.py"), *options.split())
+    assert done.returncode == 2
+    assert "all nodes between these run" in done.stderr
+
+
 class TestOneStory:
     """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
 
@@ -189,6 +196,25 @@ class TestOneStory:
         done, document = run()
         assert set(states(document).values()) == {"cached"}, done.stderr
         assert [e for e in executions(place / "root/metadata.sqlite") if e.last_known_state == RUNNING] == []
+
+
+def test_a_stopped_run_is_settled_though_nobody_reads_what_it_says(place, tmp_path):
+    name = ["run", str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlplatform.cli.main", *name, "--set", "seconds=60.5"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "Sleep: started" in line:
+            break
+    process.stderr.close()  # as a terminal that is closed
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    found = executions(tmp_path / "metadata.sqlite")
+    assert found
+    assert [execution for execution in found if execution.last_known_state == RUNNING] == []
 
 
 def executions(database):

@@ -29,6 +29,9 @@ def heard(tmp_path):
     folder = tmp_path.resolve() / "f"
     (folder / "d").mkdir(parents=True)
     (folder / "a").write_text("content")
+    (folder / "pack").mkdir()
+    (folder / "pack/__init__.py").write_text("")
+    (folder / "pack/settings.yaml").write_text("steps: 1")
     (folder / "mine.py").write_text("import os\nA = open(os.path.dirname(__file__) + '/a').read()")
     (folder / "asks.py").write_text("import subprocess\nsubprocess.run(['true'])")
 
@@ -56,6 +59,11 @@ def test_modules_what_they_read_and_what_lies_beside_them(heard):
     files, _, neighbours, _ = heard("import mine")
     assert files == {"mine.py": True, "a": True}
     assert neighbours == [""]
+
+
+def test_data_of_a_package_that_is_read_through_its_loader(heard):
+    what = "import pkgutil\npkgutil.get_data('pack', 'settings.yaml')"
+    assert heard(what)[0] == {"pack/__init__.py": True, "pack/settings.yaml": True}
 
 
 def test_nothing_is_heard_in_a_pause(heard):

@@ -246,6 +246,20 @@ def test_the_note_is_for_its_owner_and_holds_no_secret_for_others(world):
     assert json.loads(note.read_text())["run"] == world.record.run_id
 
 
+def test_arguments_with_keys_of_several_kinds(world):
+    arguments = {"classes": {1: "x", "shoes": "y"}}
+    Memory(world.home, "pipeline.py", arguments)
+
+
+def test_a_database_whose_folder_is_gone_is_made_anew(tmp_path):
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(tmp_path / "gone" / "metadata.sqlite")
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    lock = str(tmp_path / "gone" / "metadata.lock")
+    with Database(config.SerializeToString(), "ConnectionConfig", lock).open() as store:
+        assert store.get_executions() == []
+
+
 def test_the_hour_is_a_part(monkeypatch):
     import datetime as real
 

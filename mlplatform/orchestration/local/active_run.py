@@ -1,5 +1,6 @@
 """One run while it runs: schedules the nodes, keeps the records, tells the display, ends cleanly."""
 
+import contextlib
 import importlib.metadata
 import secrets
 import signal
@@ -109,6 +110,8 @@ class ActiveRun:
             return None
         earlier = RunFolder(self._home.runs / remembered.run)
         old = earlier.read()
+        if old.state != "done":
+            return None
         database = database_of(remembered)
         repair_dead_runs(self._home, old.metadata, database)
         with database.open() as store:
@@ -117,7 +120,6 @@ class ActiveRun:
             executions = [node.execution_id for node in old.nodes if node.execution_id]
             repeated = repeat_executions(store, self.record.run_id, executions)
             newest = newest_of(store, old.pipeline, is_alone=remembered.looks_back)
-            memory.repeated(remembered, self.record.run_id, newest)
         self.record.pipeline, self.record.pipeline_root = old.pipeline, old.pipeline_root
         self.record.metadata = old.metadata
         why = f"nothing changed since run {old.run_id}"
@@ -136,6 +138,7 @@ class ActiveRun:
                 self.folder.write_details(details)
         self._display.started(self.record)
         self._end("done")
+        memory.repeated(remembered, self.record.run_id, newest)  # whatever comes before leaves it as it was
         return self.record
 
     def remember(self, memory: Memory) -> None:
@@ -368,7 +371,8 @@ class ActiveRun:
                 node.state = "cancelled"
         self.record.state = state
         self._write()
-        self._display.ended(self.record)
+        with contextlib.suppress(OSError):  # the terminal is gone, or who read the lines
+            self._display.ended(self.record)
 
     def _settle(self) -> None:
         """See that nothing of this run stays running in ML Metadata, whoever was killed."""
@@ -377,7 +381,8 @@ class ActiveRun:
             try:
                 end_executions(self._database(self._plan), self.record, is_failed="failed" in states)
             except Exception as error:  # noqa: BLE001 - must not hide why the run ended
-                self._display.says(f"ML Metadata could not be told how the run ended: {error}")
+                with contextlib.suppress(OSError):
+                    self._display.says(f"ML Metadata could not be told how the run ended: {error}")
 
     def _database(self, plan: Plan) -> Database:
         """Return ML Metadata; nodes take turns, also at a server, where they could meet in a deadlock."""

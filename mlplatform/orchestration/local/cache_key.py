@@ -54,6 +54,7 @@ class KeyParts:
         paths: Digest per file or folder of data, outside the pipeline's artifacts, that they depend on.
         folders: Digest per further folder that a parameter names. They are no part of the key, since a node
             may write there; the result of one that does not depends on them.
+        is_open: Code imports by names that it computes: what else is imported then belongs to the result.
         uncertain: Why the result cannot be told from others by a key; empty where it can.
     """
 
@@ -61,6 +62,7 @@ class KeyParts:
     files: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
+    is_open: bool = False
     uncertain: str = ""
 
     @property
@@ -139,6 +141,7 @@ def make_key(
     modules = [executor.rpartition(".")[0]] if executor else []
     code = closure_of(modules, sources, named)
     made.files.update(code.files)
+    made.is_open = code.is_open
     made.parts.update({f"code {path}": digest for path, digest in code.files.items()})
     made.parts.update({f"library {name}": version for name, version in code.libraries.items()})
     for name in code.variables:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from mlplatform.orchestration.local.digests import file_digest
 from mlplatform.orchestration.local.imported import is_edited
-from mlplatform.orchestration.local.libraries import is_user_file, versions_behind
+from mlplatform.orchestration.local.libraries import is_ours, is_user_file, versions_behind
 
 _IMPORT_PATH = re.compile(r"^([A-Za-z_]\w*(?:\.\w+)*)(?::(\w+)(?:\.\w+)*)?$")
 _FILE_ENDINGS = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
@@ -28,6 +29,7 @@ class Closure:
         variables: Environment variables that these files read by a name that stands in them.
         missing: Modules that were asked for and are not to be found.
         edited: Files that this process imported before they became what they are now.
+        is_open: A file of the user's imports by a name that it computes, so that more may belong to it.
     """
 
     files: dict[str, str]
@@ -35,6 +37,7 @@ class Closure:
     variables: tuple[str, ...]
     missing: tuple[str, ...]
     edited: tuple[str, ...]
+    is_open: bool
 
 
 def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterable[str] = ()) -> Closure:
@@ -48,7 +51,7 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterab
         files: Source files that are imported from where they lie, next to their neighbours.
         named: Names that may be modules, or something in modules, or nothing of the kind.
     """
-    walk = _Walk({}, set(), set())
+    walk = _Walk({}, set(), set(), set())
     pending = [_Source(None, path, path.parent) for path in files]
     missing = []
     for module in modules:
@@ -67,6 +70,7 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterab
         variables=tuple(sorted(walk.variables)),
         missing=tuple(missing),
         edited=tuple(file for file, digest in sorted(walk.files.items()) if is_edited(file, digest)),
+        is_open=bool(walk.open),
     )
 
 
@@ -95,11 +99,13 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Walk:
-    """The files found so far, the top-level packages behind which libraries are, and the variables read."""
+    """The files found so far, the top-level packages behind which libraries are, the variables read, and the
+    files that import by computed names."""
 
     files: dict[str, str]
     tops: set[str]
     variables: set[str]
+    open: set[str]
 
     def visit(self, source: _Source) -> Iterator[_Source]:
         """Take a file, and yield what it imports."""
@@ -110,6 +116,8 @@ class _Walk:
         if path.suffix == ".py":
             found = _imports(path, source.module)
             self.variables.update(found.variables)
+            if found.is_open and not is_ours(str(path)):
+                self.open.add(str(path))
             for module in found.always:
                 yield from self.sources(module, source.beside)
 
@@ -183,12 +191,14 @@ class _Imports:
             names come from. They are followed where somebody imports that name.
         exports: The names in `__all__`.
         variables: Environment variables, read by their names.
+        is_open: It imports by a name that does not stand in it.
     """
 
     always: frozenset[str] = frozenset()
     by_name: dict[str, str] = field(default_factory=dict)
     exports: frozenset[str] = frozenset()
     variables: frozenset[str] = frozenset()
+    is_open: bool = False
 
 
 _NOTHING = _Imports()
@@ -222,7 +232,8 @@ def _imports(path: Path, name: str | None) -> _Imports:
                 always.add(module)
     exports = {text for node in nodes for text in _exports(node)}
     variables = {text for node in nodes for text in _variables(node)}
-    return _Imports(frozenset(always), by_name, frozenset(exports), frozenset(variables))
+    is_open = any(_is_computed_import(node) for node in nodes)
+    return _Imports(frozenset(always), by_name, frozenset(exports), frozenset(variables), is_open)
 
 
 def _bindings(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
@@ -234,10 +245,18 @@ def _bindings(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
         base = _absolute(node.module or "", node.level, package)
         for alias in node.names:
             yield alias.asname or alias.name, f"{base}.{alias.name}" if base else alias.name
-    elif isinstance(node, ast.Call) and _last_name(node.func) in ("import_module", "__import__"):
+    elif _is_import_call(node):
         for text in _texts(node.args[:1]):
             module = text.lstrip(".")
             yield text, _absolute(module, len(text) - len(module), package)
+
+
+def _is_import_call(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and _last_name(node.func) in ("import_module", "__import__")
+
+
+def _is_computed_import(node: ast.AST) -> bool:
+    return _is_import_call(node) and not list(_texts(node.args[:1]))
 
 
 def _absolute(module: str, level: int, package: str) -> str:

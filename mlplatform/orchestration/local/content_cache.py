@@ -20,8 +20,10 @@ from mlplatform.orchestration.local.cache_key import ArtifactFacts, KeyParts, ma
 from mlplatform.orchestration.local.digests import Digests, digest_or_empty, is_local
 from mlplatform.orchestration.local.imported import imported_files, is_edited
 from mlplatform.orchestration.local.key_changes import changes_between, describe_changes
+from mlplatform.orchestration.local.libraries import is_ours
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder
 from mlplatform.orchestration.local.sources import names_digest
+from mlplatform.orchestration.local.writes import Writes
 
 RESULT_PROPERTY = "mlplatform_result"
 
@@ -35,7 +37,7 @@ class Result:
         outputs: Digest of the content at each output's place.
         pushed: Digest of what was pushed, at the place that it was pushed to.
         beside: Digest of the names in the folder around that place.
-        folders: Digest of each folder that a parameter names and that the node itself did not change.
+        folders: Digest of each folder that a parameter names and that the node itself did not write to.
         code: Digest of the user's files that were imported though no import statement said so.
         doubts: What changed while it was made; it is never taken.
     """
@@ -99,6 +101,7 @@ class ContentCache:
         self._result: Result | None = None
         self._inputs: dict[str, str] = {}
         self._refused = ""
+        self._writes = Writes(())
         self._imported_before = imported_files().keys()
 
     def get_cache_context(
@@ -127,7 +130,7 @@ class ContentCache:
                 command="" if self.executor else " ".join(str(executor_spec).split()),
                 written=[str(self.run.path), *(a.uri for found in outputs.values() for a in found)],
             )
-        self._compiled = pipeline_node
+        self._compiled, self._writes = pipeline_node, Writes(self._made.folders)
         return context_lib.register_context_if_not_exists(
             metadata_handle=metadata_handle,
             context_type_name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE,
@@ -173,12 +176,13 @@ class ContentCache:
                 folder: names_digest(folder) for folder in sorted(map(_around, filter(is_local, pushed)))
             },
             folders={
-                folder: digest for folder, digest in made.folders.items() if self.digests.of(folder) == digest
+                folder: digest for folder, digest in made.folders.items() if folder not in self._writes.heard
             },
             code={
                 file: digest
                 for file, digest in imported_files().items()
-                if file not in self._imported_before and file not in made.files
+                if file not in made.files
+                and (file not in self._imported_before or (made.is_open and not is_ours(file)))
             },
             doubts=[
                 *(
@@ -188,8 +192,8 @@ class ContentCache:
                 ),
                 *(
                     path
-                    for path, digest in {**self._inputs, **made.paths}.items()
-                    if self.digests.of(path) != digest
+                    for path, digest in {**self._inputs, **made.paths, **made.folders}.items()
+                    if path not in self._writes.heard and self.digests.of(path) != digest
                 ),
             ],
         )

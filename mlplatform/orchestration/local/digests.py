@@ -36,7 +36,8 @@ class Digests:
     def of(self, path: str) -> str:
         """Return the digest of a file, or of all files below a folder with their relative names.
 
-        Links are followed; a folder that several links lead to is read once.
+        Links are followed; a folder that several links lead to is read once. An empty folder counts by its
+        name.
 
         Returns:
             Hexadecimal, 32 characters; empty where nothing is there.
@@ -48,7 +49,7 @@ class Digests:
         now_known: dict[str, FileFacts] = {}
         total = hashlib.blake2b(digest_size=16)
         for name, file, facts in _files(path):
-            if not file:  # a folder that was read already
+            if not file:  # a folder that is empty, or was read already
                 total.update(os.fsencode(f"{name}\n"))
                 continue
             entry = known.get(name)
@@ -119,7 +120,7 @@ def text_digest(text: str) -> str:
 def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:
     """Yield name, path and facts of every file, in an order that depends on the names alone.
 
-    A folder that was met before gives a name that says where, and an empty path.
+    A folder that was met before gives a name that says where, and an empty path; an empty one its name.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - many small calls
         yield "", path, _facts(os.stat(path))  # noqa: PTH116
@@ -129,9 +130,11 @@ def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:
     while pending:
         folder = pending.pop()
         inner = []
+        is_empty = True
         with os.scandir(os.path.join(path, folder)) as entries:  # noqa: PTH118
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = f"{folder}/{entry.name}" if folder else entry.name
+                is_empty = False
                 if _is_loop(entry):
                     continue
                 if entry.is_dir():
@@ -143,6 +146,8 @@ def _files(path: str) -> Iterator[tuple[str, str, FileFacts]]:
                         inner.append(name)
                 elif entry.is_file():
                     yield name, entry.path, _facts(entry.stat())
+        if is_empty and folder:
+            yield f"{folder}/", "", []
         pending.extend(reversed(inner))
 
 

@@ -141,7 +141,12 @@ def adopt_orphans() -> None:
 
 
 class ForkServer:
-    """Serves one runner, over one sequenced-packet socket; each message is one pickled object above."""
+    """Serves one runner, over one sequenced-packet socket.
+
+    The runner's messages are pickled objects above, each in a file in memory whose descriptor is sent, since
+    a socket takes no large message; with a `Start` comes the child's end of its channel. Answers are sent as
+    they are.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         global is_fork_server
@@ -180,16 +185,17 @@ class ForkServer:
 
     def _answer(self) -> bool:
         try:
-            payload, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 1)
+            payload, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
         except ConnectionResetError:  # the runner left with something unread
             return False
         if not payload:
             return False
-        message = pickle.loads(payload)
+        with open(descriptors[0], "rb") as content:
+            message = pickle.load(content)
         if isinstance(message, Preload):
             self._send(self._preload(message))
         else:
-            self._start(message, descriptors[0])
+            self._start(message, descriptors[1])
         return True
 
     def _preload(self, message: Preload) -> Preloaded:
@@ -311,16 +317,16 @@ def take_surroundings(message: Start) -> None:
 def run_job(message: Start, channel: Connection) -> int:
     """Do a job in this process: call its target, send its result or its failure, return the exit status."""
     redirect_output(message.log)
-    from mlplatform.orchestration.local.channel import use_channel
+    from mlplatform.orchestration.local.channel import tell, use_channel
 
     use_channel(channel)
     try:
         result = call(message.target, message.arguments)
-        channel.send(("result", result))
+        tell("result", result)
         return 0
     except BaseException as error:  # noqa: BLE001 - told to the runner, which raises it
         traceback.print_exception(error)
-        channel.send(("failure", describe_failure(error)))
+        tell("failure", describe_failure(error))
         return 1
     finally:
         sys.stdout.flush()

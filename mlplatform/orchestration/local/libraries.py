@@ -11,12 +11,19 @@ from pathlib import Path
 from mlplatform.orchestration.local.digests import text_digest
 
 _NAME = re.compile(r"^Name: (\S+)", re.MULTILINE)
+_PACKAGE = Path(__file__).parents[2]
+_OURS = tuple(f"{(_PACKAGE / name).resolve()}/" for name in (".", "components", "pipelines"))
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
 def is_user_file(path: str) -> bool:
     """Say whether a file is neither Python's own nor part of an installed distribution."""
     return not path.startswith(library_folders()) and not path.startswith("<")
+
+
+def is_ours(path: str) -> bool:
+    """Say whether a file belongs to this package, wherever that lies."""
+    return path.startswith(_OURS)
 
 
 @cache

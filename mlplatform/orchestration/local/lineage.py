@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 PIPELINE_CONTEXT, RUN_CONTEXT = "pipeline", "pipeline_run"
@@ -32,6 +33,8 @@ class Database:
         from ml_metadata.proto import metadata_store_pb2
 
         config = getattr(metadata_store_pb2, self.kind).FromString(self.connection)
+        if self.lock:
+            Path(self.lock).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644) if self.lock else -1
         try:
             if descriptor >= 0:

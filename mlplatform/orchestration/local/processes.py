@@ -224,11 +224,14 @@ class Processes:
             yield job.exited
 
     def _send(self, message: object, *descriptors: int) -> None:
-        payload = pickle.dumps(message)
-        try:
-            socket.send_fds(self._control, [payload], list(descriptors))
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._gone() from error
+        with open(os.memfd_create("message"), "wb") as content:
+            pickle.dump(message, content)
+            content.flush()
+            content.seek(0)
+            try:
+                socket.send_fds(self._control, [b"1"], [content.fileno(), *descriptors])
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise self._gone() from error
 
 
 def _working_folder() -> str:

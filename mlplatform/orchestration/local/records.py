@@ -216,10 +216,10 @@ class RunFolder:
         return self.path / "nodes" / f"{node_id}.json"
 
     def read_details(self, node_id: str) -> NodeDetails | None:
-        """Return why a node ran or not; None where it never came to that."""
+        """Return why a node ran or not; None where it never came to that, or a power cut took the file."""
         try:
             return NodeDetails(**_known(NodeDetails, json.loads(self.details(node_id).read_text("utf-8"))))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
 
     def write_details(self, details: NodeDetails) -> None:

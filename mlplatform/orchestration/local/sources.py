@@ -11,20 +11,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from mlplatform.orchestration.local.digests import digest_or_empty, text_digest
 from mlplatform.orchestration.local.imported import imported_files
-from mlplatform.orchestration.local.libraries import is_user_file
+from mlplatform.orchestration.local.libraries import is_ours, is_user_file
 
 _NOT_SOURCES = ("/proc/", "/sys/", "/dev/")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _WORLD = frozenset(
     {"os.exec", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect", "subprocess.Popen"}
 )
-_OUR_PACKAGE = f"{Path(__file__).parents[2]}/"
+_CODE = (".py", ".pyc", *EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Recorder:
                 self.world.add(event)
         elif event == "open":
             path, _, flags = arguments
-            if not (flags or 0) & _WRITING and not _is_import_machinery():
+            if not (flags or 0) & _WRITING and not (_is_code(path) and _is_import_machinery()):
                 self.read(path)
         elif event in ("os.listdir", "os.scandir") and not _is_import_machinery():
             self.listed(arguments[0])
@@ -154,7 +155,7 @@ def stop_recording() -> Sources:
         return Sources()
     pause_recording()
     code = imported_files()
-    around = {str(Path(file).parent) for file in code if not file.startswith(_OUR_PACKAGE)}
+    around = {str(Path(file).parent) for file in code if not is_ours(file)}
     return Sources(
         files={**dict(sorted(_recorder.files.items())), **code},
         folders=dict(sorted(_recorder.folders.items())),
@@ -178,6 +179,11 @@ def neighbours_digest(folder: str) -> str:
     except OSError:
         return ""
     return text_digest("\n".join(sorted(names)))
+
+
+def _is_code(path: object) -> bool:
+    """Say whether a file is a module: through Python's import system, data of a package is read, too."""
+    return isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).endswith(_CODE)
 
 
 def _is_import_machinery() -> bool:

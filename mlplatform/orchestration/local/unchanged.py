@@ -61,7 +61,7 @@ class Memory:
     """Where a pipeline with these arguments is remembered; begun before the run, to know its start."""
 
     def __init__(self, home: Home, reference: str, arguments: Mapping[str, Any]) -> None:
-        asked = json.dumps([reference, str(Path.cwd()), arguments], sort_keys=True, default=str)
+        asked = json.dumps([reference, str(Path.cwd()), arguments], default=str)
         self._note = home.cache / "nodes" / "runs" / f"{text_digest(asked)}.json"
         self._digests = Digests(home.cache / "nodes" / "digests")
         self._home = home

@@ -37,6 +37,22 @@ def Read(data_dir: Parameter[str], out: OutputArtifact[String]):
 
 
 @component
+def ReadSlowly(data_dir: Parameter[str], mark: Parameter[str], out: OutputArtifact[String]):
+    out.write(" ".join(sorted(file.name for file in Path(data_dir).iterdir())))
+    (Path(mark) / "read").write_text("")
+    while not (Path(mark) / "go on").exists():
+        time.sleep(0.05)
+
+
+@component
+def Count(data_dir: Parameter[str], out: OutputArtifact[String]):
+    found = len(list(Path(data_dir).iterdir()))
+    (Path(data_dir) / "counted").mkdir()
+    (Path(data_dir) / "counted" / "before").write_text(str(found))
+    out.write(str(found))
+
+
+@component
 def ReadLate(mark: Parameter[str], words: Parameter[str], out: OutputArtifact[String]):
     text = Path(words).read_text()
     Path(words).write_text("changed meanwhile")

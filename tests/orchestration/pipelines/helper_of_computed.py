@@ -1,0 +1,3 @@
+"""Imported by `computed`; edited by the tests, in a copy."""
+
+TEXT = "one"
