@@ -287,13 +287,17 @@ class ModelManager:
     # The thread.
 
     def _work(self) -> None:
+        told = ""
         while not self._is_stopping:
             with self._changed:
                 look = self._looks_wanted
             try:
                 self._look()
-            except Exception:
-                log.exception("looking for models failed")
+                told = ""
+            except Exception as error:
+                if str(error) != told:
+                    log.exception("looking for models failed: those that are served stay")
+                told = str(error)
             with self._changed:
                 self._looks_done = look
                 self._changed.notify_all()
@@ -330,7 +334,10 @@ class ModelManager:
                 log.warning("base path of model %s cannot be read: %s", name, error)
             model.problem = str(error)
             return
-        model.problem = ""
+        problem = "" if folders else _nothing_in(name, config.base_path)
+        if problem and problem != model.problem:
+            log.warning(problem)
+        model.problem = problem
         wanted = aspired(folders, config.policy)
         missing = [v for v in reversed(wanted) if v not in model.served or model.served[v].path != folders[v]]
         loadable = [v for v in missing if not self._is_ruled_out(model, v, folders[v])]
@@ -412,6 +419,14 @@ class ModelManager:
         with self._changed:
             self._states.setdefault(name, {})[version] = VersionStatus(version, state, error)
             self._changed.notify_all()
+
+
+def _nothing_in(name: str, base_path: Path) -> str:
+    """Say that a base path holds no version, in TensorFlow Serving's words, and what may be meant."""
+    text = f"No versions of servable {name} found under base path {base_path}: it needs a numbered folder"
+    if any((base_path / file).is_file() for file in ("saved_model.pb", "model.tflite")):
+        return f"{text}. It holds a model itself: move that into {base_path / '1'}"
+    return text
 
 
 def _labelled(served: _Served, label: str) -> int:

@@ -37,6 +37,7 @@ _ABOUT = re.compile(
     _MODEL.replace(r"/(?P<name>[^/:]+)", r"(?:/(?P<name>[^/:]+))?") + r"(?:/(?P<what>metadata))?",
     re.IGNORECASE,
 )
+_ABOUT_THREADS = 2  # answer about models while all others compute
 _MAX_VERSION_DIGITS = 1000  # leading zeros are allowed, but Python refuses to read very long numbers
 
 _JSON = {"Content-Type": "application/json"}
@@ -169,6 +170,7 @@ class RestServer:
         self._bytes_in_flight = 0
         self._is_closing = False
         self._pool = ThreadPoolExecutor(settings.rest_api_num_threads, thread_name_prefix="rest")
+        self._about_pool = ThreadPoolExecutor(_ABOUT_THREADS, thread_name_prefix="rest-about")
         self._loop = asyncio.new_event_loop()
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -200,6 +202,7 @@ class RestServer:
         self._thread.join(timeout=5)
         self._loop.close()
         self._pool.shutdown(wait=False)
+        self._about_pool.shutdown(wait=False)
 
     async def _listen(self) -> None:
         self._server = web.Server(self._serve, access_log=None, keepalive_timeout=75.0)
@@ -246,8 +249,9 @@ class RestServer:
         self._in_flight += 1
         try:
             body = await asyncio.wait_for(self._body(request), self._timeout_s)
+            pool = self._about_pool if request.method == "GET" else self._pool
             answer = self._loop.run_in_executor(
-                self._pool, self._handler.answer, request.method, path, body, deadline
+                pool, self._handler.answer, request.method, path, body, deadline
             )
             done = await asyncio.wait_for(asyncio.shield(answer), deadline - time.monotonic())
             return self._response(done)

@@ -1,6 +1,8 @@
 """The model server: models, both protocols, and a clean stop."""
 
+import errno
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -17,6 +19,7 @@ from mlplatform.serving.manager import ModelManager
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.model_config import (
     ModelConfig,
+    ModelConfigFileError,
     checked_models,
     read_config_file,
 )
@@ -97,7 +100,7 @@ class ModelServer:
             if self.settings.serves_root:
                 self.manager.look_now()
             else:
-                self.manager.configure(self._configured())
+                self.manager.configure(self._configured() or {})
             self._grpc = GrpcServer(self._api, self.settings, self._credentials)
             if self.settings.rest_api_port >= 0:
                 rest = RestServer(self._api, self.settings, self._metrics_path)
@@ -158,10 +161,16 @@ class ModelServer:
         return servable
 
     def _discover(self) -> dict[str, ModelConfig]:
-        """Return every model pushed under the root folder: its newest version, and those with a label."""
+        """Return every model pushed under the root folder: its newest version, and those with a label.
+
+        Raises:
+            OSError: The folder of models was there, and is not now: its disk may come back.
+        """
         from mlplatform.registry import ModelStore
 
         store = ModelStore(Home.at(self.settings.root or None).models)
+        if self._labels and not store.models_dir.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.models_dir))
         found = {}
         for name in store.names():
             try:
@@ -176,7 +185,8 @@ class ModelServer:
             found[name] = ModelConfig(name, store.models_dir / name, policy, labels)
         return found
 
-    def _configured(self) -> dict[str, ModelConfig]:
+    def _configured(self) -> dict[str, ModelConfig] | None:
+        """Return the models that are named; None where the config file is empty."""
         file = self.settings.model_config_file
         if file:
             config = read_config_file(Path(file))
@@ -187,14 +197,20 @@ class ModelServer:
                 base_path=str(Path(self.settings.model_base_path).absolute()),
                 model_platform="tensorflow",
             )
-        return checked_models(config) or {}
+        return checked_models(config)
 
     def _poll_config_file(self) -> None:
-        """Take the file over at each look, as TensorFlow Serving does; say once what is wrong with it."""
+        """Take the file over at each look, as TensorFlow Serving does; say once what is wrong with it.
+
+        An empty file is wrong: who writes one anew may empty it first.
+        """
         wait_s, told = self.settings.model_config_file_poll_wait_seconds, ""
         while not self._stopping.wait(wait_s):
             try:
-                self.manager.configure(self._configured(), timeout_s=wait_s)
+                models = self._configured()
+                if models is None:
+                    raise ModelConfigFileError(Path(self.settings.model_config_file), "it is empty")
+                self.manager.configure(models, timeout_s=wait_s)
                 told = ""
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next look may help
                 if str(error) != told:

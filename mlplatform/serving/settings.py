@@ -91,6 +91,9 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if self.model_config_file_poll_wait_seconds and not self.model_config_file:
             raise SettingsError("--model_config_file_poll_wait_seconds needs --model_config_file")
+        for name, most in _AT_MOST.items():
+            if getattr(self, name) > most:
+                raise SettingsError(f"--{name} {getattr(self, name)} is above {most}")
         if self.port > 0 and self.port == self.rest_api_port:
             raise SettingsError(
                 f"--rest_api_port cannot be same as --port ({self.port}). Use a different port for REST."
@@ -171,6 +174,7 @@ _ABOVE_ZERO = (
     "max_concurrent_requests",
     "request_log_max_bytes",
 )
+_AT_MOST = {"port": 65535, "rest_api_port": 65535, "max_request_bytes": (1 << 31) - 1}
 _NOT_NEGATIVE = (
     "model_config_file_poll_wait_seconds",
     "max_num_load_retries",

@@ -69,6 +69,10 @@ def read_batching_parameters(file: Path, defaults: BatchingParameters) -> Batchi
     def value(name: str, default: int) -> int:
         return int(getattr(found, name).value) if found.HasField(name) else default
 
+    for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"):
+        least = 0 if name == "batch_timeout_micros" else 1
+        if found.HasField(name) and value(name, least) < least:
+            raise ConfigFileError(file, "BatchingParameters", f"{name} {value(name, 0)} is below {least}")
     max_batch_size = value("max_batch_size", defaults.max_batch_size)
     sizes = tuple(found.allowed_batch_sizes)
     if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != max_batch_size):

@@ -142,6 +142,23 @@ class TestBatching:
         with pytest.raises(ConfigFileError, match="end with max_batch_size 8"):
             serve(model_name="m", model_base_path=models / "everything", batching_parameters_file=str(file))
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("max_batch_size", 0),
+            ("num_batch_threads", 0),
+            ("max_enqueued_batches", -1),
+            ("batch_timeout_micros", -1),
+        ],
+    )
+    def test_parameters_with_which_no_request_would_be_answered(
+        self, serve: Any, models: Path, tmp_path: Path, name: str, value: int
+    ) -> None:
+        file = tmp_path / "batching.config"
+        file.write_text(f"{name} {{ value: {value} }}")
+        with pytest.raises(ConfigFileError, match=f"{name} {value} is below"):
+            serve(model_name="m", model_base_path=models / "everything", batching_parameters_file=str(file))
+
 
 class TestLimits:
     def test_a_large_request_is_refused(self, serve: Any, client: Any, models: Path) -> None:
@@ -254,6 +271,18 @@ class TestLimits:
                 one.let_go()
             for call in running:
                 call.result()
+
+    def test_status_over_rest_answers_while_every_thread_computes(
+        self, serve: Any, client: Any, models: Path, hold: Any
+    ) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", rest_api_num_threads=1)
+        asking, held = client(server, over="rest"), hold()
+        computing = threading.Thread(target=lambda: asking.predict("m", held.inputs, signature="hold"))
+        computing.start()
+        held.until_it_computes()
+        assert client(server, over="rest", timeout_s=5).status("m")[0].state == "AVAILABLE"
+        held.let_go()
+        computing.join()
 
     def test_open_reflection_streams_hold_up_no_request(
         self, serve: Any, client: Any, base_path: Path
@@ -832,6 +861,9 @@ class TestSettings:
             ({"request_log_sampling_rate": 2.0}, "not within 0 and 1"),
             ({"model_config_file_poll_wait_seconds": 1.0}, "needs --model_config_file"),
             ({"port": -1, "rest_api_port": -1}, "nobody could ask this server"),
+            ({"port": 70000}, "--port 70000 is above 65535"),
+            ({"rest_api_port": 65536}, "--rest_api_port 65536 is above 65535"),
+            ({"max_request_bytes": 1 << 31}, "--max_request_bytes 2147483648 is above 2147483647"),
             ({"model_name": "m"}, "--model_name m needs --model_base_path"),
             ({"grpc_max_threads": 0}, "--grpc_max_threads 0 is not above 0"),
             ({"max_concurrent_requests": -1}, "--max_concurrent_requests -1 is not above 0"),

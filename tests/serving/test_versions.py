@@ -215,6 +215,34 @@ class TestPolling:
         assert asking.wait_until_available("half", timeout_s=20).version == 7
         assert half(asking) == 4.0
 
+    def test_a_root_folder_that_is_away_for_a_while_unloads_nothing(
+        self, serve: Any, client: Any, tmp_path: Path, push: Any, caplog: Any
+    ) -> None:
+        models = tmp_path / "models"
+        (models / "half").mkdir(parents=True)
+        push(models / "half", 7)
+        server = serve(root=tmp_path)
+        models.rename(tmp_path / "away")
+        wait_for(lambda: "those that are served stay" in caplog.text)
+        server.manager.look_now()
+        assert half(client(server)) == 4.0
+        assert caplog.text.count("those that are served stay") == 1
+        (tmp_path / "away").rename(models)
+        push(models / "half", 8)
+        wait_for(lambda: server.manager.serving() == {"half": [8]})
+
+    def test_a_base_path_that_is_the_model_itself_is_told(
+        self, manage: Any, models: Path, caplog: Any
+    ) -> None:
+        folder = models / "half_plus_three" / "1"
+        manager = manage(lambda *_: None)
+        with pytest.raises(StatusError, match="not available in time"):
+            manager.configure({"m": ModelConfig("m", folder)}, 0.5)
+        told = (
+            f"No versions of servable m found under base path {folder}: it needs a numbered folder. It holds"
+        )
+        assert caplog.text.count(told) == 1
+
     def test_a_model_that_cannot_load_stops_the_start(self, serve: Any, models: Path) -> None:
         with pytest.raises(StatusError) as caught:
             serve(model_name="broken", model_base_path=models / "broken")
@@ -476,6 +504,18 @@ class TestConfiguration:
         config(tmp_path, f"{first} {second}")
         asking.wait_until_available("three", timeout_s=20)
         config(tmp_path, second)
+        wait_for(lambda: states(asking) == {1: "END"})
+
+    def test_a_file_that_is_empty_for_a_moment_unloads_nothing(
+        self, serve: Any, client: Any, tmp_path: Path, base_path: Path, caplog: Any
+    ) -> None:
+        text = f'config {{ name: "half" base_path: "{base_path}" model_platform: "tensorflow" }}'
+        file = config(tmp_path, text)
+        asking = client(serve(model_config_file=file, model_config_file_poll_wait_seconds=0.1))
+        file.write_text("")
+        wait_for(lambda: "it is empty" in caplog.text)
+        assert half(asking) == 3.0
+        file.write_text("model_config_list {}")
         wait_for(lambda: states(asking) == {1: "END"})
 
     def test_a_label_that_came_early_is_taken_over_later(
