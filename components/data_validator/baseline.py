@@ -4,7 +4,6 @@ import json
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import tensorflow_data_validation as tfdv
@@ -12,7 +11,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.dsl.io import fileio
 
-from mlplatform.components.dataset_versioner.versioning import VERSION_FILE
+from mlplatform.components.dataset_versioner.versioning import VERSION_FILE, check_out_into
 from mlplatform.datasets import DatasetStore
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
@@ -70,15 +69,15 @@ class Version:
 def last_accepted(
     version: Version,
     train_split: str,
-    work_dir: Path,
-    measure: Callable[[Path], tuple[Statistics, Statistics]],
+    work_dir: str,
+    measure: Callable[[str], tuple[Statistics, Statistics]],
 ) -> Baseline | None:
     """Return the last other version of the same dataset that was accepted; None where there is none.
 
     Args:
         version: The version that is looked at.
         train_split: The split to compare.
-        work_dir: Folder for a checkout, where the statistics of the accepted version are gone.
+        work_dir: Folder or URL for a checkout, where the statistics of the accepted version are gone.
         measure: Gives, for a folder of `Split-*` folders, the statistics of the training split and those of
             the light of its photos.
     """
@@ -95,9 +94,11 @@ def last_accepted(
     if fileio.exists(statistics):
         light = posixpath.join(posixpath.dirname(statistics), LIGHT_FILE)
         return Baseline(name, tfdv.load_stats_binary(statistics), read_light(light))
-    if train_split not in store.show(version.dataset, last.version).splits:
+    manifest = store.show(version.dataset, last.version)
+    if train_split not in manifest.splits:
         return None
-    return Baseline(name, *measure(store.checkout(version.dataset, last.version, work_dir)))
+    check_out_into(work_dir, store, manifest)
+    return Baseline(name, *measure(work_dir))
 
 
 def read_light(file: str) -> Statistics | None:

@@ -12,6 +12,7 @@ from mlplatform.artifacts import DatasetVersion, DataVerdict
 from mlplatform.components.data_validator import executor
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.config import Config, parse_config
+from mlplatform.home import local_path
 
 
 class _Settings(Config):
@@ -92,15 +93,16 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             train_split: The split that is trained on.
             drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, or is
                 skewed in service, where the schema has no comparator of its own.
-            serving_logs: Folder of a model server's request log (files of PredictionLog), to find skew: what
-                the model is asked in service and differs from the training split.
+            serving_logs: Local folder of a model server's request log (files of PredictionLog), to find skew:
+                what the model is asked in service and differs from the training split.
             image_feature: The feature that holds an encoded photo, if there is one.
             label_feature: The feature that holds the class, if there is one.
             id_feature: The feature that names a record, if there is one.
-            reports_dir: Folder that keeps verdict and report, also of a run that is stopped.
+            reports_dir: Local folder that keeps verdict and report, also of a run that is stopped.
 
         Raises:
             ConfigError: The policy has an unknown kind or action, or a value is out of its range.
+            RemotePathError: `serving_logs` or `reports_dir` is no local folder.
         """
         parsed = parse_config(Policy, policy or {}, source="DataValidator.policy")
         settings = parse_config(
@@ -114,6 +116,9 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             },
             source="DataValidator",
         )
+        for name, folder in (("serving_logs", serving_logs), ("reports_dir", reports_dir)):
+            if folder is not None:
+                local_path(folder, f"{name} of DataValidator")
         super().__init__(
             spec=DataValidatorSpec(
                 examples=examples,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import posixpath
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         finally:
             fileio.rmtree(work_dir)
         _write_standard_artifacts(found, examples, output_dict)
-        _write_verdict(found, Path(verdict_dir))
+        _write_verdict_artifact(found, verdict_dir)
         verdict = found.verdict
         artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(verdict.accepted)
         report = ""
@@ -93,17 +94,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             log_files(logs) if logs else (),
         )
 
-        def measured(folder: Path) -> tuple[Statistics, Statistics]:
+        def measured(folder: str) -> tuple[Statistics, Statistics]:
             """Return the statistics of a version that was checked out, and of the light of its photos."""
-            files = {train_split: [str(folder / f"Split-{train_split}" / "*")]}
+            files = {train_split: [posixpath.join(folder, f"Split-{train_split}", "*")]}
             other = dataclasses.replace(data, files=files, serving_logs=())
-            place = Path(work_dir) / "of-baseline"
-            place.mkdir()
-            return measure(other, self._make_beam_pipeline, str(place))[train_split]
+            place = posixpath.join(work_dir, "of-baseline")
+            fileio.makedirs(place)
+            return measure(other, self._make_beam_pipeline, place)[train_split]
 
         baseline = _given_baseline(input_dict, train_split)
         if baseline is None and version is not None:
-            baseline = last_accepted(version, train_split, Path(work_dir) / "baseline", measured)
+            checkout = posixpath.join(work_dir, "baseline")
+            baseline = last_accepted(version, train_split, checkout, measured)
         return validate(
             data,
             self._make_beam_pipeline,
@@ -171,6 +173,14 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
     anomalies.set_json_value_custom_property(example_validator.ARTIFACT_PROPERTY_BLESSED_KEY, blessed)
     schema_dir = artifact_utils.get_single_uri(output_dict["schema"])
     io_utils.write_pbtxt_file(posixpath.join(schema_dir, SCHEMA_FILE), found.schema)
+
+
+def _write_verdict_artifact(found: Validated, uri: str) -> None:
+    """Write verdict and report to a folder or URL: the page is made as a local file."""
+    with tempfile.TemporaryDirectory(prefix="mlplatform-") as folder:
+        _write_verdict(found, Path(folder))
+        for file in sorted(Path(folder).iterdir()):
+            fileio.copy(str(file), posixpath.join(uri, file.name), overwrite=True)
 
 
 def _write_verdict(found: Validated, folder: Path) -> None:

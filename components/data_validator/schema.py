@@ -1,12 +1,13 @@
 """The schema that the data must fit: read, or inferred and completed."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.dsl.io import fileio
 
 from mlplatform.components.data_validator.errors import SchemaFileError
 
@@ -15,15 +16,16 @@ _LARGEST_DOMAIN = 100  # different values that a text feature may have to be a c
 
 
 def read_schema(path: str) -> schema_pb2.Schema:
-    """Return the schema in a text proto file.
+    """Return the schema in a text proto file, which may lie wherever TFX keeps its artifacts.
 
     Raises:
         SchemaFileError: There is no such file, or it holds no schema.
     """
     try:
-        return text_format.Parse(Path(path).read_text("utf-8"), schema_pb2.Schema())
-    except OSError as error:
-        raise SchemaFileError(path, f"cannot read it: {error.strerror}") from error
+        with fileio.open(path, "rb") as file:
+            return text_format.Parse(file.read().decode(), schema_pb2.Schema())
+    except (OSError, tf.errors.OpError) as error:
+        raise SchemaFileError(path, f"cannot read it: {error}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise SchemaFileError(path, f"it is no schema: {error}") from error
 

@@ -16,6 +16,7 @@ from mlplatform.components.image_example_gen.errors import NoEntriesError, Split
 from mlplatform.components.image_example_gen.given_splits import given_splits
 from mlplatform.components.image_example_gen.settings import MIB, IngestSettings
 from mlplatform.config import parse_config
+from mlplatform.home import local_path
 
 ANY_PHOTO = "*/*"  # class folder / photo
 
@@ -89,7 +90,10 @@ class ImageExampleGen(component.FileBasedExampleGen):
             ConfigError: A value is out of its range.
             NoEntriesError: `splits` is None and there is no folder to look for them.
             SplitsError: The splits do not fit the source.
+            RemotePathError: `reports_dir` is no local folder.
         """
+        if reports_dir is not None:
+            local_path(reports_dir, "reports_dir of ImageExampleGen")
         settings = parse_config(
             IngestSettings,
             {

@@ -5,6 +5,7 @@ too, and a reject from the beginning: so in = out + rejects holds for all that t
 """
 
 import fnmatch
+import math
 import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -223,4 +224,5 @@ def _label(row: Row | str) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_nothing else str(value)

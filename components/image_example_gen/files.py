@@ -39,9 +39,20 @@ def names_in(folder: str) -> list[str]:
 
 
 def all_below(folder: str) -> list[str]:
-    """Return every file below a folder, ordered."""
-    walk = os.walk(folder) if is_local(folder) else fileio.walk(folder)
+    """Return every file below a folder, ordered, also those behind links to folders."""
+    walk = _local_walk(folder) if is_local(folder) else fileio.walk(folder)
     return sorted(posixpath.join(parent, name) for parent, _, names in walk for name in names)
+
+
+def _local_walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as `os.walk` does, and through links; one to a folder that it lies in is passed over."""
+    above = {folder: frozenset({os.path.realpath(folder)})}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        inside = above.pop(parent)
+        real = {name: os.path.realpath(posixpath.join(parent, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in inside]
+        above.update({posixpath.join(parent, name): inside | {real[name]} for name in folders})
+        yield parent, folders, names
 
 
 def stats(uris: list[str]) -> Iterator[File]:

@@ -16,11 +16,20 @@ def given_splits(input_base: str | os.PathLike[str]) -> list[str]:
 
     A split is a folder of class folders. Where there is no such `train`, there are no splits, and the folders
     are classes (so a class of toys named `train` is a class, as it holds photos and no folders).
+
+    Raises:
+        SplitsError: A folder cannot be read, so it may or may not be a split.
     """
     base = Path(input_base)
-    if not _holds_folders(base / TRAIN):
-        return []
-    others = [entry.name for entry in base.iterdir() if entry.name != TRAIN and _holds_folders(entry)]
+    try:
+        if not _holds_folders(base / TRAIN):
+            return []
+        others = [entry.name for entry in base.iterdir() if entry.name != TRAIN and _holds_folders(entry)]
+    except PermissionError as error:
+        raise SplitsError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            f"Let this account read it, or name the splits to take, such as [{TRAIN!r}, 'validation'].",
+        ) from error
     return [TRAIN, *sorted(others)]
 
 
@@ -31,12 +40,19 @@ def require_class_folders(folders: Iterable[str]) -> None:
         SplitsError: All of them hold folders and no files.
     """
     found = [Path(folder) for folder in folders if "://" not in folder]
-    if found and all(_holds_folders(folder) and not _holds_files(folder) for folder in found):
+    if found and all(_looks_like_split(folder) for folder in found):
         names = " and ".join(sorted(folder.name for folder in found)[:3])
         raise SplitsError(
             f"{found[0].parent}: {names} hold folders and no photos, as splits do and classes do not",
             f"Name the folder with the photos to train on {TRAIN}/, and the others come along.",
         )
+
+
+def _looks_like_split(folder: Path) -> bool:
+    try:
+        return _holds_folders(folder) and not _holds_files(folder)
+    except PermissionError:  # the ingest tells it
+        return False
 
 
 def _holds_files(folder: Path) -> bool:

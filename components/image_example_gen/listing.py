@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from mlplatform.components.image_example_gen.columns import Kind, KindCounter
 from mlplatform.components.image_example_gen.errors import ListingError
@@ -52,7 +52,7 @@ def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
     except UnicodeDecodeError as error:
         problem = f"it is not UTF-8 (byte 0x{error.object[error.start]:02x}, {error.reason})"
         raise ListingError(listing, problem) from None
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise ListingError(listing, f"cannot read it: {error}") from error
 
 
@@ -102,18 +102,37 @@ def _opened(listing: str) -> BinaryIO:
 def _read_csv(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
     csv.field_size_limit(LONGEST_CELL)
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        rows = csv.reader(text)
-        header = next(rows, None)
+        rows = _csv_rows(text, listing)
+        _, header = next(rows, (0, []))
         if not header:
             raise ListingError(listing, "it is empty")
         twice = {name for name in header if header.count(name) > 1}
         if twice:
             raise ListingError(listing, f"it has the column {min(twice)!r} twice")
-        for number, cells in enumerate((cells for cells in rows if cells), start=1):
+        for number, (line, cells) in enumerate((row for row in rows if row[1]), start=1):
             if len(cells) == len(header):
                 yield number, dict(zip(header, cells, strict=True))
             else:
-                yield number, f"line {rows.line_num} has {len(cells)} cells, the header has {len(header)}"
+                yield number, f"line {line} has {len(cells)} cells, the header has {len(header)}"
+
+
+def _csv_rows(text: TextIO, listing: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row with the number of its last line."""
+    line = 0
+    # Strict: else a cell whose quotes are never closed swallows all rows that follow.
+    rows = csv.reader(text, strict=True)
+    try:
+        for cells in rows:
+            line = rows.line_num
+            yield line, cells
+    except csv.Error as error:
+        first = line + 1
+        where = f"line {first}" if rows.line_num <= first else f"lines {first} to {rows.line_num}"
+        raise ListingError(
+            listing,
+            f"{where} cannot be read as CSV ({error}): a cell that begins with a quote ends with one, and a "
+            "quote within it is written twice",
+        ) from error
 
 
 def _read_jsonl(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:  # noqa: ARG001

@@ -15,6 +15,7 @@ _EXTENSIONS = {
     ".png": "png",
     ".webp": "webp",
 }
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, always the same; TensorFlow takes no PNG without it
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def look_at(encoded: bytes, *, max_pixels: int) -> Photo | Refusal:
                 return Refusal("too_many_pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
             image.draft("RGB", (1, 1))  # a JPEG is still read to its end, at an eighth of the size
             image.load()
+            if image.format == "PNG" and _is_cut(encoded):  # Pillow does without the end
+                return Refusal("truncated", "it has no IEND chunk, which ends a PNG")
             return Photo(_FORMATS[image.format], height, width)
     except Image.DecompressionBombError as error:
         return Refusal("too_many_pixels", str(error))
@@ -101,5 +104,5 @@ def _is_cut(encoded: bytes) -> bool:
     if kind == "JPEG":
         return b"\xff\xd9" not in encoded[-64:]
     if kind == "PNG":
-        return b"IEND" not in encoded[-16:]
+        return encoded.rfind(_PNG_END) < 0  # other bytes may follow it
     return kind == "WebP" and int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)

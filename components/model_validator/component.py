@@ -8,6 +8,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
+from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
 
@@ -64,7 +65,7 @@ class ModelValidator(base_component.BaseComponent):
         Args:
             model: Model, a SavedModel with the signatures of an image model.
             examples: Examples to judge it on.
-            eval_splits: Their splits.
+            eval_splits: Their splits, at least one.
             thresholds: What the model must reach: keys of `settings.Thresholds`.
             budget: What it may cost: keys of `settings.Budget`.
             baseline_model: Model to compare with; default: the newest pushed version.
@@ -73,10 +74,13 @@ class ModelValidator(base_component.BaseComponent):
             reports_dir: Folder that keeps the report also when the model is rejected.
 
         Raises:
-            ConfigError: A key of `thresholds` or `budget` is unknown, or a value does not fit.
+            ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, or a value does
+                not fit.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
             RemotePathError: `models_dir` or `reports_dir` is no local folder.
         """
+        if not eval_splits:
+            raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
         parse_thresholds(thresholds or {})
         parse_budget(budget or {})
         if model_name is not None:

@@ -38,7 +38,7 @@ class PushRejectedByServerError(GateError):
         version: The version that was pushed.
         server: The server's address.
         reason: What it said or did.
-        is_withdrawn: The push was taken back; False for a version that servers confirmed at an earlier push.
+        is_withdrawn: The push was taken back; False for a version that was accepted before.
         before: The newest version that servers see then; None where there is none.
     """
 
@@ -54,7 +54,7 @@ class PushRejectedByServerError(GateError):
         if not self.is_withdrawn:
             return (
                 f"version {self.version} of {self.model_name!r} is not confirmed: {cause}. It stays pushed, "
-                "as servers confirmed it before."
+                "as it was accepted before: confirmed by servers, pushed without servers to ask, or promoted."
             )
         after = "There is no version before it, so nothing serves"
         if self.before is not None:

@@ -42,7 +42,8 @@ def push_and_confirm(
     """Push a SavedModel and wait until every server in `servers` answers with it.
 
     Until then no older version is removed. Whatever ends the waiting, an error or Ctrl-C, takes the push
-    back; a push that was killed in it is confirmed, or taken back, by the next one of the same model.
+    back; a push that was killed in it is confirmed, or taken back, by the next one of the same model. A
+    version that was accepted before (confirmed, pushed without servers, or promoted) is never taken back.
 
     Args:
         model_dir: Folder of the SavedModel.
@@ -57,22 +58,22 @@ def push_and_confirm(
 
     Raises:
         PushRejectedByServerError: A server could not serve the version. The push was rolled back, unless
-            servers confirmed this very version before.
+            this very version was accepted before.
         ServerAddressError: An address is not HOST:PORT; nothing was pushed.
         WarmupError: The model's golden requests cannot be read; nothing was pushed.
     """
     for server in servers:
         check_address(server)
     golden = read_warmup(model_dir, GOLDEN_REQUESTS) if servers else []
-    outcome = store.push(model_dir, model_name, why=why, run=run, dataset=dataset)
+    outcome = store.push(model_dir, model_name, why=why, run=run, dataset=dataset, servers=servers)
     version = outcome.version.version
     if servers:
-        was_confirmed = store.is_confirmed(model_name, version)
         try:
             for server in servers:
                 confirm_serving(server, model_name, version, golden, timeout_s=timeout_s)
         except BaseException as error:
-            if not was_confirmed:
+            is_undecided = store.awaits_servers(model_name, version)
+            if is_undecided:
                 store.withdraw(model_name, version, why=str(error) or type(error).__name__)
             if not isinstance(error, ServerRefusesError):
                 raise
@@ -81,7 +82,7 @@ def push_and_confirm(
                 version,
                 error.server,
                 error.reason,
-                not was_confirmed,
+                is_undecided,
                 _newest(store, model_name),
             ) from error
         store.confirm(model_name, version, servers)

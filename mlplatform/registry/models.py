@@ -54,6 +54,7 @@ class Push:
         run: Id of the pipeline run, where one pushed.
         dataset: The dataset version that the model was trained on (`items@v3`), where known.
         source: The folder that was pushed.
+        servers: Servers that were to confirm it; none where no server was asked.
     """
 
     digest: str
@@ -63,6 +64,7 @@ class Push:
     run: str = ""
     dataset: str = ""
     source: str = ""
+    servers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,14 @@ class ModelStore:
         return [json.loads(line) for line in whole.splitlines() if line]
 
     def push(
-        self, source: Path, name: str, *, why: str = "", run: str = "", dataset: str = ""
+        self,
+        source: Path,
+        name: str,
+        *,
+        why: str = "",
+        run: str = "",
+        dataset: str = "",
+        servers: Sequence[str] = (),
     ) -> PushOutcome:
         """Make the SavedModel in `source` the newest version of `name`.
 
@@ -149,6 +158,7 @@ class ModelStore:
             why: The reason, for the ledger.
             run: Id of the pipeline run that pushes.
             dataset: The dataset version the model was trained on.
+            servers: Servers that are to confirm it; see `awaits_servers`.
 
         Raises:
             NotASavedModelError: `source` holds no SavedModel.
@@ -159,25 +169,27 @@ class ModelStore:
         base = self._base(name)
         base.mkdir(parents=True, exist_ok=True)
         _remove_stale(base)
-        digest = tree_digest(source)
-        newest = self._newest(name)
-        if newest is not None and newest.push is not None and newest.push.digest == digest:
-            with self._ledger_alone(name) as ledger:
-                self._record_unrecorded(name, ledger)
-            return PushOutcome(newest, is_new=False)
-
         push = Push(
-            digest=digest,
+            digest=tree_digest(source),
             pushed_at=_timestamp(),
             pushed_by=user_name(),
             why=why,
             run=run,
             dataset=dataset,
             source=str(source),
+            servers=servers,
         )
+        newest = self._newest(name)
+        if newest is not None and newest.push is not None and newest.push.digest == push.digest:
+            with self._ledger_alone(name) as ledger:
+                self._record_unrecorded(name, ledger)
+                if not servers and self.awaits_servers(name, newest.version):
+                    _write_push(ledger, newest.version, push)  # it is taken as it is
+            return PushOutcome(newest, is_new=False)
+
         with _copied_aside(source, base) as copy:
-            if (found := tree_digest(copy)) != digest:
-                raise CorruptCopyError(source, digest, found)
+            if (found := tree_digest(copy)) != push.digest:
+                raise CorruptCopyError(source, push.digest, found)
             (copy / PUSH_FILE).write_text(json.dumps(asdict(push), indent=2), "utf-8")
             _sync_tree(copy)
             with self._ledger_alone(name) as ledger:
@@ -199,9 +211,15 @@ class ModelStore:
         """Note that servers have a version available and answer with it."""
         self._record(name, "confirm", version=version, servers=list(servers))
 
-    def is_confirmed(self, name: str, version: int) -> bool:
-        """A server was seen serving this version."""
-        return any(e["event"] == "confirm" and e["version"] == version for e in self.ledger(name))
+    def awaits_servers(self, name: str, version: int) -> bool:
+        """The push of this version asked servers to confirm it, and nothing decided about it since.
+
+        So it is while that push waits, and where it was killed in it. A confirmation, a promotion, a rollback
+        and a push of the same model that asks no server are decisions.
+        """
+        about = [event for event in self.ledger(name) if event["version"] == version]
+        are_pushes = all(event["event"] == "push" for event in about)
+        return bool(about) and are_pushes and bool(about[-1].get("servers"))
 
     def version(self, name: str, version: str) -> ModelVersion:
         """Return one version: a number, a label, or `latest`.
@@ -283,8 +301,7 @@ class ModelStore:
         recorded = {event["version"] for event in self.ledger(name) if event["event"] == "push"}
         for found in self.versions(name):
             if found.push is not None and found.version not in recorded:
-                facts = {"by": found.push.pushed_by, "version": found.version, **asdict(found.push)}
-                _write_line(ledger, {"event": "push", "at": found.push.pushed_at, **facts})
+                _write_push(ledger, found.version, found.push)
 
     def _record(self, name: str, event: str, **facts: object) -> None:
         with self._ledger_alone(name) as ledger:
@@ -299,6 +316,11 @@ class ModelStore:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _write_push(ledger: int, version: int, push: Push) -> None:
+    facts = {"by": push.pushed_by, "version": version, **asdict(push)}
+    _write_line(ledger, {"event": "push", "at": push.pushed_at, **facts})
 
 
 def _write_line(ledger: int, facts: Mapping[str, object]) -> None:

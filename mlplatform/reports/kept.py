@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mlplatform.home import local_path
+
 
 def keep_report(reports_dir: str | os.PathLike[str], gate: str, write: Callable[[Path], object]) -> Path:
     """Let a gate write its report into a folder of its own below `reports_dir`.
@@ -19,9 +21,12 @@ def keep_report(reports_dir: str | os.PathLike[str], gate: str, write: Callable[
 
     Returns:
         The folder.
+
+    Raises:
+        RemotePathError: `reports_dir` is no local folder.
     """
     name = f"{gate}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%fZ}"
-    partial = Path(reports_dir) / f".{name}"
+    partial = local_path(reports_dir, "reports_dir") / f".{name}"
     partial.mkdir(parents=True)
     try:
         write(partial)

@@ -137,17 +137,14 @@ def _builders() -> dict[str, Callable[..., keras.Model]]:
 
 def _application(name: str, image_size: int, weights: str | None) -> keras.Model:
     images = keras.Input((image_size, image_size, 3), name="images")
-    module = next(
-        module
-        for module in vars(keras.applications).values()
-        if hasattr(module, "preprocess_input") and hasattr(module, name)
-    )
+    modules = [module for module in vars(keras.applications).values() if hasattr(module, name)]
+    preprocess = next((m.preprocess_input for m in modules if hasattr(m, "preprocess_input")), None)
     try:
         # Given the tensor, its layers become the backbone's own, so that fine-tuning sees its blocks.
         body = _builders()[name](
             include_top=False,
             weights=weights,
-            input_tensor=module.preprocess_input(images),
+            input_tensor=preprocess(images) if preprocess else images,  # MobileNetV3 does it itself
             input_shape=(image_size, image_size, 3),
             pooling="avg",
         )

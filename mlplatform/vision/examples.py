@@ -2,7 +2,8 @@
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -53,7 +54,7 @@ def read_records(files: Sequence[str]) -> tf.data.Dataset:
     """Stream serialized Examples in a fixed order: file by file, in the order given.
 
     Args:
-        files: TFRecord files; names that end in `.gz` are GZIP.
+        files: TFRecord files; names that end in `.gz` are GZIP. No files hold no Examples.
 
     Returns:
         A dataset of string scalars.
@@ -65,6 +66,8 @@ def read_records(files: Sequence[str]) -> tf.data.Dataset:
         for names, compression in ((packed, "GZIP"), (plain, ""))
         if names
     ]
+    if not datasets:
+        return tf.data.TFRecordDataset([])
     return datasets[0] if len(datasets) == 1 else datasets[0].concatenate(datasets[1])
 
 
@@ -117,6 +120,22 @@ def find_unreadable(files: Sequence[str], at_most: int = 20) -> list[str]:
             if len(found) == at_most:
                 break
     return found
+
+
+@contextmanager
+def naming_unreadable(files: Sequence[str]) -> Iterator[None]:
+    """Name the photos in `files` that TensorFlow cannot decode, where the work within fails for them.
+
+    Raises:
+        UnreadablePhotoError: There are some.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        unreadable = find_unreadable(files)
+        if unreadable:
+            raise UnreadablePhotoError(unreadable) from error
+        raise
 
 
 def _without_webp(encoded: tf.Tensor) -> tf.Tensor:

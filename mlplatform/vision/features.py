@@ -19,8 +19,7 @@ from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import (
     IMAGE,
     LABEL,
-    UnreadablePhotoError,
-    find_unreadable,
+    naming_unreadable,
     parse_example,
     read_records,
 )
@@ -128,24 +127,18 @@ def compute_features(
         .batch(BATCH_PHOTOS)
         .prefetch(2)
     )
-    try:
-        with track(description, total=photos, unit="photos") as bar:
-            bar.advance(missing * SHARD_PHOTOS)
-            parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
-            shards = iter(store.shards[missing:])
-            for images, names in batches:
-                parts.append((views(images).numpy(), _places(names.numpy(), place)))
-                if sum(len(p[1]) for p in parts) >= SHARD_PHOTOS:
-                    _write(next(shards), parts)
-                    parts = []
-                bar.advance(len(names))
-            if parts:
+    with naming_unreadable(files), track(description, total=photos, unit="photos") as bar:
+        bar.advance(missing * SHARD_PHOTOS)
+        parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        shards = iter(store.shards[missing:])
+        for images, names in batches:
+            parts.append((views(images).numpy(), _places(names.numpy(), place)))
+            if sum(len(p[1]) for p in parts) >= SHARD_PHOTOS:
                 _write(next(shards), parts)
-    except tf.errors.InvalidArgumentError as error:
-        unreadable = find_unreadable(files)
-        if unreadable:
-            raise UnreadablePhotoError(unreadable) from error
-        raise
+                parts = []
+            bar.advance(len(names))
+        if parts:
+            _write(next(shards), parts)
     return store
 
 

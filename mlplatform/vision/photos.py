@@ -21,6 +21,9 @@ def photo_batches(
 ) -> tf.data.Dataset:
     """Stream decoded photos; photos of classes that are not in `labels` are left out.
 
+    A photo that cannot be decoded ends the stream with TensorFlow's `InvalidArgumentError`, which does not
+    say which it is: take the batches within `naming_unreadable`.
+
     Args:
         files: TFRecord files of image Examples.
         labels: Class names in the order of the model's outputs.

@@ -19,7 +19,7 @@ from mlplatform.progress import track
 from mlplatform.serving.tflite_export import export_tflite
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
-from mlplatform.vision.examples import Contents, count_labels, sample_records
+from mlplatform.vision.examples import Contents, count_labels, naming_unreadable, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
 from mlplatform.vision.fine_tuning import blocks, unfreeze_last_blocks
 from mlplatform.vision.photos import photo_batches
@@ -39,6 +39,7 @@ def train(task: TrainingTask) -> None:
         NoEvaluationExamplesError: The evaluation split holds no class of the training split.
         LabelError: A class name cannot be written to `labels.txt`.
         NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
+        UnreadablePhotoError: Photos cannot be decoded; they are named.
     """
     settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
@@ -156,27 +157,28 @@ def _fit_network(
     steps = math.ceil(contents.records / settings.batch_size)
     trained = keras.Model(network.inputs, network.outputs)
     _compile(trained, settings, learning_rate, epochs * steps, len(labels))
-    return fit(
-        trained,
-        lambda epoch: photo_batches(
-            task.train_files,
-            labels,
-            settings.image_size,
-            settings.batch_size,
-            seed=settings.seed * 1_000_003 + epoch,
-            augment=augment if settings.augment else None,
-        ),
-        photo_batches(task.eval_files, labels, settings.image_size, settings.batch_size)
-        if task.eval_files
-        else None,
-        epochs=epochs,
-        steps=steps,
-        folder=task.work_dir / "network",
-        logs=task.run_dir / "logs" / "network",
-        description="fit the network",
-        patience=settings.patience,
-        class_weights=_class_weights(settings, contents),
-    )
+    with naming_unreadable([*task.train_files, *task.eval_files]):
+        return fit(
+            trained,
+            lambda epoch: photo_batches(
+                task.train_files,
+                labels,
+                settings.image_size,
+                settings.batch_size,
+                seed=settings.seed * 1_000_003 + epoch,
+                augment=augment if settings.augment else None,
+            ),
+            photo_batches(task.eval_files, labels, settings.image_size, settings.batch_size)
+            if task.eval_files
+            else None,
+            epochs=epochs,
+            steps=steps,
+            folder=task.work_dir / "network",
+            logs=task.run_dir / "logs" / "network",
+            description="fit the network",
+            patience=settings.patience,
+            class_weights=_class_weights(settings, contents),
+        )
 
 
 def _feature_batches(store: FeatureStore, batch_size: int, seed: int | None) -> tf.data.Dataset:

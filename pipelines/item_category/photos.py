@@ -63,7 +63,7 @@ def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int
     Raises:
         NoPhotosError: There is no such folder, no such listing, nothing in it, or no split to evaluate on.
         ListingError: The listing cannot be read.
-        SplitsError: Its folders are splits, and none of them is `train`.
+        SplitsError: Its folders are splits, and none of them is `train`; or one of them cannot be read.
     """
     folder = folder.expanduser().absolute()
     if not folder.is_dir():

@@ -6,7 +6,13 @@ import pytest
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
-from mlplatform.components import ModelTrainer, ModelValidator, ServingPusher
+from mlplatform.components import (
+    DataValidator,
+    ImageExampleGen,
+    ModelTrainer,
+    ModelValidator,
+    ServingPusher,
+)
 from mlplatform.components.model_trainer.errors import RunFunctionError
 from mlplatform.components.serving_pusher.errors import ServerAddressError
 from mlplatform.config_file import ConfigError
@@ -14,6 +20,17 @@ from mlplatform.home import RemotePathError
 from mlplatform.registry.errors import InvalidModelNameError
 
 EXAMPLES, MODEL = Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Model)
+
+
+def test_image_example_gen() -> None:
+    with pytest.raises(RemotePathError, match="reports_dir of ImageExampleGen is 'gs://bucket/reports'"):
+        ImageExampleGen("photos", splits={"train": 1}, reports_dir="gs://bucket/reports")
+
+
+@pytest.mark.parametrize("name", ["reports_dir", "serving_logs"])
+def test_data_validator(name: str) -> None:
+    with pytest.raises(RemotePathError, match=f"{name} of DataValidator is 's3://bucket/x'"):
+        DataValidator(EXAMPLES, **{name: "s3://bucket/x"})
 
 
 @pytest.mark.parametrize(
@@ -34,6 +51,7 @@ def test_trainer(changes: dict[str, Any], error: type[Exception], says: str) -> 
         ({"thresholds": {"top_11": 0.5}}, ConfigError, "did you mean 'top_1'"),
         ({"thresholds": {"top_1": 50}}, ConfigError, "top_1 is 50"),
         ({"budget": {"p99_latency_ms": 0}}, ConfigError, "ModelValidator's budget"),
+        ({"eval_splits": []}, ConfigError, "eval_splits is empty"),
         ({"model_name": "../x"}, InvalidModelNameError, "cannot be a model's name"),
         ({"models_dir": "s3://bucket/models"}, RemotePathError, "models_dir of ModelValidator"),
         ({"reports_dir": "s3://bucket/reports"}, RemotePathError, "reports_dir of ModelValidator"),

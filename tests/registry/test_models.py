@@ -145,11 +145,11 @@ def test_what_killed_pushes_left_is_removed_after_a_day(
     assert not any(folder.exists() for folder in left)
 
 
-def test_confirmations_are_kept(store: ModelStore, tmp_path: Path) -> None:
-    store.push(saved_model(tmp_path / "a", "a"), "items")
-    assert not store.is_confirmed("items", 1)
+def test_a_push_awaits_its_servers_until_it_is_confirmed(store: ModelStore, tmp_path: Path) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items", servers=["host:8500"])
+    assert store.awaits_servers("items", 1)
     store.confirm("items", 1, ["host:8500"])
-    assert store.is_confirmed("items", 1)
+    assert not store.awaits_servers("items", 1)
     assert store.ledger("items")[-1]["servers"] == ["host:8500"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.home import RemotePathError
 from mlplatform.reports.kept import keep_report
 
 
@@ -32,3 +33,9 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         keep_report(tmp_path, "Gate", write)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_kept_on_this_machine() -> None:
+    with pytest.raises(RemotePathError, match="reports_dir is 's3://bucket/reports'"):
+        keep_report("s3://bucket/reports", "Gate", lambda folder: None)
+    assert not Path("s3:").exists()

@@ -30,6 +30,14 @@ def test_a_keras_application_takes_pixels_and_gives_features() -> None:
     assert "block_16_project" in names  # its layers are the network's own
 
 
+@pytest.mark.parametrize(("name", "width"), [("MobileNetV3Small", 576), ("MobileNetV3Large", 960)])
+def test_a_keras_application_that_takes_pixels_as_they_are(name: str, width: int) -> None:
+    network = build_backbone(name, 64, pretrained=False).network
+
+    assert network(np.zeros((2, 64, 64, 3), np.float32)).shape == (2, width)
+    assert sum(isinstance(layer, keras.layers.Rescaling) for layer in network.layers) == 1
+
+
 def test_scratch_is_small_and_not_pretrained() -> None:
     backbone = build_backbone("scratch", 64)
 

@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,19 @@ def test_a_listing_brings_labels_ids_and_columns(listed: Listed, ingest: RunInge
     assert "path" not in examples[b"i7"]
 
 
+def test_a_cell_may_hold_quotes_and_line_breaks(
+    tmp_path: Path, ingest: RunIngest, make_photo: Callable[..., bytes]
+) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(make_photo(seed=number))
+    titles = ['5" nail', '"a ""good"" one"', '"two\nlines"', *"abcde"]
+    lines = ["path,label,title", *(f"{number}.jpg,hat,{title}" for number, title in enumerate(titles))]
+    (tmp_path / "items.csv").write_text("\n".join(lines))
+    done = ingest(input_base=str(tmp_path), listing="items.csv", splits=HASHED)
+    found = {e["title"] for split in done.examples.values() for e in split}
+    assert found == {b'5" nail', b'a "good" one', b"two\nlines", *(t.encode() for t in "abcde")}
+
+
 def test_a_column_can_keep_records_together(listed: Listed, ingest: RunIngest) -> None:
     base = listed([(f"{n}.jpg", "hat", f"i{n}", f"s{n % 8}") for n in range(40)])
     done = ingest(input_base=str(base), listing="listing.csv", splits=HASHED, split_by="seller_id")
@@ -280,6 +294,36 @@ def test_a_column_has_one_type_whatever_single_rows_hold(listed: Listed, ingest:
     assert isinstance(examples["i0"]["price"], float)
     assert examples["i2"]["size"] == b"42"
     assert done.rejects == {"10.jpg": "wrong_type", "11.jpg": "wrong_type"}
+
+
+def test_nan_is_no_class_and_no_id(listed: Listed, ingest: RunIngest) -> None:
+    base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)])
+    rows: list[dict[str, Any]] = [
+        {"path": f"{n}.jpg", "label": "hat", "item_id": f"i{n}", "seller_id": f"s{n}"} for n in range(12)
+    ]
+    nan = float("nan")
+    rows += [
+        {"path": "0.jpg", "label": nan, "item_id": "a", "seller_id": "s"},
+        {"path": nan, "label": "hat", "item_id": "b", "seller_id": "s"},
+        {"path": "1.jpg", "label": "hat", "item_id": "c", "seller_id": nan},
+        {"path": "none/2.jpg", "label": "hat", "item_id": nan, "seller_id": "s"},
+    ]
+    (base / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = ingest(
+        input_base=str(base),
+        listing="rows.jsonl",
+        splits=HASHED,
+        split_by="seller_id",
+        max_reject_fraction=0.5,
+    )
+    assert done.summary["rejected"] == {
+        "missing_file": 1,
+        "missing_label": 1,
+        "missing_path": 1,
+        "missing_split_key": 1,
+    }
+    rejects = (done.folder / "rejects" / "rejects.jsonl").read_text().splitlines()
+    assert {json.loads(line)["item_id"] for line in rejects} == {"a", "b", "c", "none/2.jpg"}
 
 
 def test_text_that_cannot_be_written_down_is_a_counted_reject(listed: Listed, ingest: RunIngest) -> None:
@@ -429,6 +473,12 @@ BAD_LISTINGS = {
     "no header": ("a.csv", b"", "it is empty"),
     "no rows": ("a.csv", b"path,label\n", "it has no rows"),
     "column twice": ("a.csv", b"path,label,label\n1.jpg,a,b\n", "the column 'label' twice"),
+    "quote never closed": (
+        "a.csv",
+        b'path,label\n1.jpg,hat\n2.jpg,"shoe\n3.jpg,hat\n4.jpg,bag\n',
+        "lines 3 to 5 cannot be read as CSV",
+    ),
+    "text after a quote": ("a.csv", b'path,label\n1.jpg,"L" size\n', "line 2 cannot be read as CSV"),
     "reserved column": ("a.csv", b"path,label,image/width\n1.jpg,a,3\n", "'image/width'"),
     "not UTF-8": ("a.csv", b"path,label\n\xe4.jpg,h\xfct\n", "not UTF-8"),
     "unknown kind": ("a.xlsx", b"PK", "neither CSV nor JSON Lines nor Parquet"),
@@ -507,6 +557,84 @@ def test_a_source_that_cannot_be_meant_is_one_clear_error(
     }
     with pytest.raises(UsageError, match=says):
         ingest(**arguments)
+
+
+def fingerprint(**arguments: Any) -> str:
+    """The fingerprint that the driver takes of the source."""
+    from mlplatform.components import ImageExampleGen
+    from mlplatform.components.image_example_gen.driver import Driver
+
+    properties = dict(ImageExampleGen(**arguments).exec_properties)
+    resolved = Driver(None).resolve_exec_properties(properties, None, None)
+    return str(resolved["input_fingerprint"])
+
+
+def test_photos_behind_a_linked_folder_are_seen(
+    listed: Listed, tmp_path: Path, make_photo: Callable[..., bytes]
+) -> None:
+    base = listed([("a.jpg", "hat", "i0", "s")])
+    for name in ("2025", "2026"):
+        (tmp_path / "disk" / name).mkdir(parents=True)
+        (tmp_path / "disk" / name / "b.jpg").write_bytes(make_photo(seed=int(name)))
+    (base / "disk").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(base)  # a circle
+    (tmp_path / "disk" / "latest").symlink_to("2025")
+    source = {"input_base": str(base), "listing": "listing.csv", "splits": HASHED}
+    seen = [fingerprint(**source), fingerprint(**source)]
+    (tmp_path / "disk" / "2025" / "b.jpg").write_bytes(make_photo(seed=7))
+    seen.append(fingerprint(**source))
+    (tmp_path / "disk" / "latest").unlink()
+    (tmp_path / "disk" / "latest").symlink_to("2026")
+    seen.append(fingerprint(**source))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    """Go on without the superuser's permissions for a while, where the tests have them."""
+
+    @contextmanager
+    def without() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        for folder in (tmp_path, *tmp_path.parents[:3]):
+            folder.chmod(folder.stat().st_mode | 0o055)
+        tmp_path.chmod(0o777)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return without
+
+
+def test_a_class_folder_that_may_not_be_read_is_a_counted_reject(
+    shop: Path, ingest: RunIngest, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    ingest(input_base=str(shop), splits=HASHED)  # loads what nobody may not read
+    shutil.copytree(shop / "hat", shop / "attic")
+    (shop / "attic").chmod(0)
+    with as_nobody():
+        done = ingest(input_base=str(shop), splits=HASHED, max_reject_fraction=0.1)
+    (shop / "attic").chmod(0o755)
+    assert done.rejects == {"attic": "unreadable_file"}
+    assert done.summary["entries"] == 13
+
+
+def test_a_folder_beside_train_that_may_not_be_read_is_one_clear_error(
+    shop: Path, tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    from mlplatform.components.image_example_gen.given_splits import given_splits
+
+    for split in ("train", "validation"):
+        shutil.copytree(shop, tmp_path / "divided" / split)
+    (tmp_path / "divided" / "validation").chmod(0)
+    with as_nobody(), pytest.raises(UsageError, match="validation cannot be read: Permission denied"):
+        given_splits(tmp_path / "divided")
+    (tmp_path / "divided" / "validation").chmod(0o755)
 
 
 PIPELINE = """

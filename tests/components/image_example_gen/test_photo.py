@@ -37,6 +37,25 @@ def test_a_truncated_photo_is_refused_as_such(kind: str, kept: float, make_photo
     assert refusal.detail
 
 
+def test_a_png_is_whole_where_tensorflow_says_so(make_photo: MakePhoto) -> None:
+    import tensorflow as tf
+
+    whole, other = (make_photo("PNG", seed=seed) for seed in range(2))
+    end = whole[-12:]  # the chunk IEND
+    cases = [whole[:-cut] for cut in range(1, 24)]
+    cases += [whole[:-4] + bytes(4), whole[:-12] + b"\0\0\0\4tEXtIEND\0\0\0\0"]
+    cases += [whole, whole + b"\n", whole + bytes(70_000), whole + other, whole + end]
+    for encoded in cases:
+        found = looked(encoded)
+        try:
+            tf.io.decode_image(encoded)
+        except tf.errors.InvalidArgumentError:
+            assert isinstance(found, Refusal)
+            assert found.reason == "truncated"
+        else:
+            assert isinstance(found, Photo)
+
+
 @pytest.mark.parametrize(
     ("encoded", "reason"),
     [

@@ -33,7 +33,7 @@ from mlplatform.demo.photos import make_photos
 from mlplatform.pipelines.item_category.model import train as train_item_category
 from mlplatform.serving.saved_model import load
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
-from mlplatform.vision.examples import sample_records
+from mlplatform.vision.examples import UnreadablePhotoError, sample_records
 from mlplatform.vision.fine_tuning import NoBlocksError
 from mlplatform.vision.signatures import LabelError
 from mlplatform.vision.small_cnn import small_cnn
@@ -255,6 +255,30 @@ def test_a_tensorflow_lite_form_is_exported_checked_and_served(
         "image_bytes": "tensorflow",
         "pixels": "tflite",
     }
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_an_unreadable_photo_is_named_where_the_network_learns_from_photos(
+    colours: ModuleType, tmp_path: Path, split: str
+) -> None:
+    good = colours.examples(4)
+    files = {
+        name: colours.write(tmp_path / f"{name}.gz", [*good, colours.example(b"text", "red", "broken-one")])
+        if name == split
+        else colours.write(tmp_path / f"{name}.gz", good)
+        for name in ("train", "eval")
+    }
+    with pytest.raises(UnreadablePhotoError, match="cannot decode the photo of item 'broken-one'"):
+        train_item_category(
+            TrainingTask(
+                train_files=(files["train"],),
+                eval_files=(files["eval"],),
+                hyperparameters={"backbone": "scratch", "image_size": 32, "epochs": 1},
+                work_dir=tmp_path,
+                model_dir=tmp_path / "model",
+                run_dir=tmp_path,
+            )
+        )
 
 
 def test_a_misspelt_hyperparameter_is_told(photos: Path, tmp_path: Path) -> None:

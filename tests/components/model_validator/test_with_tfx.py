@@ -20,7 +20,7 @@ from mlplatform.components.model_trainer.errors import SplitNotFoundError
 from mlplatform.components.model_trainer.executor import Executor as TrainerExecutor
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.components.model_validator import validate
-from mlplatform.components.model_validator.errors import ModelRejectedError
+from mlplatform.components.model_validator.errors import ModelRejectedError, NothingToEvaluateError
 from mlplatform.components.model_validator.executor import Executor as ValidatorExecutor
 from mlplatform.components.model_validator.serving_check import Finding, ServingCheck
 from mlplatform.config import ConfigError
@@ -136,6 +136,14 @@ def test_a_rejected_model_gets_no_blessing(
     assert list((tmp_path / "blessing" / "1").iterdir()) == []
     (report,) = (tmp_path / "reports").iterdir()
     assert {path.name for path in report.iterdir()} == {"verdict.json", "report.html"}
+
+
+def test_a_split_without_files_is_told(code: str, tmp_path: Path) -> None:
+    nothing = standard_artifacts.Examples()
+    nothing.uri, nothing.split_names = str(tmp_path / "examples"), artifact_utils.encode_split_names(["eval"])
+    (tmp_path / "examples" / "Split-eval").mkdir(parents=True)
+    with pytest.raises(NothingToEvaluateError, match="the splits eval hold no records"):
+        run_validator(nothing, standard_artifacts.Model(), tmp_path)
 
 
 def test_wrong_words_are_told(examples: Any, code: str, tmp_path: Path) -> None:

@@ -121,6 +121,55 @@ def test_a_version_that_was_confirmed_before_stays(store: ModelStore, server: st
     assert visible(store) == [1, 2]
 
 
+def test_a_version_that_was_pushed_without_servers_stays(store: ModelStore, tmp_path: Path) -> None:
+    model = scaling_model(tmp_path / "m", 3.0)
+    push_and_confirm(model, store, "scale")
+    store.promote("scale", "1")
+    for _ in range(2):  # what a failed run notes does not let the next one take it back
+        with pytest.raises(PushRejectedByServerError, match="stays pushed") as told:
+            push_and_confirm(model, store, "scale", servers=["127.0.0.1:9"], timeout_s=1)
+        assert "rolled back" not in str(told.value)
+    assert visible(store) == [1]
+    assert store.version("scale", "stable").version == 1
+
+
+PUSH = """
+import sys
+from pathlib import Path
+from mlplatform.components.serving_pusher.push import push_and_confirm
+from mlplatform.registry import ModelStore
+push_and_confirm(Path(sys.argv[1]), ModelStore(Path(sys.argv[2])), "scale", servers=["127.0.0.1:9"])
+"""
+
+
+def killed_while_it_waits(store: ModelStore, model: Path) -> None:
+    """Push, with a server that is not there, and die as soon as the version is to be seen."""
+    before = visible(store) if store.names() else []
+    process = subprocess.Popen([sys.executable, "-c", PUSH, str(model), str(store.models_dir)])
+    deadline = time.monotonic() + 120
+    while not store.names() or visible(store) == before:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("decision", ["push", "promote"])
+def test_a_version_that_was_taken_as_it_is_after_a_kill_stays(
+    store: ModelStore, tmp_path: Path, decision: str
+) -> None:
+    model = scaling_model(tmp_path / "m", 3.0)
+    killed_while_it_waits(store, model)
+    if decision == "push":
+        push_and_confirm(model, store, "scale")
+    else:
+        store.promote("scale", "1")
+    with pytest.raises(PushRejectedByServerError, match="stays pushed"):
+        push_and_confirm(model, store, "scale", servers=["127.0.0.1:9"], timeout_s=1)
+    assert visible(store) == [1]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_whatever_ends_the_waiting_takes_the_push_back(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
@@ -135,27 +184,11 @@ def test_whatever_ends_the_waiting_takes_the_push_back(
     assert store.ledger("scale")[-1]["why"] == error.__name__
 
 
-PUSH = """
-import sys
-from pathlib import Path
-from mlplatform.components.serving_pusher.push import push_and_confirm
-from mlplatform.registry import ModelStore
-push_and_confirm(Path(sys.argv[1]), ModelStore(Path(sys.argv[2])), "scale", servers=["127.0.0.1:9"])
-"""
-
-
 def test_a_push_killed_while_it_waits_is_decided_by_the_next(
     store: ModelStore, server: str, tmp_path: Path
 ) -> None:
     model = scaling_model(tmp_path / "m", 3.0, golden_answer=7.0)
-    process = subprocess.Popen([sys.executable, "-c", PUSH, str(model), str(store.models_dir)])
-    deadline = time.monotonic() + 120
-    while visible(store) != [1, 2]:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    killed_while_it_waits(store, model)
 
     with pytest.raises(PushRejectedByServerError, match="rolled back"):
         push_and_confirm(model, store, "scale", servers=[server], timeout_s=30)
