@@ -30,6 +30,8 @@ from mlplatform.datasets.commit import (
     CommitOptions,
     Committed,
     check_key,
+    check_named_splits,
+    check_training_splits,
     declared_for,
     finish,
     known_version,
@@ -136,7 +138,7 @@ def commit_with_beam(
         CommitFilesLostError: What a worker left in the store did not arrive there.
     """
     splits, shards = list_shards(folder)
-    declared_for(Line.read(storage, dataset), splits, options)
+    check_named_splits(Line.read(storage, dataset), splits, options)
     begin_store(storage)
     notes = f"{dataset}/{ASIDE}-{uuid.uuid4().hex}"
     with storage.hold(dataset, alone=False), _deleted_in_the_end(storage, notes):
@@ -160,7 +162,7 @@ def _compared(
     line: Line, job: Job, records: Int64s, source: str, options: CommitOptions, beam_options: Sequence[str]
 ) -> Committed | None:
     """Compare scanned shards with what is known, write what is new, and make the version visible."""
-    declared = declared_for(line, job.splits, options)
+    declared = declared_for(line, options)
     total = int(records.sum()) + sum(pack.records for pack in line.packs)
     ranges = min(BUCKETS, 1 + total // _MATCHED_RECORDS)
     job = replace(job, packs=line.packs, key=tuple(declared.key), ranges=ranges)
@@ -169,6 +171,7 @@ def _compared(
     digests, live, new_records, new_bytes = _matched(job, records)
     if (same := line.with_digest(version_digest(digests))) is not None:
         return known_version(line, same, job.shards, options)
+    check_training_splits(line, job.splits, options)
     check_key(line.dataset, job.shards, declared.key)
     _check_none_forgotten(line, live)
     before = read_live(line, line.latest) if line.latest else {}

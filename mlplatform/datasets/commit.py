@@ -86,7 +86,7 @@ def commit(
     splits, shards = list_shards(folder)
     seen = seen_path(dataset, splits, shards)
     line = Line.read(storage, dataset)
-    declared_for(line, splits, options)
+    check_named_splits(line, splits, options)
     if (same := seen_version(line, seen)) is not None:
         return known_version(line, same, shards, options)
     begin_store(storage)
@@ -103,10 +103,11 @@ def commit(
         digests = {split: _split(scans, split) for split in splits}
         digest = version_digest(digests)
         while True:
-            declared = declared_for(line, splits, options)
+            declared = declared_for(line, options)
             if (same := line.with_digest(digest)) is not None:
                 committed = known_version(line, same, shards, options)
                 break
+            check_training_splits(line, splits, options)
             check_key(dataset, shards, declared.key)
             check_none_forgotten(line, [scan.ids for scan in scans])
             placement = place(scans, splits, places, len(known))
@@ -127,14 +128,10 @@ def commit(
         return committed
 
 
-def declared_for(line: Line, splits: Sequence[str], options: CommitOptions) -> Declared:
-    """Return what a commit says of its records: what the version before said where it says nothing.
-
-    Raises:
-        NoTrainingSplitError: The firewall would protect nothing: none of the splits is trained on.
-    """
+def declared_for(line: Line, options: CommitOptions) -> Declared:
+    """Return what a commit says of its records: what the version before said where it says nothing."""
     before = line.latest
-    declared = Declared(
+    return Declared(
         key=list(options.key) if options.key is not None else list(before.key) if before else [],
         label=options.label if options.label is not None else before.label if before else "",
         training_splits=list(options.training_splits)
@@ -143,9 +140,28 @@ def declared_for(line: Line, splits: Sequence[str], options: CommitOptions) -> D
         if before
         else ["train"],
     )
-    if options.is_firewall_on and not set(splits) & set(declared.training_splits):
-        raise NoTrainingSplitError(line.dataset, splits, declared.training_splits)
-    return declared
+
+
+def check_named_splits(line: Line, splits: Sequence[str], options: CommitOptions) -> None:
+    """Check what can be checked before anything is read: content may turn out to be that of a version whose
+    training splits are others than the newest one's.
+
+    Raises:
+        NoTrainingSplitError: See `check_training_splits`.
+    """
+    if options.training_splits is not None or not line.manifests:
+        check_training_splits(line, splits, options)
+
+
+def check_training_splits(line: Line, splits: Sequence[str], options: CommitOptions) -> None:
+    """Check that the firewall, where it is on, protects something.
+
+    Raises:
+        NoTrainingSplitError: None of the splits is trained on.
+    """
+    training_splits = declared_for(line, options).training_splits
+    if options.is_firewall_on and not set(splits) & set(training_splits):
+        raise NoTrainingSplitError(line.dataset, splits, training_splits)
 
 
 def check_key(dataset: str, shards: Sequence[Shard], key: Sequence[str]) -> None:

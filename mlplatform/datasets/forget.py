@@ -47,10 +47,11 @@ def forget(
     with line.storage.hold(line.dataset, alone=True):
         line = Line.read(line.storage, line.dataset)  # with what was committed while this waited
         found = trace(line, value, key)
+        is_held = line.storage.local(line.dataset) is not None  # elsewhere a commit may be under way
+        for path in unneeded(line) if is_held else ():  # of killed and refused commits: they may hold it, too
+            line.storage.delete(path)
         if not found.records:
             return Forgotten(found, is_erased=False)
-        for path in unneeded(line):  # what killed and refused commits left may hold the item, too
-            line.storage.delete(path)
         records = sorted({record.record for record in found.records})
         note = {
             "format": FORMAT,

@@ -94,6 +94,12 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "store")
 
 
+@pytest.fixture
+def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store trusts the times of files that were just written."""
+    monkeypatch.setattr("mlplatform.datasets.seen._SETTLED_AFTER_S", 0.0)
+
+
 @pytest.fixture(scope="module", params=["C", "NumPy"])
 def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """With the C library and without; what a module promises holds for both."""

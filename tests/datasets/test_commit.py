@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlplatform import progress
-from mlplatform.datasets import DatasetStore, seen
+from mlplatform.datasets import DatasetStore
 from mlplatform.datasets import commit as commit_module
 from mlplatform.datasets.errors import (
     CommitRecordsLostError,
@@ -97,11 +97,11 @@ class TestInput:
         assert (store.show("d"), store.show("d").message) == (made, "\\xff")
 
 
+@pytest.mark.usefixtures("settled_at_once")
 class TestSeen:
     @pytest.fixture
-    def shard(self, tmp_path: Path, write_examples: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """The only shard of `a`; a store trusts its stamps at once."""
-        monkeypatch.setattr(seen, "_SETTLED_AFTER_S", 0.0)
+    def shard(self, tmp_path: Path, write_examples: Write) -> Path:
+        """The only shard of `a`."""
         return (
             write_examples(tmp_path / "a", {"train": [[b"a"]]}) / "Split-train/data_tfrecord-00000-of-00001"
         )
@@ -133,11 +133,12 @@ class TestForgotten:
         write_examples: Write,
         store: DatasetStore,
         items: Callable[..., bytes],
+        request: pytest.FixtureRequest,
         is_seen: bool,
     ) -> None:
         source = write_examples(tmp_path / "a", {"train": [[items(1), items(2)]]})
         if is_seen:
-            os.utime(source / "Split-train" / "data_tfrecord-00000-of-00001", (1_000_000, 1_000_000))
+            request.getfixturevalue("settled_at_once")
         store.commit("d", source, key=["item_id"])
         store.commit("d", write_examples(tmp_path / "b", {"train": [[items(2)]]}))
         assert not store.commit("d", source).is_new
@@ -265,6 +266,17 @@ class TestDeclared:
         store.commit("d", write_examples(tmp_path / "b", {"train": [[items(2)]]}), key=[], label="other")
         again = store.commit("d", first).manifest
         assert (again.version, again.key, again.label) == ("v1", ["item_id"], "label")
+
+    def test_an_earlier_version_is_found_whatever_the_newest_trains_on(
+        self, tmp_path: Path, write_examples: Write, store: DatasetStore
+    ) -> None:
+        first = write_examples(tmp_path / "a", {"train": [[b"a"]], "eval": [[b"b"]]})
+        store.commit("d", first)
+        store.commit("d", write_examples(tmp_path / "b", {"fit": [[b"c"]]}), training_splits=["fit"])
+        again = store.commit("d", first)
+        assert (again.is_new, again.manifest.version) == (False, "v1")
+        with pytest.raises(NoTrainingSplitError):
+            store.commit("d", write_examples(tmp_path / "c", {"train": [[b"d"]]}))
 
     def test_a_version_keeps_its_training_splits(
         self, tmp_path: Path, write_examples: Write, store: DatasetStore

@@ -78,6 +78,13 @@ def test_what_a_refused_commit_left_is_gone_too(
     store.forget("d", "i25", is_erasing=True)
     assert holders(store, b"secret-025") == []
     assert store.verify("d").is_whole
+    stranger = make_example({"item_id": "i99", "text": "secret-099"})  # in no version
+    with pytest.raises(SplitFirewallError):
+        store.commit(
+            "d", write_examples(tmp_path / "c", {"train": [[*everyone[:20], everyone[26], stranger]]})
+        )
+    assert not store.forget("d", "i99", is_erasing=True).is_erased
+    assert holders(store, b"secret-099") == []
 
 
 def test_how_many_records_a_version_lacks_is_said(

@@ -119,22 +119,6 @@ def test_exact_duplicates_stay_as_many_as_they_are(
     assert store.show("d").splits["train"].distinct == 2
 
 
-def test_an_untouched_folder_is_known_without_reading_it(
-    tmp_path: Path, write_examples: Write, store: DatasetStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write_examples(tmp_path / "a", {"train": [[b"a", b"b"]]})
-    shard = source / "Split-train" / "data_tfrecord-00000-of-00001"
-    os.utime(shard, (1_000_000, 1_000_000))
-    store.commit("d", source)
-    kept = shard.read_bytes()
-    shard.write_bytes(bytes(len(kept)))  # other bytes, said to be the same file: they are not read
-    os.utime(shard, (1_000_000, 1_000_000))
-    assert not store.commit("d", source).is_new
-    os.utime(shard, (1_000_001, 1_000_001))
-    with pytest.raises(dataset_errors.CorruptRecordsError):
-        store.commit("d", source)
-
-
 def test_the_diff_pairs_by_key_and_never_by_guess(
     tmp_path: Path, write_examples: Write, store: DatasetStore, items: Callable[..., bytes]
 ) -> None:
