@@ -188,12 +188,13 @@ class TestData:
             return runner.run(pipeline(cached.ReadSlowly(data_dir=str(data), mark=str(mark))))
 
         def add():
-            while not (mark / "read").exists():
+            deadline = time.monotonic() + 60
+            while not (mark / "read").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             (data / "b").write_text("two")
             (mark / "go on").write_text("")
 
-        adding = threading.Thread(target=add)
+        adding = threading.Thread(target=add, daemon=True)
         adding.start()
         first = run()
         adding.join()
@@ -210,6 +211,32 @@ class TestData:
         data.mkdir()
         assert states(runner.run(pipeline(cached.Count(data_dir=str(data))))) == {"Count": "done"}
         assert states(runner.run(pipeline(cached.Count(data_dir=str(data))))) == {"Count": "cached"}
+
+    @pytest.mark.parametrize("how", ["python", "tensorflow"])
+    def test_however_it_changes_that(self, how, runner, pipeline, tmp_path):
+        import cached
+
+        data = tmp_path / "data"
+        data.mkdir()
+        (data / "a").write_text("one")
+        for state in ("done", "cached"):
+            record = runner.run(pipeline(cached.Clean(data_dir=str(data), how=how)))
+            assert states(record) == {"Clean": state}, record.node("Clean").why
+        assert list(data.iterdir()) == []
+
+    def test_a_lock_that_comes_and_goes_leaves_the_folder_an_input(self, runner, pipeline, tmp_path):
+        import cached
+
+        data = tmp_path / "data"
+        data.mkdir()
+
+        def run():
+            return runner.run(pipeline(cached.CountLocked(data_dir=str(data))))
+
+        assert value_of(run(), "CountLocked") == "0"
+        assert states(run()) == {"CountLocked": "cached"}
+        (data / "a").write_text("one")
+        assert value_of(run(), "CountLocked") == "1"
 
     def test_data_that_changes_while_it_is_read(self, runner, pipeline, tmp_path):
         import cached

@@ -37,7 +37,7 @@ class Result:
         outputs: Digest of the content at each output's place.
         pushed: Digest of what was pushed, at the place that it was pushed to.
         beside: Digest of the names in the folder around that place.
-        folders: Digest of each folder that a parameter names and that the node itself did not write to.
+        folders: Digest of each folder that a parameter names and that the node itself did not change.
         code: Digest of the user's files that were imported though no import statement said so.
         doubts: What changed while it was made; it is never taken.
     """
@@ -176,7 +176,9 @@ class ContentCache:
                 folder: names_digest(folder) for folder in sorted(map(_around, filter(is_local, pushed)))
             },
             folders={
-                folder: digest for folder, digest in made.folders.items() if folder not in self._writes.heard
+                folder: digest
+                for folder, digest in made.folders.items()
+                if folder not in self._writes.heard or self.digests.of(folder) == digest
             },
             code={
                 file: digest

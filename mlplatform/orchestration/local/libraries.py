@@ -12,7 +12,7 @@ from mlplatform.orchestration.local.digests import text_digest
 
 _NAME = re.compile(r"^Name: (\S+)", re.MULTILINE)
 _PACKAGE = Path(__file__).parents[2]
-_OURS = tuple(f"{(_PACKAGE / name).resolve()}/" for name in (".", "components", "pipelines"))
+_OURS = tuple(f"{(_PACKAGE / name).resolve()}/" for name in (".", "components"))
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 

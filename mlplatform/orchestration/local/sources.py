@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mlplatform.orchestration.local import tensorflow_files
 from mlplatform.orchestration.local.digests import digest_or_empty, text_digest
 from mlplatform.orchestration.local.imported import imported_files
 from mlplatform.orchestration.local.libraries import is_ours, is_user_file
@@ -24,6 +25,9 @@ _NOT_SOURCES = ("/proc/", "/sys/", "/dev/")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _WORLD = frozenset(
     {"os.exec", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect", "subprocess.Popen"}
+)
+_TENSORFLOW_READS = frozenset(
+    {"BufferedInputStream", "FileExists", "GetChildren", "GetMatchingFiles", "IsDirectory", "Stat"}
 )
 _CODE = (".py", ".pyc", *EXTENSION_SUFFIXES)
 
@@ -68,6 +72,17 @@ class _Recorder:
         elif event in ("os.listdir", "os.scandir") and not _is_import_machinery():
             self.listed(arguments[0])
 
+    def tensorflow_reads(self, function: str, arguments: tuple[Any, ...]) -> None:
+        """Note what TensorFlow's file system is asked."""
+        if not self.is_on:
+            return
+        path = arguments[0]
+        self.read(path)
+        if function == "GetMatchingFiles":
+            self.listed(os.path.dirname(path))  # noqa: PTH120
+        elif function != "BufferedInputStream":
+            self.listed(path)
+
     def read(self, path: object) -> None:
         """Note a file, as it is before it is read."""
         place = self._place(path)
@@ -102,32 +117,6 @@ class _Recorder:
             self.is_on = True
 
 
-class _GFile:
-    """TensorFlow's file system, which Python does not hear, with a recorder at its door."""
-
-    _READING = frozenset(
-        {"BufferedInputStream", "FileExists", "GetChildren", "GetMatchingFiles", "IsDirectory", "Stat"}
-    )
-
-    def __init__(self, real: Any, recorder: _Recorder) -> None:
-        self._real, self._recorder = real, recorder
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._real, name)
-        if name not in self._READING or not self._recorder.is_on:
-            return function
-
-        def call(path: Any, *arguments: Any, **named: Any) -> Any:
-            self._recorder.read(path)
-            if name == "GetMatchingFiles":
-                self._recorder.listed(os.path.dirname(path))  # noqa: PTH120
-            elif name != "BufferedInputStream":
-                self._recorder.listed(path)
-            return function(path, *arguments, **named)
-
-        return call
-
-
 _recorder: _Recorder | None = None
 
 
@@ -137,9 +126,7 @@ def start_recording() -> None:
     if _recorder is None:
         _recorder = _Recorder()
         sys.addaudithook(_recorder.hook)
-        file_io = sys.modules.get("tensorflow.python.lib.io.file_io")
-        if file_io is not None:
-            file_io._pywrap_file_io = _GFile(file_io._pywrap_file_io, _recorder)  # type: ignore[attr-defined]
+        tensorflow_files.listen(_TENSORFLOW_READS, _recorder.tensorflow_reads)
     _recorder.is_on = True
 
 

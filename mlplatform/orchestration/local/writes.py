@@ -1,19 +1,41 @@
-"""Which folders this process itself writes to, as Python's audit events tell."""
+"""Which folders this process itself writes to, as Python's audit events and TensorFlow's file system tell."""
 
 import os
 import sys
 from collections.abc import Iterable
 
+from mlplatform.orchestration.local import tensorflow_files
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = frozenset(
-    {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
+    {
+        "os.link",
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.symlink",
+        "os.truncate",
+        "shutil.rmtree",
+    }
+)
+_TENSORFLOW_CHANGES = frozenset(
+    {
+        "CopyFile",
+        "CreateDir",
+        "DeleteFile",
+        "DeleteRecursively",
+        "RecursivelyCreateDir",
+        "RenameFile",
+        "WritableFile",
+    }
 )
 
 
 class Writes:
-    """Hears what this process, and what is forked from it, changes within some folders.
+    """Hears what Python code of this process changes within some folders.
 
-    Not heard: other programs, and libraries that write without Python, as TensorFlow's file system does.
+    Not heard: other processes, and libraries that write without Python.
 
     Attributes:
         heard: Those of the folders in which something was written, by the names they were given.
@@ -24,6 +46,7 @@ class Writes:
         self._folders = {folder: os.path.join(os.path.realpath(folder), "") for folder in folders}  # noqa: PTH118
         if self._folders:
             sys.addaudithook(self._hook)
+            tensorflow_files.listen(_TENSORFLOW_CHANGES, lambda _, arguments: self._note(*arguments[:2]))
 
     def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
         if event == "open":
@@ -31,11 +54,10 @@ class Writes:
             if isinstance(flags, int) and flags & _WRITING:
                 self._note(path)
         elif event in _CHANGES:
-            for path in arguments[:2]:
-                self._note(path)
+            self._note(*arguments[:2])
 
-    def _note(self, path: object) -> None:
-        if not isinstance(path, str | bytes | os.PathLike):  # a descriptor, a mode
-            return
-        place = os.path.realpath(os.fsdecode(path))
-        self.heard.update(folder for folder, real in self._folders.items() if place.startswith(real))
+    def _note(self, *paths: object) -> None:
+        for path in paths:
+            if isinstance(path, str | bytes | os.PathLike):  # not a descriptor, nor a mode
+                place = os.path.join(os.path.realpath(os.fsdecode(path)), "")  # noqa: PTH118
+                self.heard.update(folder for folder, real in self._folders.items() if place.startswith(real))

@@ -1,5 +1,6 @@
 """Components for the tests of the cache, and a pipeline of them; edited by the tests, in a copy."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -40,8 +41,31 @@ def Read(data_dir: Parameter[str], out: OutputArtifact[String]):
 def ReadSlowly(data_dir: Parameter[str], mark: Parameter[str], out: OutputArtifact[String]):
     out.write(" ".join(sorted(file.name for file in Path(data_dir).iterdir())))
     (Path(mark) / "read").write_text("")
+    deadline = time.monotonic() + 60
     while not (Path(mark) / "go on").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@component
+def CountLocked(data_dir: Parameter[str], out: OutputArtifact[String]):
+    lock = Path(data_dir) / ".lock"
+    lock.touch()
+    out.write(str(len(list(Path(data_dir).iterdir())) - 1))
+    lock.unlink()
+
+
+@component
+def Clean(data_dir: Parameter[str], how: Parameter[str], out: OutputArtifact[String]):
+    if how == "python":
+        shutil.rmtree(data_dir)
+        Path(data_dir).mkdir()
+    else:
+        import tensorflow as tf
+
+        for file in tf.io.gfile.glob(f"{data_dir}/*"):
+            tf.io.gfile.remove(file)
+    out.write("clean")
 
 
 @component
