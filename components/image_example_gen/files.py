@@ -39,19 +39,26 @@ def names_in(folder: str) -> list[str]:
 
 
 def all_below(folder: str) -> list[str]:
-    """Return every file below a folder, ordered, also those behind links to folders."""
+    """Return every file below a folder, ordered, also those behind links to folders.
+
+    A folder that several ways lead to is looked into once; each further way is told as `name -> folder`.
+    """
     walk = _local_walk(folder) if is_local(folder) else fileio.walk(folder)
     return sorted(posixpath.join(parent, name) for parent, _, names in walk for name in names)
 
 
 def _local_walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walk as `os.walk` does, and through links; one to a folder that it lies in is passed over."""
-    above = {folder: frozenset({os.path.realpath(folder)})}
+    top = Path(folder).resolve()
+    met = {str(top), *map(str, top.parents)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        inside = above.pop(parent)
-        real = {name: os.path.realpath(posixpath.join(parent, name)) for name in folders}
-        folders[:] = [name for name in folders if real[name] not in inside]
-        above.update({posixpath.join(parent, name): inside | {real[name]} for name in folders})
+        real = {name: os.path.realpath(posixpath.join(parent, name)) for name in sorted(folders)}
+        folders.clear()
+        for name, place in real.items():
+            if place in met:
+                names.append(f"{name} -> {place}")
+            else:
+                met.add(place)
+                folders.append(name)
         yield parent, folders, names
 
 

@@ -120,7 +120,7 @@ def _csv_rows(text: TextIO, listing: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row with the number of its last line."""
     line = 0
     # Strict: else a cell whose quotes are never closed swallows all rows that follow.
-    rows = csv.reader(text, strict=True)
+    rows = csv.reader(_without_nul(text), strict=True)
     try:
         for cells in rows:
             line = rows.line_num
@@ -128,11 +128,17 @@ def _csv_rows(text: TextIO, listing: str) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         first = line + 1
         where = f"line {first}" if rows.line_num <= first else f"lines {first} to {rows.line_num}"
-        raise ListingError(
-            listing,
-            f"{where} cannot be read as CSV ({error}): a cell that begins with a quote ends with one, and a "
-            "quote within it is written twice",
-        ) from error
+        problem = f"{where} cannot be read as CSV ({error})"
+        if "expected after" in str(error) or "end of data" in str(error):
+            problem += ": a cell that begins with a quote ends with one; within it a quote is written twice"
+        raise ListingError(listing, problem) from error
+
+
+def _without_nul(text: TextIO) -> Iterator[str]:
+    for line in text:
+        if "\0" in line:  # Python takes it from 3.11 on
+            raise csv.Error("line contains NUL")
+        yield line
 
 
 def _read_jsonl(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:  # noqa: ARG001

@@ -72,8 +72,7 @@ def push_and_confirm(
             for server in servers:
                 confirm_serving(server, model_name, version, golden, timeout_s=timeout_s)
         except BaseException as error:
-            is_undecided = store.awaits_servers(model_name, version)
-            if is_undecided:
+            if store.awaits_servers(model_name, version):
                 store.withdraw(model_name, version, why=str(error) or type(error).__name__)
             if not isinstance(error, ServerRefusesError):
                 raise
@@ -82,7 +81,7 @@ def push_and_confirm(
                 version,
                 error.server,
                 error.reason,
-                is_undecided,
+                store.version(model_name, str(version)).is_withdrawn,
                 _newest(store, model_name),
             ) from error
         store.confirm(model_name, version, servers)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mlplatform.components.image_example_gen.files import all_below
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.errors import GateError, UsageError
 
@@ -479,6 +480,11 @@ BAD_LISTINGS = {
         "lines 3 to 5 cannot be read as CSV",
     ),
     "text after a quote": ("a.csv", b'path,label\n1.jpg,"L" size\n', "line 2 cannot be read as CSV"),
+    "NUL": (
+        "a.csv",
+        b"path,label\n1.jpg,h\0t\n",
+        r"line 2 cannot be read as CSV \(line contains NUL\)\. A listing",
+    ),
     "reserved column": ("a.csv", b"path,label,image/width\n1.jpg,a,3\n", "'image/width'"),
     "not UTF-8": ("a.csv", b"path,label\n\xe4.jpg,h\xfct\n", "not UTF-8"),
     "unknown kind": ("a.xlsx", b"PK", "neither CSV nor JSON Lines nor Parquet"),
@@ -590,6 +596,21 @@ def test_photos_behind_a_linked_folder_are_seen(
     assert len(set(seen)) == 3
 
 
+def test_folders_that_link_to_each_other_are_looked_into_once(tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "log").touch()
+    names = [f"f{number}" for number in range(9)]
+    for name in names:
+        (tmp_path / "shop" / name).mkdir(parents=True)
+        (tmp_path / "shop" / name / "photo.jpg").touch()
+        for other in names:
+            (tmp_path / "shop" / name / f"to-{other}").symlink_to(tmp_path / "shop" / other)
+    (tmp_path / "shop" / "up").symlink_to(tmp_path)
+    found = all_below(str(tmp_path / "shop"))
+    assert sum(name.endswith("photo.jpg") for name in found) == 9
+    assert not any("beside" in name for name in found)
+
+
 @pytest.fixture
 def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
     """Go on without the superuser's permissions for a while, where the tests have them."""
@@ -599,14 +620,16 @@ def as_nobody(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
         if os.geteuid() != 0:
             yield
             return
-        for folder in (tmp_path, *tmp_path.parents[:3]):
-            folder.chmod(folder.stat().st_mode | 0o055)
-        tmp_path.chmod(0o777)
-        os.seteuid(65534)
+        modes = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents[:-1])}
         try:
+            for folder, mode in modes.items():
+                folder.chmod(mode | (0o077 if folder == tmp_path else 0o011))
+            os.seteuid(65534)
             yield
         finally:
             os.seteuid(0)
+            for folder, mode in modes.items():
+                folder.chmod(mode)
 
     return without
 
@@ -617,9 +640,11 @@ def test_a_class_folder_that_may_not_be_read_is_a_counted_reject(
     ingest(input_base=str(shop), splits=HASHED)  # loads what nobody may not read
     shutil.copytree(shop / "hat", shop / "attic")
     (shop / "attic").chmod(0)
-    with as_nobody():
-        done = ingest(input_base=str(shop), splits=HASHED, max_reject_fraction=0.1)
-    (shop / "attic").chmod(0o755)
+    try:
+        with as_nobody():
+            done = ingest(input_base=str(shop), splits=HASHED, max_reject_fraction=0.1)
+    finally:
+        (shop / "attic").chmod(0o755)
     assert done.rejects == {"attic": "unreadable_file"}
     assert done.summary["entries"] == 13
 
@@ -632,9 +657,11 @@ def test_a_folder_beside_train_that_may_not_be_read_is_one_clear_error(
     for split in ("train", "validation"):
         shutil.copytree(shop, tmp_path / "divided" / split)
     (tmp_path / "divided" / "validation").chmod(0)
-    with as_nobody(), pytest.raises(UsageError, match="validation cannot be read: Permission denied"):
-        given_splits(tmp_path / "divided")
-    (tmp_path / "divided" / "validation").chmod(0o755)
+    try:
+        with as_nobody(), pytest.raises(UsageError, match="validation cannot be read: Permission denied"):
+            given_splits(tmp_path / "divided")
+    finally:
+        (tmp_path / "divided" / "validation").chmod(0o755)
 
 
 PIPELINE = """

@@ -14,7 +14,11 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from mlplatform.components.serving_pusher import push as push_module
-from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerAddressError
+from mlplatform.components.serving_pusher.errors import (
+    PushRejectedByServerError,
+    ServerAddressError,
+    ServerRefusesError,
+)
 from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.errors import GateError
 from mlplatform.registry import ModelStore
@@ -131,6 +135,19 @@ def test_a_version_that_was_pushed_without_servers_stays(store: ModelStore, tmp_
         assert "rolled back" not in str(told.value)
     assert visible(store) == [1]
     assert store.version("scale", "stable").version == 1
+
+
+def test_what_was_rolled_back_while_it_waited_is_told_as_that(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(address: str, name: str, version: int, *_: object, **__: object) -> int:
+        store.withdraw(name, version, why="by hand")
+        raise ServerRefusesError(address, "went away")
+
+    monkeypatch.setattr(push_module, "confirm_serving", refused)
+    with pytest.raises(PushRejectedByServerError, match="was pushed and rolled back: server h:1 went away"):
+        push_and_confirm(scaling_model(tmp_path / "m", 3.0), store, "scale", servers=["h:1"])
+    assert visible(store) == []
 
 
 PUSH = """
