@@ -14,9 +14,11 @@ from mlplatform.config_file import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration block: unknown keys are errors, values never change."""
+    """Base of every configuration block: unknown keys are errors, numbers are finite, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 ConfigType = TypeVar("ConfigType", bound=BaseModel)

@@ -10,11 +10,6 @@ ROOT_VARIABLE = "MLPLATFORM_HOME"
 DEFAULT_ROOT = ".mlplatform"
 
 
-def default_root() -> Path:
-    """Return `$MLPLATFORM_HOME`, or `./.mlplatform` where that is unset."""
-    return Path(os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
-
-
 class RemotePathError(UsageError):
     """A URL stands where only a folder of this machine will do."""
 
@@ -56,8 +51,16 @@ class Home:
 
     @classmethod
     def at(cls, root: str | os.PathLike[str] | None = None) -> "Home":
-        """Return the home at `root`, or at the default root where that is None."""
-        return cls(Path(root if root is not None else default_root()).expanduser().absolute())
+        """Return the home at `root`; where that is None or empty, at `$MLPLATFORM_HOME`, or `./.mlplatform`.
+
+        Raises:
+            RemotePathError: It is a URL, or below the home of a user whom this machine does not know.
+        """
+        named = root or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT
+        try:
+            return cls(local_path(named, "the root folder").expanduser().absolute())
+        except RuntimeError as error:
+            raise RemotePathError(os.fspath(named), "the root folder") from error
 
     @property
     def metadata_db(self) -> Path:

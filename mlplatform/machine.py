@@ -21,6 +21,7 @@ Status = Literal["ok", "warning", "missing"]
 
 GLIBC_OF_TFX121 = (2, 39)  # ml-metadata 1.21 ships manylinux_2_39 wheels only
 NEEDED_DISK_GB, NEEDED_MEMORY_GB = 5, 4
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")  # the kernel's files of processes and of control groups
 _PACKAGES = (
     "tfx",
     "tensorflow",
@@ -58,9 +59,11 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def possible_stacks(glibc: tuple[int, int]) -> list[str]:
-    """Return the stacks that a system with this C library can install, best first."""
-    return ["tfx121", "tfx116"] if glibc >= GLIBC_OF_TFX121 else ["tfx116"]
+def possible_stacks() -> list[str]:
+    """Return the stacks that this system can install, best first; none where TFX has no wheels for it."""
+    if _system().status == "missing":
+        return []
+    return ["tfx121", "tfx116"] if glibc_version() >= GLIBC_OF_TFX121 else ["tfx116"]
 
 
 def glibc_version() -> tuple[int, int]:
@@ -72,15 +75,63 @@ def glibc_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def look(root: Path) -> Iterator[Check]:
-    """Look at the machine, the interpreter, the installed packages and the root folder, one after another."""
+def control_groups(proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Path]:
+    """Return the folders of this process's control group (container), version 2, and of those around it."""
+    for line in kernel_text(proc / "self/cgroup").splitlines():
+        if line.startswith("0::"):
+            group = cgroups / line.removeprefix("0::").strip("/")
+            return [group, *(parent for parent in group.parents if parent.is_relative_to(cgroups))]
+    return []
+
+
+def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS) -> float:
+    """Return how many cores this process may use: its affinity, within the quota of its control groups."""
+    cores = float(len(os.sched_getaffinity(0)))
+    for group in control_groups(proc, cgroups):
+        quota, _, period = kernel_text(group / "cpu.max").partition(" ")
+        if quota.isdigit():
+            cores = min(cores, int(quota) / int(period))
+    return cores
+
+
+def usable_memory_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
+    """Return the memory of the machine, or of the control group that allows least of it; used or not."""
+    limits = [kernel_text(group / "memory.max") for group in control_groups(proc, cgroups)]
+    return min([memory_info_bytes("MemTotal", proc), *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def memory_info_bytes(name: str, proc: Path = PROC) -> int:
+    """Return one of the kernel's figures of memory, such as `MemAvailable`; 0 where it is not told."""
+    for line in kernel_text(proc / "meminfo").splitlines():
+        found, _, value = line.partition(":")
+        if found == name:
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def kernel_text(file: Path) -> str:
+    """Return the text of one of the kernel's files, empty where it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def look(root: Path, *, proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[Check]:
+    """Look at the machine, the interpreter, the installed packages and the root folder, one after another.
+
+    Args:
+        root: The folder that is to hold runs, datasets and models.
+        proc: The kernel's files of processes.
+        cgroups: Its files of control groups, version 2.
+    """
     yield _system()
     yield _stack()
     for package in _PACKAGES:
         yield _package(package)
     yield _byte_code()
     yield _native()
-    yield _resources()
+    yield _resources(proc, cgroups)
     yield _gpu()
     yield _root(root)
 
@@ -105,8 +156,10 @@ def _system() -> Check:
 
 
 def _stack() -> Check:
-    stacks = possible_stacks(glibc_version())
+    stacks = possible_stacks()
     python = f"Python {platform.python_version()}"
+    if not stacks:
+        return Check("stack", "missing", python, "no stack fits this system")
     version = (sys.version_info.major, sys.version_info.minor)
     if (3, 11) <= version <= (3, 13) and "tfx121" in stacks:
         return Check("stack", "ok", f"{python}: tfx121")
@@ -122,9 +175,7 @@ def _stack() -> Check:
 
 
 def _package(name: str) -> Check:
-    stack = possible_stacks(glibc_version())[0] if sys.version_info >= (3, 11) else "tfx116"
-    constraints = f"constraints/{stack}.txt"  # in the sources
-    todo = f"install the tested set: pip install -c {constraints} mlplatform"
+    todo = _how_to_install()
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -133,6 +184,15 @@ def _package(name: str) -> Check:
     if wanted and not wanted.contains(version, prereleases=True):
         return Check(name, "warning", f"{version}, and mlplatform is made for {wanted}", todo)
     return Check(name, "ok", version)
+
+
+def _how_to_install() -> str:
+    stacks = possible_stacks()
+    if not stacks:
+        return "no tested set fits this system"
+    stack = stacks[0] if sys.version_info >= (3, 11) else "tfx116"
+    constraints = f"constraints/{stack}.txt"  # in the sources
+    return f"install the tested set: pip install -c {constraints} mlplatform"
 
 
 def _supported(name: str) -> SpecifierSet:
@@ -175,10 +235,9 @@ def _native() -> Check:
     return Check(name, "ok", "built")
 
 
-def _resources() -> Check:
-    cores = len(os.sched_getaffinity(0))
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = f"{cores} cores, {memory_gb:.0f} GB memory"
+def _resources(proc: Path, cgroups: Path) -> Check:
+    memory_gb = usable_memory_bytes(proc, cgroups) / 2**30
+    found = f"{usable_cores(proc, cgroups):g} cores, {memory_gb:.0f} GB memory"
     if memory_gb < NEEDED_MEMORY_GB:
         return Check(
             "resources",

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -35,8 +36,11 @@ def test_the_machine_that_runs_these_tests_is_fit(tmp_path: Path) -> None:
         ((2, 41), ["tfx121", "tfx116"]),
     ],
 )
-def test_the_c_library_decides_the_stacks(glibc: tuple[int, int], stacks: list[str]) -> None:
-    assert machine.possible_stacks(glibc) == stacks
+def test_the_c_library_decides_the_stacks(
+    glibc: tuple[int, int], stacks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", ".".join(map(str, glibc))))
+    assert machine.possible_stacks() == stacks
 
 
 @pytest.mark.parametrize(
@@ -48,9 +52,38 @@ def test_a_system_without_wheels_is_named(
 ) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: libc)
     monkeypatch.setattr(platform, "machine", lambda: machine_name)
-    check = found(tmp_path)["system"]
-    assert check.status == "missing"
-    assert todo in check.todo
+    checks = found(tmp_path)
+    assert checks["system"].status == "missing"
+    assert todo in checks["system"].todo
+    assert (checks["stack"].status, checks["stack"].todo) == ("missing", "no stack fits this system")
+    told = CliRunner().invoke(cli, ["doctor", "--root", str(tmp_path)])
+    assert told.exit_code == 1
+    assert "This machine can have no stack. Not all is there." in told.stdout
+    assert "tfx1" not in told.stdout
+    document = json.loads(CliRunner().invoke(cli, ["doctor", "--root", str(tmp_path), "--json"]).stdout)
+    assert document["possible_stacks"] == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "resources", "status"),
+    [
+        ({"memory.max": 2 << 30, "cpu.max": "150000 100000"}, "1.5 cores, 2 GB memory", "warning"),
+        ({"memory.max": "max", "cpu.max": "max 100000"}, "8 cores, 64 GB memory", "ok"),
+    ],
+)
+def test_the_limits_of_the_container_count(
+    limits: dict[str, object], resources: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc, cgroups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(f"MemTotal: {64 << 20} kB\nMemAvailable: {60 << 20} kB\n")
+    (proc / "self" / "cgroup").write_text("0::/pod/container\n")
+    (cgroups / "pod" / "container").mkdir(parents=True)
+    for name, limit in limits.items():
+        (cgroups / "pod" / name).write_text(f"{limit}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    checks = {check.name: check for check in machine.look(tmp_path, proc=proc, cgroups=cgroups)}
+    assert (checks["resources"].found, checks["resources"].status) == (resources, status)
 
 
 def test_a_python_that_no_stack_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

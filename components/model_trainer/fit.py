@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,10 @@ import tensorflow as tf
 from mlplatform.progress import Task, track
 
 CHECKPOINT_EVERY_S = 120.0
+MONITOR = "val_accuracy"
+
+# Of files that are missing, cut, zeros or not what a checkpoint holds; any other error of the disk may pass.
+_UNREADABLE = (FileNotFoundError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -33,7 +38,7 @@ class Progress:
         epoch: Epochs that are done.
         step: Batches of the next epoch that are done.
         history: One entry per epoch: Keras's metric names to their values.
-        best_epoch: Epoch (from 0) of the best weights, -1 before there are any.
+        best_epoch: Epoch (from 0) of the best weights, -1 before there are any better than at the start.
         seconds: Time spent in fitting, over all processes.
     """
 
@@ -60,7 +65,8 @@ def fit(
     description: str,
     patience: int = 0,
     class_weights: Mapping[int, float] | None = None,
-    monitor: str = "val_accuracy",
+    monitor: str = MONITOR,
+    to_beat: float = -math.inf,
 ) -> Progress:
     """Fit `model`, starting from what `folder` holds of the same fit; leaves the best weights in the model.
 
@@ -76,10 +82,14 @@ def fit(
         patience: Epochs without a better `monitor` before the fit ends; 0 for never.
         class_weights: Class number to the weight of its photos.
         monitor: Name of the metric to judge epochs by; higher is better.
+        to_beat: What `monitor` is before the fit: where no epoch is better, the model keeps the weights that
+            it started with. Of no account without `validation`.
     """
     model.optimizer.build(model.trainable_variables)
     checkpoints = _Checkpoints(folder, model)
     progress = checkpoints.restore()
+    if to_beat > -math.inf and checkpoints.is_empty():
+        checkpoints.save(progress, is_best=True)
     writers = {name: tf.summary.create_file_writer(str(logs / name)) for name in ("train", "validation")}
     with track(description, total=epochs * steps, unit="batches") as bar:
         bar.advance(progress.epoch * steps + progress.step)
@@ -97,7 +107,7 @@ def fit(
             ).history
             figures = {name: float(values[-1]) for name, values in history.items()}
             progress.history.append(figures)
-            is_best = validation is None or figures[monitor] > progress.best(monitor)
+            is_best = validation is None or figures[monitor] > max(progress.best(monitor), to_beat)
             if is_best:
                 progress.best_epoch = epoch
             progress.epoch, progress.step = epoch + 1, 0
@@ -135,9 +145,10 @@ class _Checkpoints:
     def restore(self) -> Progress:
         """Set the model to the newest checkpoint and return its progress.
 
-        Where there is none, or only that of another network, the fit begins anew.
+        Where there is none, or only that of another network, the fit begins anew. One that cannot be read, as
+        a power cut leaves it, is as none.
         """
-        found = self._found()
+        found = self._readable()
         if not found:
             return Progress()
         if not _fits(self._variables(), found[-1] / "last.npz"):
@@ -148,7 +159,7 @@ class _Checkpoints:
                 shutil.rmtree(checkpoint)
             return Progress()
         _set(self._variables(), found[-1] / "last.npz")
-        return Progress(**json.loads((found[-1] / "progress.json").read_text("utf-8")))
+        return _progress(found[-1])
 
     def save(self, progress: Progress, *, is_best: bool) -> None:
         """Write a checkpoint and remove the one before."""
@@ -168,11 +179,27 @@ class _Checkpoints:
             if checkpoint != target:
                 shutil.rmtree(checkpoint)
 
+    def is_empty(self) -> bool:
+        """Say whether there is no checkpoint yet."""
+        return not self._found()
+
     def load_best(self) -> None:
         """Set the model to its best weights."""
         found = self._found()
         if found and (found[-1] / "best.npz").exists():
             _set(self._model.variables, found[-1] / "best.npz")
+
+    def _readable(self) -> list[Path]:
+        """Return the checkpoints, oldest first; removes those that cannot be read."""
+        for checkpoint in self._found():
+            try:
+                _read_all(checkpoint)
+            except _UNREADABLE as error:
+                logging.getLogger(__name__).warning(
+                    "%s cannot be read: the fit begins without it (%s)", checkpoint, error
+                )
+                shutil.rmtree(checkpoint)
+        return self._found()
 
     def _found(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*"))
@@ -188,6 +215,19 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def _read_all(checkpoint: Path) -> None:
+    """Read every number of a checkpoint, checksums included, so that no later reading of it fails."""
+    has_best = _progress(checkpoint).best_epoch >= 0 or (checkpoint / "best.npz").exists()
+    for name in ("last.npz", "best.npz") if has_best else ("last.npz",):
+        with np.load(checkpoint / name) as arrays:
+            for array in arrays.files:
+                arrays[array]
+
+
+def _progress(checkpoint: Path) -> Progress:
+    return Progress(**json.loads((checkpoint / "progress.json").read_text("utf-8")))
+
+
 def _fits(variables: Sequence[Any], file: Path) -> bool:
     with np.load(file) as arrays:
         return [tuple(v.shape) for v in variables] == [arrays[name].shape for name in arrays.files]
@@ -200,7 +240,7 @@ def _set(variables: Sequence[Any], file: Path) -> None:
 
 
 def _is_over(progress: Progress, patience: int) -> bool:
-    return patience > 0 and progress.best_epoch >= 0 and progress.epoch - 1 - progress.best_epoch >= patience
+    return 0 < patience <= progress.epoch - 1 - progress.best_epoch
 
 
 def _log(writers: Mapping[str, Any], epoch: int, figures: Mapping[str, float]) -> None:

@@ -70,12 +70,13 @@ class ModelValidator(base_component.BaseComponent):
             budget: What it may cost: keys of `settings.Budget`.
             baseline_model: Model to compare with; default: the newest pushed version.
             models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
-            model_name: The model's name there.
+            model_name: The model's name there, and the report's title; alone it gives no model to compare
+                with.
             reports_dir: Folder that keeps the report also when the model is rejected.
 
         Raises:
-            ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, or a value does
-                not fit.
+            ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, a value does
+                not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
             RemotePathError: `models_dir` or `reports_dir` is no local folder.
         """
@@ -88,6 +89,9 @@ class ModelValidator(base_component.BaseComponent):
         for name, folder in (("models_dir", models_dir), ("reports_dir", reports_dir)):
             if folder is not None:
                 local_path(folder, f"{name} of ModelValidator")
+        if models_dir is not None and model_name is None:
+            problem = "models_dir is given without model_name: name the pushed model to compare with"
+            raise ConfigError("ModelValidator", [problem])
         super().__init__(
             spec=ModelValidatorSpec(
                 model=model,

@@ -99,7 +99,7 @@ def validate_model(
             bar.advance()
         if quality.top_1.value < compared.top_1_floor:
             quality_reasons.append(compared.drop(quality, thresholds))
-        notes = _notes(answers, quality, compared)
+        notes = _notes(answers, quality, compared, thresholds)
     else:
         quality_reasons = ["its quality could not be measured, as it cannot be loaded or asked"]
 
@@ -210,7 +210,7 @@ def _compare(
     )
 
 
-def _notes(answers: Answers, quality: Quality, compared: _Comparison) -> list[str]:
+def _notes(answers: Answers, quality: Quality, compared: _Comparison, thresholds: Thresholds) -> list[str]:
     notes = [compared.note] if compared.note else []
     if quality.unknown_labels:
         names = ", ".join(f"{label} ({n})" for label, n in sorted(quality.unknown_labels.items())[:5])
@@ -221,6 +221,13 @@ def _notes(answers: Answers, quality: Quality, compared: _Comparison) -> list[st
         notes.append(
             f"{answers.webp_photos} photos are WebP and were turned into PNG for this evaluation: a server "
             "of this TensorFlow version refuses WebP."
+        )
+    supports = [figures.support for figures in quality.classes if figures.support]
+    unjudged = sum(support < thresholds.min_support for support in supports)
+    if thresholds.per_class_recall and unjudged:
+        notes.append(
+            f"{unjudged} of {len(supports)} classes have fewer than {thresholds.min_support} photos and are "
+            "not judged by per_class_recall."
         )
     return notes
 

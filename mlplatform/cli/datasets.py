@@ -1,5 +1,6 @@
 """`mlplatform datasets`: commit, compare, trace and check out dataset versions."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import UsageError
-from mlplatform.home import Home
+from mlplatform.home import Home, local_path
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore, Manifest
@@ -55,6 +56,12 @@ def ignored_key_option(command: Command) -> Command:
         expose_value=False,
         help="Taken by every command; this one does not tell items apart.",
     )(command)
+
+
+def _hours(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # is in every range
+        raise click.BadParameter("nan is no number of hours.", ctx, param)
+    return value
 
 
 @click.group()
@@ -148,7 +155,9 @@ def list_datasets(store: str | None, root: str | None, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("name")
-@click.option("-n", "--number", default=0, help="Only the newest N versions.")
+@click.option(
+    "-n", "--number", type=click.IntRange(min=0), default=0, help="Only the newest N versions; 0: all."
+)
 @ignored_key_option
 @store_options
 def log(name: str, number: int, store: str | None, root: str | None, as_json: bool) -> None:
@@ -203,21 +212,20 @@ def show(reference: str, store: str | None, root: str | None, as_json: bool) -> 
 @click.argument("new", metavar="NAME@B")
 @key_option
 @click.option("--label", metavar="FEATURE", default=None, help="Feature that holds the class.")
-@click.option(
-    "--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page with pictures, too."
-)
+@click.option("--html", "html_file", metavar="FILE", default=None, help="Write a page with pictures, too.")
 @store_options
 def diff(
     old: str,
     new: str,
     key: tuple[str, ...],
     label: str | None,
-    html: Path | None,
+    html_file: str | None,
     store: str | None,
     root: str | None,
     as_json: bool,
 ) -> None:
     """Say what changed from one version to another."""
+    html = local_path(html_file, "--html") if html_file else None
     opened = _open(store, root)
     name, before = _reference(old)
     other, after = _reference(new)
@@ -385,7 +393,14 @@ def verify(ctx: click.Context, reference: str, store: str | None, root: str | No
 @datasets.command()
 @click.argument("name", required=False)
 @click.option("--delete", is_flag=True, help="Delete; without it, only say what would be deleted.")
-@click.option("--grace-hours", default=24.0, show_default=True, help="Spare what is younger.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=0),
+    callback=_hours,
+    default=24.0,
+    show_default=True,
+    help="Spare what is younger.",
+)
 @ignored_key_option
 @store_options
 def gc(

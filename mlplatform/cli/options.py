@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,5 +28,15 @@ def json_option(command: Command) -> Command:
 
 
 def echo_json(document: object) -> None:
-    """Print `document` as the one JSON document on stdout."""
-    click.echo(json.dumps(document, indent=2, sort_keys=False, default=str))
+    """Print `document` as the one JSON document on stdout; numbers that JSON does not have are text."""
+    click.echo(json.dumps(_strict(document), indent=2, sort_keys=False, default=str))
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)  # NaN, Infinity or -Infinity
+    return value

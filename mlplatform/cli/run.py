@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
-from mlplatform.config_file import merged, read_yaml
+from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
@@ -166,16 +166,14 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
         OverrideError: It is not of this form.
     """
-    import yaml
-
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise OverrideError(text, "there is no key and value")
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise OverrideError(text, f"the value is not YAML ({' '.join(str(error).split())})") from error
+        parsed = parse_yaml(value)
+    except ValueError as error:
+        raise OverrideError(text, f"the value is not YAML ({error})") from error
     for part in reversed(parts):
         parsed = {part: parsed}
     return dict(parsed)

@@ -162,7 +162,7 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
 @runs.command()
 @click.argument("run")
 @click.argument("node")
-@click.option("--tail", default=0, help="Only the last N lines; 0: all.")
+@click.option("--tail", type=click.IntRange(min=0), default=0, help="Only the last N lines; 0: all.")
 @root_option
 @json_option
 def logs(run: str, node: str, tail: int, root: str | None, as_json: bool) -> None:

@@ -115,8 +115,9 @@ Try next, with .venv/bin on your PATH:
   mlplatform datasets log items               the dataset's versions
   mlplatform models show item_category        what was pushed, from which run and data
   mlplatform serve --rest_api_port 8501       serve it, and ask it about a photo:
-    curl localhost:8501/v1/models/item_category:predict -d \\
-      '{{"signature_name": "image_bytes", "instances": [{{"b64": "'$(base64 -w0 {photo})'"}}]}}'
+    {{ printf '{{"signature_name": "image_bytes", "instances": [{{"b64": "'
+      base64 -w0 {photo}
+      printf '"}}]}}'; }} | curl -s localhost:8501/v1/models/item_category:predict -d @-
   mlplatform run item_category --data PHOTOS  your own photos, one folder per category"""
 
 

@@ -17,8 +17,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -76,7 +76,8 @@ class ModelVersion:
         path: Its folder.
         is_withdrawn: A rollback took it back; servers do not see it.
         labels: `stable`, `canary`, ... as promoted last.
-        push: What is known of its push; None for a version that something else put there.
+        push: What is known of its push; None for a version that something else put there, or whose
+            `push.json` cannot be read.
     """
 
     version: int
@@ -125,7 +126,7 @@ class ModelStore:
             for folder, is_withdrawn in ((base, False), (base / WITHDRAWN, True))
             if folder.is_dir()
             for path in folder.iterdir()
-            if path.name.isdigit() and path.is_dir()
+            if path.name.isascii() and path.name.isdecimal() and path.is_dir()
         ]
         return sorted(found, key=lambda version: version.version)
 
@@ -362,11 +363,20 @@ def _is_name(name: str) -> bool:
 
 
 def _read_version(path: Path, is_withdrawn: bool, labels: dict[str, int]) -> ModelVersion:
-    file = path / PUSH_FILE
-    push = Push(**json.loads(file.read_text("utf-8"))) if file.exists() else None
     number = int(path.name)
     mine = tuple(sorted(label for label, version in labels.items() if version == number))
+    push = _read_push(path / PUSH_FILE)
     return ModelVersion(version=number, path=path, is_withdrawn=is_withdrawn, labels=mine, push=push)
+
+
+def _read_push(file: Path) -> Push | None:
+    """Return what a push left; None where there is nothing, or nothing that a push writes."""
+    known = {field.name for field in fields(Push)}
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        return Push(**{name: value for name, value in found.items() if name in known})
+    except (OSError, ValueError, AttributeError, TypeError):  # unreadable, no JSON, no object, incomplete
+        return None
 
 
 @contextmanager
@@ -383,9 +393,11 @@ def _copied_aside(source: Path, base: Path) -> Iterator[Path]:
 def _remove_stale(base: Path) -> None:
     """Remove what pushes and removals left that were killed."""
     for path in base.iterdir():
-        # The time of the last change of its entry: a copy takes over its source's other times.
-        if path.name.startswith((_COPY, _DOOMED)) and time.time() - path.stat().st_ctime > _STALE_S:
-            shutil.rmtree(path, ignore_errors=True)
+        if path.name.startswith((_COPY, _DOOMED)):
+            with suppress(FileNotFoundError):  # another push just made its copy a version
+                # The time of the last change of its entry: a copy takes over its source's other times.
+                if time.time() - path.stat().st_ctime > _STALE_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Renders the HTML pages: one look for all of them, everything inside one file."""
 
 import base64
+import errno
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,22 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
         path: The HTML file; its folder is made.
         template: File name of a template that extends `base.html`.
         context: What the template shows; a name that it uses and is not given is an error.
+
+    Raises:
+        OSError: The page cannot be written: `path` is a folder, the disk is full, ...; it names `path`.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     text = _TEMPLATES.get_template(template).render(**context)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,11 +113,13 @@ class Client:
     """Asks a model server. Safe to use from several threads; close it or use it as a context manager.
 
     Args:
-        address: `HOST:PORT` or `unix:PATH` for gRPC, `http://HOST:PORT` for REST.
+        address: `HOST:PORT` or `unix:PATH` for gRPC, `http://HOST:PORT` for REST; a path after the port comes
+            before that of each request.
         timeout_s: Seconds to wait for an answer, repeated attempts included; above 0.
-        ca_file: PEM file of the authority that signed the server's certificate; turns TLS on for gRPC.
+        ca_file: PEM file of the authority that signed the server's certificate; default: the system's
+            authorities. For gRPC each of the three files turns TLS on.
         cert_file: PEM file of this client's certificate, where the server wants one.
-        key_file: PEM file of its key.
+        key_file: PEM file of its key, where `cert_file` does not hold it.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class Client:
         self._protocol: Transport
         if address.startswith(("http://", "https://")):
             self._protocol = _Rest(address, ca_file, cert_file, key_file)
-        elif address.startswith("unix:") or address.rpartition(":")[2].isdigit():
+        elif address.startswith("unix:") or re.fullmatch(r".+:[0-9]+", address):
             self._protocol = _Grpc(address, ca_file, cert_file, key_file)
         else:
             raise ServerAddressError(address)
@@ -288,15 +291,16 @@ class _Grpc:
     ) -> None:
         self._address = address
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        if ca_file is None:
-            self._channel = grpc.insecure_channel(address, options=options)
-        else:
+        if ca_file or cert_file or key_file:
             credentials = grpc.ssl_channel_credentials(
-                ca_file.read_bytes(),
-                key_file.read_bytes() if key_file else None,
+                ca_file.read_bytes() if ca_file else None,
+                # gRPC ends the process where it is given one of the two alone.
+                (key_file or cert_file).read_bytes() if cert_file else None,
                 cert_file.read_bytes() if cert_file else None,
             )
             self._channel = grpc.secure_channel(address, credentials, options=options)
+        else:
+            self._channel = grpc.insecure_channel(address, options=options)
         self._predict = self._call(wire.PREDICT, "PredictResponse")
         self._status = self._call(wire.STATUS, "StatusResponse")
 
@@ -359,6 +363,7 @@ class _Rest:
         if not host:
             raise ServerAddressError(address)
         self._address = address
+        self._prefix = parts.path.rstrip("/")
         if parts.scheme == "https":
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
             if cert_file:
@@ -423,7 +428,7 @@ class _Rest:
         try:
             response = self._pool.urlopen(
                 method,
-                path,
+                self._prefix + path,
                 body,
                 {"Content-Type": "application/json"},
                 retries=False,

@@ -86,7 +86,8 @@ class RequestLog:
         self._max_age_s = max_age_s
         self._never = frozenset(never)
         self._open: dict[str, _OpenFile] = {}
-        self._unchecked_bytes = 0  # written since the size limit was looked at
+        # Written since the size limit was looked at; the first record is a reason to look.
+        self._unchecked_bytes = self._max_file_bytes
         self._is_broken = self._is_closing = False
         self._left_out = 0
         self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MAX_WAITING)

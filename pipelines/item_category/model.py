@@ -11,7 +11,7 @@ from mlplatform.components.model_trainer.errors import (
     NoExamplesError,
     TooFewClassesError,
 )
-from mlplatform.components.model_trainer.fit import Progress, fit
+from mlplatform.components.model_trainer.fit import MONITOR, Progress, fit
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.config import parse_config
 from mlplatform.pipelines.item_category.config import HyperParameters
@@ -61,7 +61,13 @@ def train(task: TrainingTask) -> None:
         if settings.fine_tune_blocks:
             unfreeze_last_blocks(backbone.network, settings.fine_tune_blocks)
             history["fine_tuning"] = _fit_network(
-                task, settings, network, contents, settings.fine_tune_epochs, settings.fine_tune_learning_rate
+                task,
+                settings,
+                network,
+                contents,
+                settings.fine_tune_epochs,
+                settings.fine_tune_learning_rate,
+                to_beat=history["head"].best(MONITOR),
             )
     else:
         history["network"] = _fit_network(
@@ -151,6 +157,7 @@ def _fit_network(
     contents: Contents,
     epochs: int,
     learning_rate: float,
+    to_beat: float = -math.inf,
 ) -> Progress:
     """Fit all trainable layers on the photos themselves."""
     labels = list(contents.per_label)
@@ -178,6 +185,7 @@ def _fit_network(
             description="fit the network",
             patience=settings.patience,
             class_weights=_class_weights(settings, contents),
+            to_beat=to_beat,
         )
 
 

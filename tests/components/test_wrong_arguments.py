@@ -54,12 +54,17 @@ def test_trainer(changes: dict[str, Any], error: type[Exception], says: str) -> 
         ({"eval_splits": []}, ConfigError, "eval_splits is empty"),
         ({"model_name": "../x"}, InvalidModelNameError, "cannot be a model's name"),
         ({"models_dir": "s3://bucket/models"}, RemotePathError, "models_dir of ModelValidator"),
+        ({"models_dir": "models"}, ConfigError, "models_dir is given without model_name"),
         ({"reports_dir": "s3://bucket/reports"}, RemotePathError, "reports_dir of ModelValidator"),
     ],
 )
 def test_validator(changes: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         ModelValidator(MODEL, EXAMPLES, **changes)
+
+
+def test_a_validator_may_have_a_name_alone() -> None:
+    assert ModelValidator(MODEL, EXAMPLES, model_name="items").exec_properties["model_name"] == "items"
 
 
 @pytest.mark.parametrize(

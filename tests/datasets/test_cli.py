@@ -191,6 +191,20 @@ def test_gc_of_a_name_that_is_no_dataset_is_wrong_usage(root: Path) -> None:
         call(root, "gc", "itmes")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["log", "items", "-n", "-1"], "-1 is not in the range x>=0"),
+        (["gc", "--grace-hours", "-1"], "-1.0 is not in the range x>=0"),
+        (["gc", "--grace-hours", "nan"], "nan is no number of hours"),
+    ],
+)
+def test_a_number_out_of_range_is_wrong_usage(root: Path, arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(datasets, [*arguments, "--root", str(root / "home")])
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
 def test_an_expected_error_is_of_the_family(root: Path) -> None:
     with pytest.raises(MlplatformError):
         call(root, "log", "nothing")

@@ -116,6 +116,22 @@ def test_each_fault_is_put_in_and_told(faulty: tuple[Path, dict[str, Any]]) -> N
             assert same == (fault == "exact_duplicate")
 
 
+@pytest.mark.parametrize(
+    ("per_category", "faults", "made"),
+    [
+        (1, ["truncated", "text", "empty_folder"], {"truncated": 2, "empty_folder": 1}),
+        (2, ["exact_duplicates", "wrong_labels"], {"exact_duplicate": 2, "wrong_label": 2}),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_more_faults_than_photos_are_no_error(
+    per_category: int, faults: list[str], made: dict[str, int], seed: int, tmp_path: Path
+) -> None:
+    few = {**TINY, "categories": 2, "per_category": per_category}
+    assert make_photos(tmp_path / "photos", **few, seed=seed, faults=faults)["faults"] == made
+    assert (tmp_path / "photos" / "photos" / "unsold").exists() == ("empty_folder" in faults)
+
+
 def test_a_drifted_month_is_darker_and_has_another_mix(tmp_path: Path) -> None:
     make_photos(tmp_path / "usual", **{**TINY, "per_category": 12})
     make_photos(tmp_path / "drifted", **{**TINY, "per_category": 12}, seed=2, faults=["drift"])
@@ -140,6 +156,7 @@ def test_a_drifted_month_is_darker_and_has_another_mix(tmp_path: Path) -> None:
         ({"categories": 500}, "categories is 500"),
         ({"per_category": 0}, "per_category is 0"),
         ({"size_px": 8}, "size_px is 8"),
+        ({"seed": -1}, "seed is -1; it goes from 0 to"),
         ({"faults": ["truncate"]}, "did you mean 'truncated'"),
         ({"faults": ["nothing"]}, "known are exact_duplicates"),
     ],

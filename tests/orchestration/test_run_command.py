@@ -71,6 +71,12 @@ def test_one_node_alone_is_one_node(options, mlplatform, place):
     assert "all nodes between these run" in done.stderr
 
 
+def test_the_last_lines_of_a_log_cannot_be_fewer_than_none(mlplatform, place):
+    done = mlplatform("runs", "logs", "latest", "Make", "--tail", "-1", "--root", str(place / "root"))
+    assert done.returncode == 2
+    assert "-1 is not in the range x>=0" in done.stderr
+
+
 class TestOneStory:
     """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
 

@@ -53,6 +53,37 @@ def test_the_same_model_again_makes_no_version(store: ModelStore, tmp_path: Path
     assert [v.version for v in store.versions("items")] == [1]
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"digest": "a"}', None])
+def test_a_version_whose_push_cannot_be_read_is_one_that_something_else_put_there(
+    store: ModelStore, tmp_path: Path, content: bytes | None
+) -> None:
+    model = saved_model(tmp_path / "a", "a")
+    file = store.push(model, "items").version.path / "push.json"
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    assert [(v.version, v.push) for v in store.versions("items")] == [(1, None)]
+    assert store.push(model, "items").version.version == 2
+
+
+def test_what_a_later_release_says_of_a_push_is_passed_over(store: ModelStore, tmp_path: Path) -> None:
+    pushed = store.push(saved_model(tmp_path / "a", "a"), "items", why="first").version
+    file = pushed.path / "push.json"
+    file.write_text(file.read_text().replace("{", '{"ticket": 7,', 1))
+    assert store.versions("items") == [pushed]
+
+
+@pytest.mark.parametrize("name", ["²", "٣"])
+def test_a_folder_named_by_digits_that_no_server_reads_is_no_version(
+    store: ModelStore, tmp_path: Path, name: str
+) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    (store.models_dir / "items" / name).mkdir()
+    assert [v.version for v in store.versions("items")] == [1]
+
+
 def test_a_copy_equals_its_source_and_push_json_is_no_part_of_the_digest(
     store: ModelStore, tmp_path: Path
 ) -> None:
@@ -143,6 +174,12 @@ def test_what_killed_pushes_left_is_removed_after_a_day(
     monkeypatch.setattr("mlplatform.registry.models._STALE_S", -1)
     store.push(saved_model(tmp_path / "c", "c"), "items")
     assert not any(folder.exists() for folder in left)
+
+
+def test_a_copy_that_is_gone_before_it_is_looked_at_stops_no_push(store: ModelStore, tmp_path: Path) -> None:
+    store.push(saved_model(tmp_path / "a", "a"), "items")
+    (store.models_dir / "items" / ".incoming-3").symlink_to("gone")
+    assert store.push(saved_model(tmp_path / "b", "b"), "items").version.version == 2
 
 
 def test_a_push_awaits_its_servers_until_it_is_confirmed(store: ModelStore, tmp_path: Path) -> None:

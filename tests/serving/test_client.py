@@ -46,10 +46,13 @@ def asking(server: Any, request: pytest.FixtureRequest) -> Iterator[Client]:
 
 @pytest.fixture
 def http_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
-    """A server that answers with the given contents in turn; None: it reads, then drops the connection."""
+    """A server that answers with the given contents in turn; None: it reads, then drops the connection.
+
+    So it does at another `path` than the given one, too.
+    """
     started: list[ThreadingHTTPServer] = []
 
-    def start(*answers: tuple[int, bytes] | None) -> tuple[str, list[str]]:
+    def start(*answers: tuple[int, bytes] | None, path: str = "") -> tuple[str, list[str]]:
         seen: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,7 +62,7 @@ def http_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 answer = answers[min(len(seen), len(answers) - 1)]
                 seen.append(self.command)
-                if answer is None:
+                if answer is None or path not in ("", self.path):
                     self.close_connection = True
                     return
                 self.send_response(answer[0])
@@ -229,7 +232,18 @@ class TestValues:
         assert caught.value.text == text
 
 
-@pytest.mark.parametrize("address", ["host", "http://", "http://host:port", "ftp://host"])
+@pytest.mark.parametrize("prefix", ["/models/eu", "/models/eu/", "/"])
+def test_the_path_of_an_address_comes_before_that_of_a_request(http_server: Any, prefix: str) -> None:
+    path = prefix.rstrip("/") + "/v1/models/m:predict"
+    url, seen = http_server((200, b'{"outputs": {"y": [1.0]}}'), path=path)
+    with Client(url + prefix) as client:
+        client.predict("m", {"x": [1.0]})
+    assert seen == ["POST"]
+
+
+@pytest.mark.parametrize(
+    "address", ["host", "http://", "http://host:port", "ftp://host", "8500", ":8500", "host:²"]
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ServerAddressError, match="HOST:PORT"):
         Client(address)

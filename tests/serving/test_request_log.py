@@ -79,6 +79,19 @@ def test_what_dead_processes_left_counts_and_goes_first(tmp_path: Path) -> None:
     assert 35 < len(list(folder.glob("*.tfrecord"))) * 4 <= 64
 
 
+@pytest.mark.parametrize("written", [20_000, 200_000], ids=["below the limit", "above it"])
+def test_a_server_that_restarts_often_keeps_the_limit_too(tmp_path: Path, written: int) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for n in range(10):
+        (folder / f"2026010{n}T000000-elsewhere-1-00001.tfrecord").write_bytes(b"x" * (written // 10))
+    log = RequestLog(tmp_path, sampling_rate=1.0, max_bytes=64_000)
+    log.write("predict_log", "m", *messages())
+    log.close()
+    assert size_of(tmp_path) <= 64_000
+    assert len(list(folder.iterdir())) == (11 if written < 64_000 else 3)
+
+
 def test_many_models_keep_the_limit_too(tmp_path: Path) -> None:
     log = RequestLog(tmp_path, sampling_rate=1.0, max_bytes=64_000)
     for n in range(300):

@@ -3,6 +3,7 @@
 import ctypes
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -392,6 +393,30 @@ class TestListening:
                 client(server, ca_file=cert, timeout_s=3).predict("half", {"x": X})
         with pytest.raises(RequestFailedError, match="UNAVAILABLE"):
             client(server, timeout_s=3).predict("half", {"x": X})
+
+    @pytest.mark.parametrize("is_one_file", [False, True])
+    def test_a_clients_certificate_needs_no_authority_of_its_own(
+        self, serve: Any, base_path: Path, tmp_path: Path, is_one_file: bool
+    ) -> None:
+        key, cert = certificate(tmp_path)
+        text = f"server_key: {json.dumps(key.read_text())} server_cert: {json.dumps(cert.read_text())}"
+        file = tmp_path / "ssl.config"
+        file.write_text(text + f" custom_ca: {json.dumps(cert.read_text())} client_verify: true")
+        server = serve(model_name="half", model_base_path=base_path, ssl_config_file=str(file))
+        both = tmp_path / "both.pem"
+        both.write_text(key.read_text() + cert.read_text())
+        files = f"cert_file=Path({str(both)!r})"
+        if not is_one_file:
+            files = f"cert_file=Path({str(cert)!r}), key_file=Path({str(key)!r})"
+        asking = f"Client('localhost:{server.grpc_port}', timeout_s=10, {files}).status('half')[0].state"
+        asked = subprocess.run(
+            [sys.executable, "-c"]
+            + [f"from pathlib import Path; from mlplatform.serving import Client; print({asking})"],
+            env={**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(cert)},  # the system's authorities
+            capture_output=True,
+            text=True,
+        )
+        assert asked.stdout == "AVAILABLE\n", asked.stderr
 
     def test_tls_holds_for_the_socket_too(self, serve: Any, base_path: Path, tmp_path: Path) -> None:
         from mlplatform.serving import Client

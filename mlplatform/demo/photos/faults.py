@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+PHOTOS_FOLDER = "photos"  # holds a folder per category
 EMPTY_CATEGORY = "unsold"  # the folder that `empty_folder` makes
 _SHARE = 0.02  # of the photos that a fault touches
 
@@ -105,9 +106,9 @@ def duplicate_nearly(out: Path, rows: list[Row], rng: np.random.Generator) -> li
     return planted
 
 
-def mislabel(out: Path, rows: list[Row], rng: np.random.Generator) -> list[Planted]:  # noqa: ARG001
+def mislabel(out: Path, rows: list[Row], rng: np.random.Generator) -> list[Planted]:
     """List some items under another category; their photos stay where they are."""
-    labels = sorted({row.label for row in rows})
+    labels = sorted(folder.name for folder in (out / PHOTOS_FOLDER).iterdir())
     planted = []
     for row in _chosen(rows, rng):
         wrong = labels[(labels.index(row.label) + int(rng.integers(1, len(labels)))) % len(labels)]
@@ -118,7 +119,7 @@ def mislabel(out: Path, rows: list[Row], rng: np.random.Generator) -> list[Plant
 
 def leave_folder_empty(out: Path, rows: list[Row], rng: np.random.Generator) -> list[Planted]:  # noqa: ARG001
     """Make the folder of a category that has no photos."""
-    folder = Path(rows[0].path).parent.parent / EMPTY_CATEGORY
+    folder = Path(PHOTOS_FOLDER) / EMPTY_CATEGORY
     (out / folder).mkdir()
     return [Planted("empty_folder", folder.as_posix(), "a category without photos")]
 

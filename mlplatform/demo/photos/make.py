@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlplatform.demo.photos.catalogue import CATEGORIES, COLOURS
-from mlplatform.demo.photos.faults import FILE_FAULTS, Planted, Row, plant
+from mlplatform.demo.photos.faults import FILE_FAULTS, PHOTOS_FOLDER, Planted, Row, plant
 from mlplatform.demo.photos.scene import DARK_SEASON, USUAL, Conditions, draw_photo, encode_jpeg
 from mlplatform.errors import UsageError
 from mlplatform.progress import track
@@ -23,6 +23,7 @@ DRIFT = "drift"  # a month with other light, other backgrounds and another mix o
 FAULTS = (*FILE_FAULTS, DRIFT)
 _PHOTOS_PER_SELLER = 8
 _SMALLEST_PX, _LARGEST_PX = 32, 1024
+_LARGEST_SEED = 2**63 - 1
 
 
 class FolderNotEmptyError(UsageError):
@@ -69,8 +70,9 @@ def make_photos(
         per_category: How many photos of each, at least 1.
         unseen: How many more photos, the categories in turn; 0 or more.
         size_px: Width and height, 32 to 1024 pixels.
-        seed: Seeds everything.
-        faults: Names of `FAULTS`. Each touches two percent of the photos, at least two; `drift` changes all.
+        seed: Seeds everything; 0 or more.
+        faults: Names of `FAULTS`. Each touches two percent of the photos, at least two while sound
+                ones are left; `drift` changes all.
 
     Returns:
         What was made: `folder`, `listing`, `photos`, `unseen`, `categories` and, per fault, how often it was
@@ -80,7 +82,7 @@ def make_photos(
         FolderNotEmptyError: `out` holds something.
         PhotoRequestError: A number is out of range, or a fault has no such name.
     """
-    _check(categories, per_category, unseen, size_px, faults)
+    _check(categories, per_category, unseen, size_px, seed, faults)
     target = Path(out).expanduser().absolute()
     names = list(CATEGORIES)[:categories]
     conditions = DARK_SEASON if DRIFT in faults else USUAL
@@ -89,7 +91,7 @@ def make_photos(
     asked = [names[k % categories] for k in range(unseen)]
     with _made_aside(target) as folder, track("draw photos", total=len(shown) + unseen, unit="photos") as bar:
         rows, unseen_rows = [], []
-        for row in _draw(folder, "photos/{label}", shown, 0, size_px, seed, conditions):
+        for row in _draw(folder, f"{PHOTOS_FOLDER}/{{label}}", shown, 0, size_px, seed, conditions):
             rows.append(row)
             bar.advance()
         for row in _draw(folder, "unseen", asked, 1, size_px, seed, USUAL):
@@ -142,12 +144,15 @@ def _skewed(categories: int, per_category: int) -> list[int]:
     return [max(1, int(count)) for count in weights / weights.sum() * categories * per_category]
 
 
-def _check(categories: int, per_category: int, unseen: int, size_px: int, faults: Sequence[str]) -> None:
+def _check(
+    categories: int, per_category: int, unseen: int, size_px: int, seed: int, faults: Sequence[str]
+) -> None:
     for argument, value, low, high in (
         ("categories", categories, 2, len(CATEGORIES)),
         ("per_category", per_category, 1, 100_000),
         ("unseen", unseen, 0, 100_000),
         ("size_px", size_px, _SMALLEST_PX, _LARGEST_PX),
+        ("seed", seed, 0, _LARGEST_SEED),
     ):
         if not low <= value <= high:
             raise PhotoRequestError(argument, value, f"it goes from {low} to {high}")

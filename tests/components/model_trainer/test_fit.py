@@ -166,6 +166,40 @@ def test_the_checkpoint_of_another_network_is_not_taken(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000002-000000000"]
 
 
+@pytest.mark.parametrize("file", ["last.npz", "best.npz", "progress.json"])
+@pytest.mark.parametrize("problem", ["empty", "zeros", "missing"])
+def test_a_checkpoint_that_cannot_be_read_is_as_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, problem: str
+) -> None:
+    run(model(), tmp_path, epochs=2)
+    hurt = tmp_path / "checkpoints" / "checkpoint-000002-000000000" / file
+    size = hurt.stat().st_size
+    hurt.unlink()
+    if problem != "missing":
+        hurt.write_bytes(bytes(size if problem == "zeros" else 0))
+    anew, expected = model(), model()
+
+    progress = run(anew, tmp_path, epochs=1)
+    run(expected, tmp_path / "undisturbed", epochs=1)
+
+    assert progress.epoch == len(progress.history) == 1
+    assert caplog.text.count("cannot be read") == 1
+    for one, other in zip(expected.get_weights(), anew.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000001-000000000"]
+
+
+def test_the_checkpoint_before_an_unreadable_one_is_taken(tmp_path: Path) -> None:
+    run(model(), tmp_path, epochs=2)
+    hurt = tmp_path / "checkpoints" / "checkpoint-000003-000000000"
+    hurt.mkdir()
+    (hurt / "last.npz").touch()
+
+    progress = run(model(), tmp_path, epochs=2, batches=killed_in(0, 0))
+
+    assert progress.epoch == 2
+
+
 def test_checkpoints_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError("this file system has none")
@@ -188,3 +222,16 @@ def test_a_torn_checkpoint_is_not_taken(tmp_path: Path) -> None:
 
     assert progress.epoch == 3
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000003-000000000"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_fit_that_beats_nothing_leaves_the_weights_that_were_there(tmp_path: Path, is_killed: bool) -> None:
+    network = model()
+    before = network.get_weights()
+    if is_killed:
+        with pytest.raises(tf.errors.UnknownError, match="killed here"):
+            run(network, tmp_path, to_beat=1.0, batches=killed_in(1, 3))
+        network = model()
+    progress = run(network, tmp_path, to_beat=1.0, patience=3)
+    assert (progress.epoch, progress.best_epoch) == (3, -1)
+    assert all(np.array_equal(one, other) for one, other in zip(before, network.get_weights(), strict=True))

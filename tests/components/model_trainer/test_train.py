@@ -1,6 +1,7 @@
 """Running a model's code: found, keyed, held, and taken up again after a kill."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import os
@@ -177,7 +178,7 @@ def task(photos: Path, out: Path, **hyperparameters: object) -> TrainingTask:
 def test_fine_tuning_changes_the_last_blocks_alone(photos: Path, tmp_path: Path) -> None:
     tuned = task(photos, tmp_path, fine_tune_blocks=2, fine_tune_epochs=1)
 
-    train_item_category(tuned)
+    train_item_category(dataclasses.replace(tuned, eval_files=()))  # nothing to judge by: the last are kept
 
     pretrained = efficientnet_lite0(32).get_weights()
     weights = [weight.numpy() for weight in tf.saved_model.load(str(tuned.model_dir)).weights]
@@ -186,6 +187,22 @@ def test_fine_tuning_changes_the_last_blocks_alone(photos: Path, tmp_path: Path)
     assert is_same == [True] * (len(pretrained) - 8) + [False] * 8
     history = json.loads((tuned.run_dir / "history.json").read_text())
     assert list(history["fits"]) == ["head", "fine_tuning"]
+
+
+def test_fine_tuning_that_makes_the_model_worse_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    spoilt = task(
+        photos, tmp_path, epochs=8, fine_tune_blocks=1, fine_tune_epochs=1, fine_tune_learning_rate=50.0
+    )
+
+    train_item_category(spoilt)
+
+    fits = json.loads((spoilt.run_dir / "history.json").read_text())["fits"]
+    best = fits["head"]["epochs"][fits["head"]["best_epoch"]]["val_accuracy"]
+    assert fits["fine_tuning"]["epochs"][0]["val_accuracy"] < best
+    assert fits["fine_tuning"]["best_epoch"] == -1
+    pretrained = efficientnet_lite0(32).get_weights()
+    weights = [weight.numpy() for weight in tf.saved_model.load(str(spoilt.model_dir)).weights]
+    assert all(np.array_equal(one, other) for one, other in zip(pretrained, weights, strict=False))
 
 
 def test_scratch_trains_the_whole_network(photos: Path, tmp_path: Path) -> None:

@@ -148,6 +148,30 @@ class TestVerdict:
         assert "The baseline version 7 cannot be asked" in facts["notes"][0]
         assert "purple (1)" in facts["notes"][1]
 
+    @pytest.mark.parametrize(
+        ("thresholds", "unjudged"),
+        [
+            (Thresholds(per_class_recall=0.5, min_support=9), 2),
+            (Thresholds(per_class_recall=0.5, min_support=20), 3),
+            (Thresholds(per_class_recall=0.5, min_support=8), 0),
+            (Thresholds(min_support=20), 0),
+        ],
+    )
+    def test_classes_with_too_few_photos_for_their_threshold_are_noted(
+        self, models: Path, photos: str, tmp_path: Path, thresholds: Thresholds, unjudged: int
+    ) -> None:
+        verdict = judge(models, "new", photos, tmp_path, thresholds=thresholds)
+
+        assert verdict.reasons == ()
+        assert verdict.report is not None
+        notes = json.loads((verdict.report.parent / "verdict.json").read_text())["notes"]
+        told = (
+            f"{unjudged} of 3 classes have fewer than {thresholds.min_support} photos and are not judged by "
+            "per_class_recall."
+        )
+        assert notes == ([told] if unjudged else [])
+        assert (told in verdict.report.read_text()) == bool(unjudged)
+
 
 def test_a_model_that_cannot_be_loaded_is_rejected(models: Path, photos: str, tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
