@@ -298,8 +298,9 @@ class DatasetStore:
     ) -> "Forgotten":
         """Say which versions, models and pushes used an item; erase its records where that is asked.
 
-        Erasing keeps every version's name and digest. Checkouts, exports and TFX artifacts are copies: they
-        are not erased. A commit that brings an erased record back fails.
+        Erasing keeps every version's name and digest, and deletes what killed and refused commits left (on
+        object storage, where a commit may be under way, `gc` does that). Checkouts, exports and TFX artifacts
+        are copies: they are not erased. A commit that brings an erased record back fails.
 
         Args:
             dataset: The dataset's name.

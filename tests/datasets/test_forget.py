@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def test_what_a_refused_commit_left_is_gone_too(
         )
     assert not store.forget("d", "i99", is_erasing=True).is_erased
     assert holders(store, b"secret-099") == []
+
+
+def test_where_nothing_is_held_what_a_commit_may_need_is_left_to_gc(
+    tmp_path: Path, write_examples: Write, make_example: Make
+) -> None:
+    store, everyone = DatasetStore(f"memory://{uuid.uuid4().hex}"), people(make_example)
+    first = write_examples(tmp_path / "a", {"train": [everyone[:20]], "eval": [everyone[20:]]})
+    store.commit("d", first, key=["item_id"])
+    leaked = make_example({"item_id": "i25", "text": "secret-025-new"})
+    with pytest.raises(SplitFirewallError):
+        store.commit("d", write_examples(tmp_path / "b", {"train": [[*everyone[:20], leaked]]}))
+    left = {one.path for one in store.gc("d", grace_s=0)}
+    assert any(path.startswith("d/packs/") for path in left)
+    assert store.forget("d", "i25", is_erasing=True).is_erased
+    assert {one.path for one in store.gc("d", grace_s=0)} == left
+    assert store.verify("d").is_whole
 
 
 def test_how_many_records_a_version_lacks_is_said(

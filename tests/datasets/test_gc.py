@@ -4,6 +4,7 @@ import fcntl
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_other_folders_in_the_store_are_left_alone(
     assert hidden.exists()
 
 
+def as_nobody(work: Callable[[], None]) -> None:
+    """Do some work in a process that has no permissions; fails where the work does."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - told here, and by the status
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def write_two_versions(tmp_path: Path, write: Write, make: Callable[..., bytes], store: DatasetStore) -> None:
     rows = [make({"id": f"{n}", "label": "x"}) for n in range(9)]
     store.commit("d", write(tmp_path / "a", {"train": [rows]}))
@@ -109,24 +128,17 @@ def test_who_may_only_read_reads(write_examples: Write, make_example: Callable[.
         out.mkdir()
         out.chmod(0o777)
         read_everything(store, folder / "before")  # loads what the child needs and may not read
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                read_everything(store, out)
-                with (
-                    reading(open_storage(store.url), "d"),
-                    open(Path(store.url) / "d" / "lock", "rb") as lock,
-                    pytest.raises(BlockingIOError),  # who may not write can still be waited for
-                ):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def read() -> None:
+            read_everything(store, out)
+            with (
+                reading(open_storage(store.url), "d"),
+                open(Path(store.url) / "d" / "lock", "rb") as lock,
+                pytest.raises(BlockingIOError),  # who may not write can still be waited for
+            ):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        as_nobody(read)
 
 
 @pytest.mark.parametrize("name", ["aside_items", "probe-set", "aside"])
@@ -153,17 +165,10 @@ def test_a_store_at_the_root_of_a_disk_has_a_folder_that_nobody_may_look_into(
             path.chmod(0o777)
         store = DatasetStore(root)
         DatasetStore(Path(name) / "other").commit("d", source)  # loads what the child needs and may not read
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                assert store.names() == []
-                store.commit("d", source)
-                assert (store.names(), store.gc()) == (["d"], [])
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def commit() -> None:
+            assert store.names() == []
+            store.commit("d", source)
+            assert (store.names(), store.gc()) == (["d"], [])
+
+        as_nobody(commit)

@@ -179,20 +179,10 @@ class TestOneStory:
         assert [row["state"] for row in listed[:2]] == ["done", "unreadable"]
 
     def test_11_a_stopped_run_says_how_to_go_on_and_is_put_right_by_an_unchanged_one(self, run, place):
-        name = ["run", str(place / "code/by_name.py"), "--data", str(place / "data")]
-        root = ["--root", str(place / "root"), "--json"]
         assert run()[0].returncode == 0  # what the unchanged run below repeats
         stopped = {}
         for number in (signal.SIGTERM, signal.SIGKILL):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mlplatform.cli.main", *name, *root, "--set", "seconds=60.5"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for line in process.stderr:
-                if "Sleep: started" in line:
-                    break
+            process = sleeping_run(place, place / "root")
             process.send_signal(number)
             stopped[number] = (*process.communicate(timeout=60), process.returncode)
         out, error, status = stopped[signal.SIGTERM]
@@ -205,22 +195,29 @@ class TestOneStory:
 
 
 def test_a_stopped_run_is_settled_though_nobody_reads_what_it_says(place, tmp_path):
-    name = ["run", str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(tmp_path)]
+    process = sleeping_run(place, tmp_path)
+    process.stderr.close()  # as a terminal that is closed
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    found = executions(tmp_path / "metadata.sqlite")
+    assert found
+    assert [execution for execution in found if execution.last_known_state == RUNNING] == []
+
+
+def sleeping_run(place, root):
+    """Start `by_name` in a process, and return that once its longest node runs."""
+    name = ["run", str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlplatform.cli.main", *name, "--set", "seconds=60.5"],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "mlplatform.cli.main", *name, "--json", "--set", "seconds=60.5"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     for line in process.stderr:
         if "Sleep: started" in line:
             break
-    process.stderr.close()  # as a terminal that is closed
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    found = executions(tmp_path / "metadata.sqlite")
-    assert found
-    assert [execution for execution in found if execution.last_known_state == RUNNING] == []
+    return process
 
 
 def executions(database):

@@ -71,8 +71,8 @@ def make_photos(
         unseen: How many more photos, the categories in turn; 0 or more.
         size_px: Width and height, 32 to 1024 pixels.
         seed: Seeds everything; 0 or more.
-        faults: Names of `FAULTS`. Each touches two percent of the photos, at least two while sound
-                ones are left; `drift` changes all.
+        faults: Names of `FAULTS`. Each touches two percent of the photos, at least two while sound ones are
+            left; `drift` changes all.
 
     Returns:
         What was made: `folder`, `listing`, `photos`, `unseen`, `categories` and, per fault, how often it was

@@ -51,7 +51,7 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterab
         files: Source files that are imported from where they lie, next to their neighbours.
         named: Names that may be modules, or something in modules, or nothing of the kind.
     """
-    walk = _Walk({}, set(), set(), set())
+    walk = _Walk({}, set(), set())
     pending = [_Source(None, path, path.parent) for path in files]
     missing = []
     for module in modules:
@@ -70,7 +70,7 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterab
         variables=tuple(sorted(walk.variables)),
         missing=tuple(missing),
         edited=tuple(file for file, digest in sorted(walk.files.items()) if is_edited(file, digest)),
-        is_open=bool(walk.open),
+        is_open=walk.is_open,
     )
 
 
@@ -97,15 +97,15 @@ class _Source:
     beside: Path | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Walk:
-    """The files found so far, the top-level packages behind which libraries are, the variables read, and the
-    files that import by computed names."""
+    """The files found so far, the top-level packages behind which libraries are, the variables read, and
+    whether a file of the user's imports by computed names."""
 
     files: dict[str, str]
     tops: set[str]
     variables: set[str]
-    open: set[str]
+    is_open: bool = False
 
     def visit(self, source: _Source) -> Iterator[_Source]:
         """Take a file, and yield what it imports."""
@@ -116,8 +116,7 @@ class _Walk:
         if path.suffix == ".py":
             found = _imports(path, source.module)
             self.variables.update(found.variables)
-            if found.is_open and not is_ours(str(path)):
-                self.open.add(str(path))
+            self.is_open |= found.is_open and not is_ours(str(path))
             for module in found.always:
                 yield from self.sources(module, source.beside)
 

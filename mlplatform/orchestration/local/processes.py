@@ -226,8 +226,7 @@ class Processes:
     def _send(self, message: object, *descriptors: int) -> None:
         with open(os.memfd_create("message"), "wb") as content:
             pickle.dump(message, content)
-            content.flush()
-            content.seek(0)
+            content.seek(0)  # writes what is still buffered; the reader shares the position
             try:
                 socket.send_fds(self._control, [b"1"], [content.fileno(), *descriptors])
             except (BrokenPipeError, ConnectionResetError) as error:
