@@ -10,7 +10,7 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # The stamp is written last, so an interrupted set-up is made again.
-$(VENV)/ready: constraints/tfx116.txt constraints/tfx121.txt setup.py pyproject.toml tools/make_env.sh
+$(VENV)/ready: constraints/tfx116.hashes.txt constraints/tfx121.hashes.txt setup.py pyproject.toml tools/make_env.sh
 	@sh tools/make_env.sh $(VENV)
 
 # The C library of the dataset store, which lies in the sources. Without a compiler there is none: each call says so,

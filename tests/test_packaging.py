@@ -1,6 +1,7 @@
 """The wheel and the sdist: built from this checkout, installed into a clean environment, used from there."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,12 +60,28 @@ def test_both_archives_hold_real_files_under_one_import_name(dist: Path) -> None
         "LICENSE",
         "README.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "constraints/tfx116.txt",
+        "constraints/tfx116.hashes.txt",
         "constraints/tfx121.txt",
+        "constraints/tfx121.hashes.txt",
     } <= set(sdist)
     assert "mlplatform/datasets/native/library.abi3.so" in wheel
     assert "mlplatform/datasets/native/blake3_lanes.h" in sdist
     assert not [name for name in wheel if name.startswith(("components/", "pipelines/", "tests/"))]
+
+
+@pytest.mark.parametrize("stack", ["tfx116", "tfx121"])
+def test_the_hashes_are_those_of_the_pinned_set(stack: str) -> None:
+    def pins(name: str) -> list[str]:
+        lines = (REPOSITORY / "constraints" / name).read_text("utf-8").splitlines()
+        return [line.removesuffix(" \\").strip() for line in lines if line[:1].isalpha()]
+
+    hashed = (REPOSITORY / "constraints" / f"{stack}.hashes.txt").read_text("utf-8")
+    assert pins(f"{stack}.hashes.txt") == pins(f"{stack}.txt"), "run: tools/make_constraints.sh --hashes"
+    assert len(re.findall(r"^[a-z].*\\\n    --hash=sha256:[0-9a-f]{64}", hashed, re.MULTILINE)) == len(
+        pins(f"{stack}.txt")
+    )
 
 
 def test_the_wheel_works_from_a_clean_environment(dist: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ esac
   die "$python belongs to the stack tfx121, which needs glibc >= 2.39; this system has $glibc. Give a Python 3.10."
 
 # --- the environment; the mark is written last, so an interrupted set-up is made again
-mark="$stack $python $(cksum <"constraints/$stack.txt")"
+mark="$stack $python $(cksum <"constraints/$stack.hashes.txt")"
 started=$(date +%s)
 if [ "$(cat "$venv/ready" 2>/dev/null)" != "$mark" ]; then
   rm -f "$venv/ready"
@@ -93,12 +93,12 @@ if [ "$(cat "$venv/ready" 2>/dev/null)" != "$mark" ]; then
   "$uv" venv --quiet --clear --python "$python" "$venv"
   say "-- installing $(grep -c '^[a-z]' "constraints/$stack.txt") pinned packages (3 GB on disk, about 1 GB to download the first time) and byte-compiling them"
   if [ -t 2 ]; then # uv shows its own progress on a terminal
-    "$uv" pip install --python "$venv/bin/python" --compile-bytecode -r "constraints/$stack.txt"
+    "$uv" pip install --python "$venv/bin/python" --compile-bytecode --require-hashes -r "constraints/$stack.hashes.txt"
   else
     (while sleep 20; do say "   still installing, $(($(date +%s) - started)) s"; done) &
     ticker=$!
     trap 'kill $ticker 2>/dev/null || true' EXIT
-    "$uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode -r "constraints/$stack.txt" >&2
+    "$uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes -r "constraints/$stack.hashes.txt" >&2
     kill $ticker 2>/dev/null || true
   fi
 fi
