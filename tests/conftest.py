@@ -1,9 +1,24 @@
 """What holds for every test."""
 
+import os
 import random
 
 import numpy as np
 import pytest
+
+# What the studies marked `soak` draw from: the same text gives the same kills, inputs and moments.
+SOAK_SEED = os.environ.get("SOAK_SEED", "0")
+
+
+def pytest_report_header() -> str:
+    """Print what repeats a study that failed."""
+    return f"soak studies: SOAK_SEED={SOAK_SEED}"
+
+
+@pytest.fixture(scope="session")
+def soak_seed() -> int:
+    """The seed of the long studies, a whole number from the environment's SOAK_SEED (any text; default 0)."""
+    return random.Random(SOAK_SEED).randrange(1 << 30)
 
 
 @pytest.hookimpl(tryfirst=True)
