@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.registry import ModelStore
-from mlplatform.registry.models import tree_digest
+from mlplatform.registry import ModelStore, tree_digest
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.serving_pusher import executor
-from mlplatform.components.serving_pusher.confirm import check_address
 from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
+from mlplatform.serving.client import check_address
 
 
 class ServingPusherSpec(component_spec.ComponentSpec):
@@ -23,6 +23,11 @@ class ServingPusherSpec(component_spec.ComponentSpec):
         "servers": component_spec.ExecutionParameter(type=str),
         "timeout_s": component_spec.ExecutionParameter(type=float),
         "keep": component_spec.ExecutionParameter(type=int),
+        "ca_file": component_spec.ExecutionParameter(type=str, optional=True),
+        "cert_file": component_spec.ExecutionParameter(type=str, optional=True),
+        "key_file": component_spec.ExecutionParameter(type=str, optional=True),
+        "allow_withdrawn": component_spec.ExecutionParameter(type=int, optional=True),
+        "signing_key": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -30,6 +35,7 @@ class ServingPusherSpec(component_spec.ComponentSpec):
         "infra_blessing": component_spec.ChannelParameter(
             type=standard_artifacts.InfraBlessing, optional=True
         ),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
         "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
@@ -60,6 +66,12 @@ class ServingPusher(base_component.BaseComponent):
         servers: Sequence[str] = (),
         timeout_s: float = 60.0,
         keep: int = 0,
+        evaluation: channel.BaseChannel | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+        allow_withdrawn: bool = False,
+        signing_key: str | None = None,
     ) -> None:
         """Declare the push.
 
@@ -70,15 +82,24 @@ class ServingPusher(base_component.BaseComponent):
             blessing: ModelBlessing; without it the quality of the model is not asked for.
             infra_blessing: InfraBlessing; without it its safety is not asked for.
             dataset: DatasetVersion that the model was trained on, for the ledger.
-            servers: gRPC addresses (HOST:PORT) of servers that must serve the version.
+            servers: Addresses of servers that must serve the version: HOST:PORT for gRPC, or a URL for REST.
             timeout_s: Seconds that a server has to load the version.
             keep: How many of the newest versions stay (labelled ones always do); 0 keeps all. Older ones are
                 removed when the new one is confirmed.
+            evaluation: ModelEvaluation of a ModelValidator, whose figures `mlplatform models` then lists.
+            ca_file: PEM file of the authority that signed the servers' certificates.
+            cert_file: PEM file of the certificate to show, where servers want one. For gRPC each of the three
+                files turns TLS on.
+            key_file: PEM file of its key, where `cert_file` does not hold it.
+            allow_withdrawn: Push also a model that was rolled back; else such a push fails the run.
+            signing_key: PEM file of the private key to sign the version with; default: what
+                `$MLPLATFORM_SIGNING_KEY` holds, a path or the PEM text. A signature says that both gates
+                blessed the model, so both blessings must be given.
 
         Raises:
             InvalidModelNameError: `model_name` cannot be a folder that a model server reads.
-            ServerAddressError: One of `servers` is not HOST:PORT.
-            ConfigError: `timeout_s` or `keep` is out of range.
+            ServerAddressError: One of `servers` is not an address.
+            ConfigError: `timeout_s` or `keep` is out of range, or a model without blessings is to be signed.
             RemotePathError: `models_dir` is no local folder.
         """
         check_model_name(model_name)
@@ -86,6 +107,12 @@ class ServingPusher(base_component.BaseComponent):
             check_address(server)
         problems = [f"timeout_s is {timeout_s}: it must be above 0"] if timeout_s <= 0 else []
         problems += [f"keep is {keep}: it must be 0 or more"] if keep < 0 else []
+        if signing_key and not (blessing and infra_blessing):
+            problems += [
+                "signing_key needs blessing and infra_blessing: a signature says that both gates agreed"
+            ]
+        if key_file and not cert_file:
+            problems += [f"key_file is {key_file}: it needs the cert_file that it belongs to"]
         if problems:
             raise ConfigError("ServingPusher", problems)
         local_path(models_dir, "models_dir of ServingPusher")
@@ -94,12 +121,18 @@ class ServingPusher(base_component.BaseComponent):
                 model=model,
                 blessing=blessing,
                 infra_blessing=infra_blessing,
+                evaluation=evaluation,
                 dataset=dataset,
                 models_dir=str(models_dir),
                 model_name=model_name,
                 servers=json.dumps(list(servers)),
                 timeout_s=float(timeout_s),
                 keep=int(keep),
+                ca_file=str(ca_file or ""),
+                cert_file=str(cert_file or ""),
+                key_file=str(key_file or ""),
+                allow_withdrawn=int(allow_withdrawn),
+                signing_key=str(signing_key or ""),
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
             )
         )

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mlplatform.errors import GateError, MlplatformError, UsageError
+from mlplatform.errors import GateError, MlplatformError
+from mlplatform.serving.client import ServerAddressError as ServerAddressError
 
 
 class NotBlessedError(GateError):
@@ -63,14 +64,3 @@ class PushRejectedByServerError(GateError):
             f"version {self.version} of {self.model_name!r} was pushed and rolled back: {cause}. {after}; "
             "the new one lies in the model's 'withdrawn' folder."
         )
-
-
-class ServerAddressError(UsageError):
-    """A server address is not HOST:PORT."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
-        self.address = address
-
-    def __str__(self) -> str:
-        return f"server {self.address!r} is not HOST:PORT (its gRPC port), such as 127.0.0.1:8500."

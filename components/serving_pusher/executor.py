@@ -10,10 +10,15 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from mlplatform.components.model_trainer.dataset_use import note_use
+from mlplatform.components.serving_pusher.confirm import ServerTls
 from mlplatform.components.serving_pusher.errors import NotBlessedError
+from mlplatform.components.serving_pusher.metrics import evaluated_metrics
 from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.home import local_path
 from mlplatform.registry import ModelStore
+from mlplatform.registry.signing import signing_key
+
+_GATES = ("blessing", "infra_blessing")
 
 
 class Executor(base_executor.BaseExecutor):
@@ -28,7 +33,7 @@ class Executor(base_executor.BaseExecutor):
         name = exec_properties["model_name"]
         refused = [
             gate
-            for gate in ("blessing", "infra_blessing")
+            for gate in _GATES
             if input_dict.get(gate) and not _is_blessed(artifact_utils.get_single_instance(input_dict[gate]))
         ]
         if refused:
@@ -43,12 +48,18 @@ class Executor(base_executor.BaseExecutor):
             name,
             servers=json.loads(exec_properties["servers"]),
             timeout_s=exec_properties["timeout_s"],
+            tls=ServerTls(
+                *(exec_properties.get(name) or "" for name in ("ca_file", "cert_file", "key_file"))
+            ),
             keep=exec_properties["keep"],
             why=f"pipeline {self._context.pipeline_info.id}"
             if self._context and self._context.pipeline_info
             else "",
             run=(self._context.pipeline_run_id or "") if self._context else "",
             dataset=_dataset_version(input_dict),
+            metrics=_metrics(input_dict),
+            allows_withdrawn=bool(exec_properties.get("allow_withdrawn")),
+            signing_key=_signing_key(input_dict, exec_properties),
         )
         if input_dict.get("dataset"):  # noted once, also where a push was killed before it noted it
             dataset = artifact_utils.get_single_instance(input_dict["dataset"])
@@ -77,3 +88,16 @@ def _dataset_version(input_dict: dict[str, list[types.Artifact]]) -> str:
         return ""
     dataset = artifact_utils.get_single_instance(input_dict["dataset"])
     return f"{dataset.dataset}@{dataset.version}"
+
+
+def _metrics(input_dict: dict[str, list[types.Artifact]]) -> dict[str, float]:
+    if not input_dict.get("evaluation"):
+        return {}
+    evaluation = artifact_utils.get_single_instance(input_dict["evaluation"])
+    return evaluated_metrics(local_path(evaluation.uri, "the evaluation"))
+
+
+def _signing_key(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:
+    """Return the key to sign with; empty where there is none, or not both gates were asked."""
+    is_blessed = all(input_dict.get(gate) for gate in _GATES)
+    return signing_key(exec_properties.get("signing_key") or "") if is_blessed else ""

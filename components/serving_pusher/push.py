@@ -1,12 +1,13 @@
 """Push, see it serving, or take it back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.components.serving_pusher.confirm import check_address, confirm_serving
+from mlplatform.components.serving_pusher.confirm import ServerTls, confirm_serving
 from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerRefusesError
 from mlplatform.registry import ModelStore, ModelVersion
+from mlplatform.serving.client import check_address
 from mlplatform.vision.exported import read_warmup
 
 GOLDEN_REQUESTS = 8
@@ -34,10 +35,14 @@ def push_and_confirm(
     *,
     servers: Sequence[str] = (),
     timeout_s: float = 60.0,
+    tls: ServerTls | None = None,
     keep: int = 0,
     why: str = "",
     run: str = "",
     dataset: str = "",
+    metrics: Mapping[str, float] | None = None,
+    allows_withdrawn: bool = False,
+    signing_key: str = "",
 ) -> ConfirmedPush:
     """Push a SavedModel and wait until every server in `servers` answers with it.
 
@@ -49,31 +54,45 @@ def push_and_confirm(
         model_dir: Folder of the SavedModel.
         store: Where models are pushed.
         model_name: The model's name there.
-        servers: gRPC addresses (HOST:PORT) of servers that read this store.
+        servers: Addresses of servers that read this store, as `mlplatform.serving.client.Client` takes them.
         timeout_s: Seconds that a server has to load the version.
+        tls: The files for servers that speak TLS.
         keep: How many of the newest versions stay; 0 keeps all.
         why: The reason, for the ledger.
         run: Id of the run, for the ledger.
         dataset: Dataset version that the model saw, for the ledger.
+        metrics: What the model's evaluation measured, by name.
+        allows_withdrawn: Push also a model that was rolled back.
+        signing_key: Private key, PEM file or text, to sign the version with; empty signs nothing.
 
     Raises:
+        ModelWithdrawnError: This very model was rolled back, and not promoted since.
         PushRejectedByServerError: A server could not serve the version. The push was rolled back, unless
             this very version was accepted before.
-        ServerAddressError: An address is not HOST:PORT; nothing was pushed.
+        ServerAddressError: An address is invalid; nothing was pushed.
         WarmupError: The model's golden requests cannot be read; nothing was pushed.
     """
     for server in servers:
         check_address(server)
     golden = read_warmup(model_dir, GOLDEN_REQUESTS) if servers else []
-    outcome = store.push(model_dir, model_name, why=why, run=run, dataset=dataset, servers=servers)
+    outcome = store.push(
+        model_dir,
+        model_name,
+        why=why,
+        run=run,
+        dataset=dataset,
+        servers=servers,
+        metrics=metrics,
+        allows_withdrawn=allows_withdrawn,
+        signing_key=signing_key,
+    )
     version = outcome.version.version
     if servers:
         try:
             for server in servers:
-                confirm_serving(server, model_name, version, golden, timeout_s=timeout_s)
+                confirm_serving(server, model_name, version, golden, timeout_s=timeout_s, tls=tls)
         except BaseException as error:
-            if store.awaits_servers(model_name, version):
-                store.withdraw(model_name, version, why=str(error) or type(error).__name__)
+            store.take_back(model_name, version, why=str(error) or type(error).__name__)
             if not isinstance(error, ServerRefusesError):
                 raise
             raise PushRejectedByServerError(

@@ -1,14 +1,19 @@
 """`mlplatform models`: what was pushed, and push, promote, roll back."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
-from mlplatform.errors import UsageError
+from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.home import Home
 from mlplatform.registry import ModelStore, ModelVersion
+from mlplatform.registry.errors import ModelWithdrawnError
+
+# Of an event of the ledger, what `models show` prints.
+_SHOWN = ("event", "at", "by", "why", "label", "labels", "servers")
 
 
 class ModelReferenceError(UsageError):
@@ -33,21 +38,9 @@ def models() -> None:
 @root_option
 @json_option
 def list_models(root: str | None, as_json: bool) -> None:
-    """List the models and the version that serves."""
+    """List the models, the version that serves, and what its evaluation measured."""
     store = _store(root)
-    rows = []
-    for name in store.names():
-        serving = [v for v in store.versions(name) if not v.is_withdrawn]
-        newest = serving[-1] if serving else None
-        rows.append(
-            {
-                "name": name,
-                "version": newest.version if newest else None,
-                "versions": len(serving),
-                "pushed_at": newest.push.pushed_at if newest and newest.push else None,
-                "dataset": newest.push.dataset if newest and newest.push else None,
-            }
-        )
+    rows = [_list_row(store, name) for name in store.names()]
     if as_json:
         echo_json(rows)
         return
@@ -55,7 +48,10 @@ def list_models(root: str | None, as_json: bool) -> None:
         click.echo(f"No model was pushed under {store.models_dir} yet.")
     for row in rows:
         version, pushed_at, data = (row[key] or "-" for key in ("version", "pushed_at", "dataset"))
-        click.echo(f"{row['name']}  version {version}  pushed {pushed_at}  data {data}")
+        metrics = _metrics_text(row["metrics"])
+        click.echo(f"{row['name']}  version {version}  pushed {pushed_at}  data {data}{metrics}")
+        if row["problem"]:
+            click.echo(f"  {row['problem']}", err=True)
 
 
 @models.command()
@@ -63,7 +59,10 @@ def list_models(root: str | None, as_json: bool) -> None:
 @root_option
 @json_option
 def show(name: str, root: str | None, as_json: bool) -> None:
-    """Show the versions of a model: labels, when, by which run, from what data."""
+    """Show the versions of a model: labels, when, by which run, from what data, how good, and why.
+
+    Reads every file to see whether a version was changed since it was pushed.
+    """
     store = _store(root)
     versions = store.versions(name)
     if as_json:
@@ -74,12 +73,24 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     click.echo(f"{name}: {store.models_dir / name}")
     for version in versions:
         row = _row(version)
-        marks = [*version.labels, *(["withdrawn"] if version.is_withdrawn else [])]
+        marks = [
+            *version.labels,
+            *(["withdrawn"] if version.is_withdrawn else []),
+            *(["signed"] if version.is_signed else []),
+            *(["CHANGED since it was pushed: not to be served"] if row["integrity"] == "changed" else []),
+        ]
         mark = f"  [{', '.join(marks)}]" if marks else ""
         click.echo(
             f"  {row['version']:>4}{mark}  pushed {row['pushed_at'] or '?'} by {row['pushed_by'] or '?'}"
-            f"  run {row['run'] or '-'}  data {row['dataset'] or '-'}"
+            f"  run {row['run'] or '-'}  data {row['dataset'] or '-'}{_metrics_text(row['metrics'])}"
         )
+        for event in version.events:
+            if event.get("why"):
+                label = f" to {event['label']}" if event.get("label") else ""
+                click.echo(
+                    f"        {event['event']}{label} {event.get('at', '?')} by {event.get('by', '?')}: "
+                    f"{event['why']}"
+                )
 
 
 @models.command()
@@ -93,12 +104,38 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     show_default=True,
     help="Keep only the newest N versions; 0 keeps all.",
 )
+@click.option("--allow-withdrawn", is_flag=True, help="Push the model also if it was rolled back before.")
+@click.option(
+    "--signing-key",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="Sign the version with this private key (PEM, elliptic curve).",
+)
 @root_option
 @json_option
-def push(model_dir: Path, name: str, why: str, keep: int, root: str | None, as_json: bool) -> None:
-    """Push the SavedModel in MODEL_DIR as the newest version of NAME, without any gate."""
+def push(
+    model_dir: Path,
+    name: str,
+    why: str,
+    keep: int,
+    allow_withdrawn: bool,
+    signing_key: str | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Push the SavedModel in MODEL_DIR as the newest version of NAME, without any gate.
+
+    A model that was rolled back is refused (exit code 3) until it is promoted, or with --allow-withdrawn.
+    """
     store = _store(root)
-    outcome = store.push(model_dir, name, why=why)
+    try:
+        outcome = store.push(
+            model_dir, name, why=why, allows_withdrawn=allow_withdrawn, signing_key=signing_key or ""
+        )
+    except ModelWithdrawnError:
+        click.echo("mlplatform: --allow-withdrawn pushes it all the same", err=True)
+        raise
     store.drop_old(name, keep)
     if as_json:
         echo_json({**_row(outcome.version), "is_new": outcome.is_new})
@@ -134,7 +171,8 @@ def promote(reference: str, label: str, why: str, root: str | None, as_json: boo
 def rollback(name: str, to_version: str | None, why: str, root: str | None, as_json: bool) -> None:
     """Withdraw the newest version, so that servers go back to the one before.
 
-    Undo with: mlplatform models promote NAME@VERSION
+    Labels that named it move back to what they named before. Its model is not pushed again until somebody
+    promotes it. Undo with: mlplatform models promote NAME@VERSION
     """
     serving = _store(root).rollback(name, to_version, why=why)
     if as_json:
@@ -147,6 +185,29 @@ def _store(root: str | None) -> ModelStore:
     return ModelStore(Home.at(root).models)
 
 
+def _list_row(store: ModelStore, name: str) -> dict[str, object]:
+    """One model's row; what is wrong with it must not keep the others from being listed."""
+    versions: list[ModelVersion] = []
+    problem = None
+    try:
+        versions = store.versions(name)
+    except (MlplatformError, OSError) as error:
+        problem = str(error)
+    serving = [version for version in versions if not version.is_withdrawn]
+    newest = serving[-1] if serving else None
+    push = newest.push if newest else None
+    return {
+        "name": name,
+        "version": newest.version if newest else None,
+        "versions": len(serving),
+        "labels": {label: version.version for version in serving for label in version.labels},
+        "pushed_at": push.pushed_at if push else None,
+        "dataset": push.dataset if push else None,
+        "metrics": push.metrics if push else {},
+        "problem": problem,
+    }
+
+
 def _row(version: ModelVersion) -> dict[str, object]:
     push = asdict(version.push) if version.push else {}
     return {
@@ -157,7 +218,16 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "why": push.get("why"),
         "run": push.get("run"),
         "dataset": push.get("dataset"),
+        "metrics": push.get("metrics", {}),
         "digest": push.get("digest"),
         "is_withdrawn": version.is_withdrawn,
+        "is_signed": version.is_signed,
+        "integrity": version.integrity(),
+        "history": [{key: event[key] for key in _SHOWN if key in event} for event in version.events],
         "path": str(version.path),
     }
+
+
+def _metrics_text(metrics: object) -> str:
+    assert isinstance(metrics, Mapping)
+    return "".join(f"  {name} {value:.4g}" for name, value in metrics.items())

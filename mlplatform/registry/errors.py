@@ -3,22 +3,150 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlplatform.errors import MlplatformError, UsageError
+from mlplatform.errors import GateError, MlplatformError, UsageError
 
 
 class NotASavedModelError(UsageError):
-    """The folder to push holds no SavedModel."""
+    """The folder to push holds no SavedModel.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.path = path
+    Attributes:
+        path: The folder.
+        found: Names of what it holds, the first few; None where there is no such folder.
+    """
+
+    def __init__(self, path: Path, found: Sequence[str] | None) -> None:
+        super().__init__(path, found)
+        self.path, self.found = path, found
 
     def __str__(self) -> str:
         found = "does not exist"
-        if self.path.is_dir():
-            names = sorted(p.name for p in self.path.iterdir())[:5]
-            found = f"holds {', '.join(names) or 'nothing'}, and no saved_model.pb"
+        if self.found is not None:
+            found = f"holds {', '.join(self.found) or 'nothing'}, and no saved_model.pb"
         return f"cannot push {self.path}: it {found}. Give the folder of an exported SavedModel."
+
+
+class UnpushableFileError(UsageError):
+    """A model's folder holds something that cannot be copied into a version.
+
+    Attributes:
+        folder: The folder.
+        name: What it is about, relative to the folder.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, folder: Path, name: Path, problem: str) -> None:
+        super().__init__(folder, name, problem)
+        self.folder, self.name, self.problem = folder, name, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} in the model's folder {self.folder} {self.problem}: a model is made of files, "
+            "folders and links between them. Remove it, or export the model again."
+        )
+
+
+class LedgerAccessError(MlplatformError):
+    """A model's ledger cannot be opened, for reading or for writing."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger {self.path} cannot be opened: {self.problem}. Without it nothing is known of the "
+            "model's labels and roll-backs: restore the file, or its permissions."
+        )
+
+
+class ModelWithdrawnError(GateError):
+    """The model that was to be pushed was rolled back before, and nothing has allowed it since.
+
+    Attributes:
+        model_name: The model's name.
+        digest: Its digest.
+        version: The version as which it was rolled back.
+        at: When, ISO 8601.
+        by: Who did it.
+        why: The reason that was given; empty where none was.
+    """
+
+    def __init__(self, model_name: str, digest: str, version: int, at: str, by: str, why: str) -> None:
+        super().__init__(model_name, digest, version, at, by, why)
+        self.model_name, self.digest, self.version = model_name, digest, version
+        self.at, self.by, self.why = at, by, why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model_name!r} is not pushed: this very model (sha256 {self.digest[:12]}) was rolled back "
+            f"as version {self.version} at {self.at or 'an unknown time'} by {self.by or 'somebody'}: "
+            f"{self.why or 'no reason was given'}. It stays withdrawn until it is brought back with: "
+            f"mlplatform models promote {self.model_name}@{self.version}, or a push allows withdrawn models."
+        )
+
+
+class ModelChangedError(GateError):
+    """A version's files are not those that were pushed.
+
+    Attributes:
+        path: The version's folder.
+        expected: Digest that the record of the push holds.
+        found: Digest of the files; or what is wrong with them.
+    """
+
+    def __init__(self, path: Path, expected: str, found: str) -> None:
+        super().__init__(path, expected, found)
+        self.path, self.expected, self.found = path, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not what was pushed: its files were changed since (sha256 {self.found[:80]}, "
+            f"pushed was {self.expected[:80]}). Push the model again, or roll back to another version."
+        )
+
+
+class SignatureError(GateError):
+    """A version is not signed by the key that is trusted.
+
+    Attributes:
+        path: The version's folder.
+        problem: What is wrong with its signature.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not trusted: {self.problem}. Push it with the key whose public part is trusted "
+            "here."
+        )
+
+
+class SigningKeyError(UsageError):
+    """A key for signatures cannot be used."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} cannot be used as a key: {self.problem}. Give a PEM file of an elliptic curve key, "
+            "made with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
+        )
+
+
+class DuplicateVersionError(MlplatformError):
+    """A version that is to be moved lies at both places."""
+
+    def __init__(self, path: Path, other: Path) -> None:
+        super().__init__(path, other)
+        self.path, self.other = path, other
+
+    def __str__(self) -> str:
+        return f"{self.path} and {self.other} are the same version: remove one of the two folders."
 
 
 class ModelNotFoundError(UsageError):

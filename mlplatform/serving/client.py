@@ -50,9 +50,36 @@ class ServerAddressError(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"{self.address!r} is no server address: give HOST:PORT or unix:PATH for gRPC, "
+            f"server {self.address!r} is not HOST:PORT (such as 127.0.0.1:8500) or unix:PATH for gRPC, "
             "http://HOST:PORT or https://HOST:PORT for REST."
         )
+
+
+def check_address(address: str) -> None:
+    """See that a server's address can be one.
+
+    Raises:
+        ServerAddressError: It is neither HOST:PORT, `unix:PATH` nor a URL.
+    """
+    if address.startswith(("http://", "https://")):
+        _url_parts(address)
+        return
+    host, _, port = address.rpartition(":")
+    is_port = re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 1 << 16
+    if not address.startswith("unix:") and not (host and is_port):
+        raise ServerAddressError(address)
+
+
+def _url_parts(address: str) -> tuple[str, int | None, str]:
+    """Return host, port and path of a URL."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:  # a port that is no number
+        raise ServerAddressError(address) from error
+    if not host:
+        raise ServerAddressError(address)
+    return host, port, parts.path.rstrip("/")
 
 
 class RequestFailedError(MlplatformError):
@@ -134,12 +161,9 @@ class Client:
         self.address = address
         self._timeout_s = timeout_s
         self._protocol: Transport
-        if address.startswith(("http://", "https://")):
-            self._protocol = _Rest(address, ca_file, cert_file, key_file)
-        elif address.startswith("unix:") or re.fullmatch(r".+:[0-9]+", address):
-            self._protocol = _Grpc(address, ca_file, cert_file, key_file)
-        else:
-            raise ServerAddressError(address)
+        check_address(address)
+        is_rest = address.startswith(("http://", "https://"))
+        self._protocol = (_Rest if is_rest else _Grpc)(address, ca_file, cert_file, key_file)
 
     def predict(
         self,
@@ -355,16 +379,9 @@ class _Rest:
     def __init__(
         self, address: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None
     ) -> None:
-        try:
-            parts = urlsplit(address)
-            host, port = parts.hostname or "", parts.port
-        except ValueError as error:  # a port that is no number
-            raise ServerAddressError(address) from error
-        if not host:
-            raise ServerAddressError(address)
+        host, port, self._prefix = _url_parts(address)
         self._address = address
-        self._prefix = parts.path.rstrip("/")
-        if parts.scheme == "https":
+        if address.startswith("https://"):
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
             if cert_file:
                 context.load_cert_chain(cert_file, key_file)

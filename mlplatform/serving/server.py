@@ -11,7 +11,11 @@ from typing import Any
 
 from tensorflow_serving.config import model_server_config_pb2
 
+from mlplatform.errors import GateError
 from mlplatform.home import Home
+from mlplatform.registry import ModelStore
+from mlplatform.registry.integrity import check_version
+from mlplatform.registry.signing import PUBLIC_KEY_VARIABLE, check_public_key, public_key
 from mlplatform.serving.api import Api
 from mlplatform.serving.grpc_api import GrpcServer, grpc_credentials
 from mlplatform.serving.inference import Inference
@@ -28,10 +32,11 @@ from mlplatform.serving.rest_api import RestServer
 from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
-from mlplatform.serving.settings import ServerSettings, cores
+from mlplatform.serving.settings import ServerSettings, SettingsError, cores
+from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.text_config import read_batching_parameters, read_metrics_path
 from mlplatform.serving.threads import limit_threads
-from mlplatform.serving.version_folders import LatestVersions
+from mlplatform.serving.version_folders import SpecificVersions
 from mlplatform.serving.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -67,6 +72,7 @@ class ModelServer:
             load_retry_interval_s=self.settings.load_retry_interval_micros / 1e6,
         )
         self._batching = _batching_parameters(self.settings)
+        self._trusted_key = _trusted_key(self.settings)
         self._credentials = grpc_credentials(self.settings.ssl_config_file)
         monitoring = self.settings.monitoring_config_file
         self._metrics_path = read_metrics_path(Path(monitoring)) if monitoring else None
@@ -75,8 +81,8 @@ class ModelServer:
         self._api = Api(inference, self.metrics, self._request_log)
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
-        self._labels: dict[str, dict[str, int]] = {}  # of the models below the root folder
-        self._unreadable: set[str] = set()  # those whose labels cannot be read
+        self._discovered: dict[str, ModelConfig] = {}  # the models below the root folder
+        self._unreadable: set[str] = set()  # those whose ledger cannot be read
 
     @property
     def grpc_port(self) -> int:
@@ -145,6 +151,10 @@ class ModelServer:
         self.stop()
 
     def _load(self, folder: Path, model: str, version: int) -> Servable:
+        try:
+            check_version(folder, self._trusted_key)
+        except GateError as error:  # changed since it was pushed, or not signed
+            raise StatusError(Code.FAILED_PRECONDITION, str(error)) from error
         servable = load(
             folder,
             model,
@@ -166,23 +176,20 @@ class ModelServer:
         Raises:
             OSError: The folder of models was there, and is not now: its disk may come back.
         """
-        from mlplatform.registry import ModelStore
-
         store = ModelStore(Home.at(self.settings.root or None).models)
-        if self._labels and not store.models_dir.is_dir():
+        if self._discovered and not store.models_dir.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.models_dir))
         found = {}
         for name in store.names():
             try:
-                self._labels[name] = store.labels(name)
+                found[name] = _followed(store, name)
                 self._unreadable.discard(name)
             except Exception as error:  # noqa: BLE001 - one model's ledger is no reason to leave the others
                 if name not in self._unreadable:
                     log.error("the labels of model %s stay as they were: %s", name, error)
                 self._unreadable.add(name)
-            labels = self._labels.get(name, {})
-            policy = LatestVersions(also=tuple(labels.values()))
-            found[name] = ModelConfig(name, store.models_dir / name, policy, labels)
+                found[name] = self._discovered.get(name, ModelConfig(name, store.models_dir / name))
+        self._discovered = found
         return found
 
     def _configured(self) -> dict[str, ModelConfig] | None:
@@ -216,6 +223,37 @@ class ModelServer:
                 if str(error) != told:
                     log.error("the model config file is not taken over: %s", error)
                 told = str(error)
+
+
+def _followed(store: ModelStore, name: str) -> ModelConfig:
+    """Return a pushed model as it is to be served: its newest version, and those with a label.
+
+    The ledger decides what is withdrawn, not the folders: a roll-back may not have moved them yet.
+    """
+    serving = [version for version in store.versions(name) if not version.is_withdrawn]
+    labels = {label: version.version for version in serving for label in version.labels}
+    wanted = (*(version.version for version in serving[-1:]), *labels.values())
+    return ModelConfig(name, store.models_dir / name, SpecificVersions(wanted), labels)
+
+
+def _trusted_key(settings: ServerSettings) -> str:
+    """Return the key that must have signed what is loaded; empty where no signature is asked for.
+
+    Raises:
+        SettingsError: There is no key.
+        SigningKeyError: It cannot be used.
+        MissingExtraError: The extra `signing` is not installed.
+    """
+    if not settings.require_signature:
+        return ""
+    key = public_key(settings.signature_public_key)
+    if not key:
+        raise SettingsError(
+            "require_signature needs a key to trust: give signature_public_key, or set "
+            f"${PUBLIC_KEY_VARIABLE} to a PEM file or its text"
+        )
+    check_public_key(key)
+    return key
 
 
 def _batching_parameters(settings: ServerSettings) -> BatchingParameters:

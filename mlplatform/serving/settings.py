@@ -56,6 +56,10 @@ class ServerSettings:
     saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
     enable_model_warmup: bool = _flag(True, "Run the recorded requests of a version before it serves.")
     num_request_iterations_for_warmup: int = _flag(1, "How many times each recorded request is run.")
+    require_signature: bool = _flag(False, "Load only versions that the owner of the trusted key signed.")
+    signature_public_key: str = _flag(
+        "", "PEM file of the trusted key [default: $MLPLATFORM_PUBLIC_KEY, a path or the PEM text]."
+    )
     prefer_tflite_model: bool = _flag(False, "Compute with TensorFlow Lite what a version carries so.")
 
     # How it computes.

@@ -107,6 +107,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         model=trainer.outputs["model"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
+        evaluation=model_gate.outputs["evaluation"],
         dataset=version.outputs["dataset"],
         models_dir=str(home.models),
         model_name=settings.model_name,

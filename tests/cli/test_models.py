@@ -15,8 +15,11 @@ from mlplatform.registry.errors import InvalidLabelError, ModelNotFoundError, Mo
 
 ROW = {
     *("version", "labels", "pushed_at", "pushed_by", "why", "run", "dataset", "digest"),
-    *("is_withdrawn", "path"),
+    *("metrics", "is_withdrawn", "is_signed", "integrity", "history", "path"),
 }
+
+
+LIST_ROW = {"name", "version", "versions", "labels", "pushed_at", "dataset", "metrics", "problem"}
 
 
 @pytest.fixture
@@ -24,7 +27,9 @@ def home(tmp_path: Path) -> Path:
     """A root folder with two versions of `items`, the second from a pipeline's run."""
     store = ModelStore(tmp_path / "home" / "models")
     store.push(saved_model(tmp_path / "a"), "items", why="by hand")
-    store.push(saved_model(tmp_path / "b"), "items", run="run-7", dataset="items@v3")
+    store.push(
+        saved_model(tmp_path / "b"), "items", run="run-7", dataset="items@v3", metrics={"top_1": 0.91234}
+    )
     return tmp_path / "home"
 
 
@@ -47,14 +52,19 @@ def answer(home: Path, *arguments: str) -> Any:
 
 def test_list(home: Path) -> None:
     (row,) = answer(home, "list")
-    assert set(row) == {"name", "version", "versions", "pushed_at", "dataset"}
+    assert set(row) == LIST_ROW
     assert (row["name"], row["version"], row["versions"], row["dataset"]) == ("items", 2, 2, "items@v3")
-    assert "items  version 2  pushed 20" in run(home, "list").output
+    assert (row["labels"], row["metrics"], row["problem"]) == ({}, {"top_1": 0.91234}, None)
+    text = run(home, "list").output
+    assert "items  version 2  pushed 20" in text
+    assert "data items@v3  top_1 0.9123" in text
     (home / "models" / "empty").mkdir()
     assert answer(home, "list")[0] == {
         "name": "empty",
-        **dict.fromkeys(("version", "pushed_at", "dataset")),
+        **dict.fromkeys(("version", "pushed_at", "dataset", "problem")),
         "versions": 0,
+        "labels": {},
+        "metrics": {},
     }
     assert "empty  version -  pushed -  data -" in run(home, "list").output
 
@@ -85,6 +95,35 @@ def test_push(home: Path, tmp_path: Path) -> None:
     assert "already the newest" in run(home, "push", str(model), "items").output
 
 
+def test_what_was_rolled_back_is_refused_until_it_is_allowed(home: Path, tmp_path: Path) -> None:
+    run(home, "rollback", "items", "--why", "bad on shoes")
+    refused = run(home, "push", str(tmp_path / "b"), "items")
+    assert exit_code(refused.exception) == 3
+    assert "was rolled back as version 2" in str(refused.exception)
+    assert str(refused.exception).count("bad on shoes") == 1
+    assert "--allow-withdrawn" in refused.stderr
+    assert "--" not in str(refused.exception)  # who calls the library has no flags
+    assert answer(home, "push", str(tmp_path / "b"), "items", "--allow-withdrawn")["version"] == 3
+
+
+def test_one_damaged_model_does_not_keep_the_others_from_being_listed(home: Path, tmp_path: Path) -> None:
+    ModelStore(home / "models").push(saved_model(tmp_path / "c"), "others")
+    ledger = home / "models" / "items" / "ledger.jsonl"
+    ledger.unlink()
+    ledger.mkdir()
+    broken, whole = answer(home, "list")
+    assert (broken["name"], broken["version"]) == ("items", None)
+    assert "cannot be opened: it is not a file" in broken["problem"]
+    assert (whole["name"], whole["version"], whole["problem"]) == ("others", 1, None)
+
+
+def test_show_says_what_was_changed_since_its_push(home: Path) -> None:
+    (home / "models" / "items" / "2" / "saved_model.pb").write_text("other weights")
+    assert [v["integrity"] for v in answer(home, "show", "items")["versions"]] == ["intact", "changed"]
+    assert "2  [CHANGED since it was pushed" in run(home, "show", "items").output
+    assert exit_code(run(home, "promote", "items@2").exception) == 3
+
+
 @pytest.mark.parametrize("keep", ["-1", "many"])
 def test_push_keeps_no_less_than_nothing(home: Path, tmp_path: Path, keep: str) -> None:
     result = run(home, "push", str(saved_model(tmp_path / "c")), "items", "--keep", keep)
@@ -100,8 +139,10 @@ def test_promote_and_rollback(home: Path) -> None:
     back = answer(home, "rollback", "items", "--why", "bad on shoes")
     assert (set(back), back["version"]) == (ROW, 1)
     shown = run(home, "show", "items").output
-    assert "1  [canary]" in shown
-    assert "2  [stable, withdrawn]" in shown
+    assert "1  [canary, stable]" in shown  # `stable` named no version before: it goes where servers go
+    assert "2  [withdrawn]" in shown
+    assert "rollback 20" in shown
+    assert ": bad on shoes" in shown
     assert answer(home, "promote", "items@2")["is_withdrawn"] is False
     assert "items is back at version 1" in run(home, "rollback", "items", "--to", "canary").output
 

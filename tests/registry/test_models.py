@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.registry import ModelStore
+from mlplatform.registry import ModelStore, tree_digest
 from mlplatform.registry.errors import (
     InvalidLabelError,
     InvalidModelNameError,
@@ -16,7 +16,6 @@ from mlplatform.registry.errors import (
     NotASavedModelError,
     NothingToRollBackToError,
 )
-from mlplatform.registry.models import tree_digest
 
 
 def saved_model(folder: Path, content: str) -> Path:
