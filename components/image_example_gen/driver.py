@@ -52,7 +52,10 @@ class Driver(driver.FileBasedDriver):
             if settings.layout == "folders":
                 found = files.matching(base, split.pattern)
             else:
-                found = files.all_below(posixpath.dirname(posixpath.join(base, split.pattern)))
+                found = files.all_below(
+                    posixpath.dirname(posixpath.join(base, split.pattern)),
+                    root=None if settings.follow_links else base,
+                )
             for file in files.stats(found):
                 name = posixpath.relpath(file.uri, base)
                 line = f"{split.name}\0{name}\0{file.size}\0{file.changed_ns}\n"
