@@ -46,10 +46,8 @@ def turn_upright(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         Like `pixels`.
     """
-
-    encoded = tf.convert_to_tensor(
-        encoded
-    )  # a function is traced once for tensors, but for each Python value
+    # A function is traced once for tensors, but anew for each value of Python's.
+    encoded = tf.convert_to_tensor(encoded)
     return tf.cond(_may_have_note(encoded), lambda: _turned(pixels, encoded), lambda: pixels)
 
 
