@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "numpy>=1.24",
     "pillow>=10",
     "pyarrow>=10",
+    "pyarrow-hotfix>=0.6",  # before PyArrow 14 the files it reads can run code
     # Configuration, terminal and pages.
     "click>=8.1",
     "jinja2>=3.1",

@@ -6,6 +6,10 @@ from typing import Any
 
 from mlplatform.errors import UsageError
 
+DEEPEST = 100  # lists and mappings within each other
+MOST_VALUES = (
+    100_000  # of a document, what aliases repeat counted each time; so no few lines become gigabytes
+)
 _KEY_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "merge")}
 
 
@@ -50,37 +54,66 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML document.
 
     Raises:
-        ValueError: It is no YAML, a value is none of its type (such as a 13th month), a mapping has a key
-            twice, or one that is neither text, a number nor a truth value.
+        ValueError: It is not YAML, a value is none of its type (such as a 13th month), a mapping has a key
+            twice, or one that is neither text, a number nor a truth value; something holds itself; it has
+            more than `DEEPEST` levels, or more than `MOST_VALUES` values with what its aliases repeat.
     """
     import yaml
 
     try:
-        _check_keys(yaml.compose(text, yaml.SafeLoader), set())
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None:
+            _check(node, {}, [])
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (LookupError, TypeError, AttributeError) as error:  # `!!int` and `!!bool` of other text
+        raise ValueError(f"a value is not what its tag says ({type(error).__name__}: {error})") from error
+    except RecursionError:  # the parser itself calls itself for each level
+        raise ValueError(f"it has lists or mappings within more than {DEEPEST} others") from None
 
 
-def _check_keys(node: Any, met: set[int]) -> None:
-    """See that each mapping of a composed document has plain keys, each once."""
+def _check(node: Any, counted: dict[int, int], around: list[int]) -> int:
+    """See that a part of a composed document is sound; return how many values it stands for.
+
+    Args:
+        node: The part.
+        counted: The values of each part that was looked at: what an alias names is looked at once.
+        around: The parts that this one is within.
+    """
+    line = node.start_mark.line + 1
+    if id(node) in around:
+        raise ValueError(f"what begins in line {line} holds itself, by an alias")
+    if id(node) not in counted:
+        if len(around) == DEEPEST:
+            raise ValueError(f"line {line} has lists or mappings within more than {DEEPEST} others")
+        inner = [*around, id(node)]
+        count = 1 + sum(_check(part, counted, inner) for part in _parts(node))
+        if count > MOST_VALUES:
+            raise ValueError(
+                f"what begins in line {line} has more than {MOST_VALUES:,} values, with its aliases"
+            )
+        counted[id(node)] = count
+    return counted[id(node)]
+
+
+def _parts(node: Any) -> list[Any]:
+    """Return the values within a list or mapping, whose keys are plain, each once."""
     import yaml
 
-    if id(node) in met:  # an alias may lead back
-        return
-    met.add(id(node))
     if isinstance(node, yaml.SequenceNode):
-        for entry in node.value:
-            _check_keys(entry, met)
-    elif isinstance(node, yaml.MappingNode):
-        keys = [(key.tag, key.value) for key, _ in node.value]
-        for place, (key, value) in enumerate(node.value):
-            line = key.start_mark.line + 1
-            if key.tag not in _KEY_TAGS:
-                raise ValueError(f"line {line} has a key that is no text, number or truth value")
-            if keys[place] in keys[:place]:
-                raise ValueError(f"line {line} has the key {key.value!r} again")
-            _check_keys(value, met)
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    met: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.tag not in _KEY_TAGS:
+            raise ValueError(f"line {line} has a key that is not text, a number or a truth value")
+        if (key.tag, key.value) in met:
+            raise ValueError(f"line {line} has the key {key.value!r} again")
+        met.add((key.tag, key.value))
+    return [value for _, value in node.value]
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

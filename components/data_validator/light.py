@@ -8,9 +8,10 @@ import io
 from collections.abc import Iterable
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from mlplatform.arrow import pa
 
 _SMALL_PX = 64  # a JPEG is decoded at the smallest scale that has this many
 

@@ -11,6 +11,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from mlplatform.components.data_validator.policy import Kind
 from mlplatform.components.data_validator.verdict import Offender, Problem
+from mlplatform.exif import upright
 
 SHOWN = 12  # offenders kept per problem
 _THUMBNAIL_PX = 160
@@ -141,7 +142,7 @@ def thumbnail(encoded: bytes) -> bytes:
         image.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
         image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
         small = io.BytesIO()
-        image.convert("RGB").save(small, "JPEG", quality=80)
+        upright(image, encoded).convert("RGB").save(small, "JPEG", quality=80)
     except (OSError, ValueError, SyntaxError):
         return b""
     return small.getvalue()

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-import pyarrow as pa
+
+from mlplatform.arrow import pa
 
 Digest = bytes
 

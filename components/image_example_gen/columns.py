@@ -13,7 +13,7 @@ Typed: TypeAlias = list[int] | list[float] | list[bytes]
 
 
 class WrongTypeError(ValueError):
-    """A value is no number, in a column of numbers."""
+    """A value is not a number that fits, in a column of numbers."""
 
 
 class KindCounter:
@@ -57,9 +57,12 @@ def typed(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Typed]
         if kind == "bytes":
             features[name] = [_as_bytes(v) for v in values]
         elif _kind(values) == "bytes":
-            raise WrongTypeError(f"{name!r} is {_shown(value)}, and most of that column are numbers")
+            raise WrongTypeError(f"{name!r} is {shown(value)}, and most of that column are numbers")
         else:
-            features[name] = [int(v) for v in values] if kind == "int" else [float(v) for v in values]
+            try:
+                features[name] = [int(v) for v in values] if kind == "int" else [float(v) for v in values]
+            except (OverflowError, ValueError) as error:  # 10**400, a signalling NaN
+                raise WrongTypeError(f"{name!r} is {shown(value)}: {error}") from error
     return features
 
 
@@ -92,6 +95,7 @@ def _as_bytes(value: Any) -> bytes:
     return str(value).encode()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as short text."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -60,6 +60,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
         max_reject_fraction: float = 0.05,
         max_image_bytes: int = 20 * MIB,
         max_image_pixels: int = 50_000_000,
+        follow_links: bool = False,
         shards: int | None = None,
         reports_dir: str | None = None,
         range_config: range_config_pb2.RangeConfig | None = None,
@@ -81,6 +82,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
             max_reject_fraction: The run fails when more than this share of the entries is rejected.
             max_image_bytes: Larger files are rejects.
             max_image_pixels: Photos of more pixels (width times height) are rejects.
+            follow_links: Also take photos outside of `input_base` that links in it lead to; without it
+                they are rejects.
             shards: Files per split; a worker holds one of them in memory. None takes 4, and more where the
                 source has more than 512 MiB.
             reports_dir: Local folder that keeps the page of the rejects, also of a run that fails for them.
@@ -103,6 +106,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
                 "max_reject_fraction": max_reject_fraction,
                 "max_image_bytes": max_image_bytes,
                 "max_image_pixels": max_image_pixels,
+                "follow_links": follow_links,
                 "shards": shards,
                 "reports_dir": reports_dir,
             },

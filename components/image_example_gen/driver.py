@@ -5,7 +5,9 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any
 
+from tfx import types
 from tfx.components.example_gen import driver, input_processor, utils
+from tfx.dsl.components.base import base_driver
 from tfx.orchestration import data_types
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import standard_component_specs
@@ -14,6 +16,8 @@ from tfx.utils import proto_utils
 from mlplatform.components.image_example_gen import files
 from mlplatform.components.image_example_gen.errors import SplitsError
 from mlplatform.components.image_example_gen.settings import IngestSettings
+
+EXAMPLES = standard_component_specs.EXAMPLES_KEY
 
 
 class Driver(driver.FileBasedDriver):
@@ -52,7 +56,10 @@ class Driver(driver.FileBasedDriver):
             if settings.layout == "folders":
                 found = files.matching(base, split.pattern)
             else:
-                found = files.all_below(posixpath.dirname(posixpath.join(base, split.pattern)))
+                found = files.all_below(
+                    posixpath.dirname(posixpath.join(base, split.pattern)),
+                    root=None if settings.follow_links else base,
+                )
             for file in files.stats(found):
                 name = posixpath.relpath(file.uri, base)
                 line = f"{split.name}\0{name}\0{file.size}\0{file.changed_ns}\n"
@@ -61,6 +68,18 @@ class Driver(driver.FileBasedDriver):
         resolved[utils.FINGERPRINT_PROPERTY_NAME] = f"files:{digest.hexdigest()}"
         resolved["settings"] = settings.with_shards_for(total_bytes).model_dump_json()
         return resolved
+
+    def _prepare_output_artifacts(
+        self, input_artifacts: Any, output_dict: Any, *others: Any, **named: Any
+    ) -> dict[str, list[types.Artifact]]:
+        """Prepare all outputs for TFX's notebook context; the stock driver knows only the Examples."""
+        further = {name: channel for name, channel in output_dict.items() if name != EXAMPLES}
+        return {
+            **base_driver.BaseDriver._prepare_output_artifacts(
+                self, input_artifacts, further, *others, **named
+            ),
+            **super()._prepare_output_artifacts(input_artifacts, output_dict, *others, **named),
+        }
 
 
 class _InputProcessor(input_processor.FileBasedInputProcessor):

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 
 from mlplatform.components.image_example_gen import files
-from mlplatform.components.image_example_gen.columns import Kind, Typed, WrongTypeError, typed
+from mlplatform.components.image_example_gen.columns import Kind, Typed, WrongTypeError, shown, typed
 from mlplatform.components.image_example_gen.listing import ITEM_ID, LABEL, PATH, SPLIT, Row, read_listing
 
 REJECTED = "rejected"
@@ -177,10 +177,20 @@ class FollowRows(beam.DoFn):
         if isinstance(row, str):
             return _rejected(Reject("", "malformed_row", row))
         path, label = _text(row.get(PATH)), _label(row)
+        owned = [PATH, LABEL, ITEM_ID, self._split_by if self._splits is None else SPLIT]
+        own = {PATH, LABEL, ITEM_ID} if self._splits is None else {PATH, LABEL, ITEM_ID, SPLIT}
 
         def reject(reason: str, detail: str) -> Any:
             return _rejected(Reject(path, reason, detail, item_id.replace("\x00", ""), label))
 
+        for name in owned:
+            if isinstance(row.get(name), list | tuple | dict):
+                return reject("wrong_type", f"its {name} is {shown(row[name])}; it has to be one value")
+        reserved = next((name for name in row if name.startswith("image/")), None)
+        if reserved is not None:
+            return reject(
+                "malformed_row", f"row {number} has {reserved!r}, a name that photos need themselves"
+            )
         if not path:
             return reject("missing_path", f"row {number} names no photo")
         if not label:
@@ -196,7 +206,6 @@ class FollowRows(beam.DoFn):
         split_key = item_id if self._split_by == ITEM_ID else _text(row.get(self._split_by))
         if split is None and not split_key:
             return reject("missing_split_key", f"its {self._split_by!r}, which decides the split, is empty")
-        own = (PATH, LABEL, ITEM_ID, *((SPLIT,) if split else ()))
         try:
             columns = typed({name: value for name, value in row.items() if name not in own}, self._kinds)
         except WrongTypeError as error:
@@ -224,5 +233,7 @@ def _label(row: Row | str) -> str:
 
 
 def _text(value: Any) -> str:
-    is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    """Return a value as text: empty where there is none, or more than one."""
+    is_nothing = value is None or isinstance(value, list | tuple | dict)
+    is_nothing = is_nothing or (isinstance(value, float) and math.isnan(value))
     return "" if is_nothing else str(value)

@@ -76,6 +76,6 @@ class TooManyRejectsError(GateError):
         everything = f"\nAll of them: {self.report}" if self.report else ""
         return (
             f"{self.rejected} of {self.entries} entries cannot be used ({self.rejected / self.entries:.1%}; "
-            f"max_reject_fraction allows {self.allowed:.1%}): {reasons}. Mend or remove them, or allow more."
+            f"max_reject_fraction allows {self.allowed:.1%}): {reasons}. Fix or remove them, or allow more."
             f"{shown}{everything}"
         )

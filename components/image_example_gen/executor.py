@@ -1,5 +1,6 @@
 """Connects the ingest to TFX: reads the source that the driver resolved, writes Examples and rejects."""
 
+import os
 import posixpath
 from typing import Any
 
@@ -15,7 +16,7 @@ from tfx.utils import proto_utils
 from mlplatform import progress
 from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.shards import WriteShards
-from mlplatform.components.image_example_gen import entries, listing, rejects
+from mlplatform.components.image_example_gen import entries, files, listing, rejects
 from mlplatform.components.image_example_gen.errors import NoEntriesError
 from mlplatform.components.image_example_gen.given_splits import require_class_folders
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
@@ -42,7 +43,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
         with self._make_beam_pipeline() as pipeline:
             made = source.ingest(pipeline)
-            counted = {rejects.ENTRIES: made.entries}
+            counted = {rejects.ENTRIES: made.entries, rejects.TURNED: made.turned}
             for split, records in made.examples.items():
                 folder = artifact_utils.get_split_uri([examples], split)
                 prefix = posixpath.join(folder, write_split.DEFAULT_TF_RECORD_FILE_NAME)
@@ -69,7 +70,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if settings.reports_dir:
             page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir)
         rejects.check_summary(summary, refused, allowed, source.name, page)
-        if refused or odd:
+        if refused or odd or summary.turned:
             progress.say(rejects.told(summary, page))
         rejected.count = summary.rejects
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
@@ -170,4 +171,6 @@ class _Source:
                     entries.ListFolder(self._settings.labels, self._settings.split_by)
                 ).with_outputs(entries.REJECTED, main="entries")
             )
-        return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits)
+        is_confined = files.is_local(self._base) and not self._settings.follow_links
+        root = os.path.realpath(self._base) if is_confined else None
+        return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits, root)

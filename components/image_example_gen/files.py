@@ -38,23 +38,28 @@ def names_in(folder: str) -> list[str]:
     return sorted(name.rstrip("/") for name in fileio.listdir(folder))
 
 
-def all_below(folder: str) -> list[str]:
+def all_below(folder: str, *, root: str | None) -> list[str]:
     """Return every file below a folder, ordered, also those behind links to folders.
 
-    A folder that several ways lead to is looked into once; each further way is told as `name -> folder`.
+    A folder that several ways lead to is looked into once; each further way is listed as `name -> folder`.
+
+    Args:
+        folder: Local path or URL.
+        root: Local folder that links are followed within; None to follow them anywhere.
     """
-    walk = _local_walk(folder) if is_local(folder) else fileio.walk(folder)
+    walk = _local_walk(folder, root) if is_local(folder) else fileio.walk(folder)
     return sorted(posixpath.join(parent, name) for parent, _, names in walk for name in names)
 
 
-def _local_walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+def _local_walk(folder: str, root: str | None) -> Iterator[tuple[str, list[str], list[str]]]:
     top = Path(folder).resolve()
     met = {str(top), *map(str, top.parents)}
+    bound = Path("/" if root is None else root).resolve()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = {name: os.path.realpath(posixpath.join(parent, name)) for name in sorted(folders)}
         folders.clear()
         for name, place in real.items():
-            if place in met:
+            if place in met or not Path(place).is_relative_to(bound):
                 names.append(f"{name} -> {place}")
             else:
                 met.add(place)

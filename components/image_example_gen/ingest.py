@@ -6,17 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
-from tfx.dsl.io import fileio
 
 from mlplatform.beam.tracking import Track
+from mlplatform.components.image_example_gen.content import read_content
 from mlplatform.components.image_example_gen.entries import REJECTED, Entry, Reject
 from mlplatform.components.image_example_gen.example import photo_example
 from mlplatform.components.image_example_gen.photo import Refusal, format_by_extension, look_at
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.splitting import split_of
 
-WARNED = "warned"
+WARNED, TURNED = "warned", "turned"
 ID_LENGTH = 32  # hexadecimal digits of the digest that names a photo without an id
 
 
@@ -29,16 +28,22 @@ class Ingested:
         rejects: `Reject` of every entry that is not among the examples.
         warnings: `Reject` of entries that are among the examples and yet look odd.
         entries: A 1 for each entry.
+        turned: A 1 for each of the examples whose photo has an EXIF orientation other than upright.
     """
 
     examples: dict[str, beam.PCollection]
     rejects: beam.PCollection
     warnings: beam.PCollection
     entries: beam.PCollection
+    turned: beam.PCollection
 
 
 def ingest(
-    entries: beam.PCollection, refused: beam.PCollection, settings: IngestSettings, splits: Mapping[str, int]
+    entries: beam.PCollection,
+    refused: beam.PCollection,
+    settings: IngestSettings,
+    splits: Mapping[str, int],
+    root: str | None,
 ) -> Ingested:
     """Read the photos.
 
@@ -47,12 +52,15 @@ def ingest(
         refused: `Reject` of what the source names and cannot be followed.
         settings: What is allowed.
         splits: Splits with their weights; the weights count for entries whose split a hash decides.
+        root: Folder, without links, that local photos have to lie in; None where links may lead anywhere.
     """
     read = (
         entries
         | "SpreadOverWorkers" >> beam.Reshuffle()
         | "ReadPhotos"
-        >> beam.ParDo(ReadPhoto(settings, splits)).with_outputs(*map(_tag, splits), REJECTED, WARNED)
+        >> beam.ParDo(ReadPhoto(settings, splits, root)).with_outputs(
+            *map(_tag, splits), REJECTED, WARNED, TURNED
+        )
     )
     rejects = (read[REJECTED], refused) | "AllRejects" >> beam.Flatten()
     return Ingested(
@@ -61,22 +69,23 @@ def ingest(
         warnings=read[WARNED],
         entries=(entries | "Read" >> beam.Map(lambda _: 1), refused | "NotRead" >> beam.Map(lambda _: 1))
         | "AllEntries" >> beam.Flatten(),
+        turned=read[TURNED],
     )
 
 
 class ReadPhoto(Track):
     """An entry becomes an Example in its split, or a reject."""
 
-    def __init__(self, settings: IngestSettings, splits: Mapping[str, int]) -> None:
+    def __init__(self, settings: IngestSettings, splits: Mapping[str, int], root: str | None) -> None:
         super().__init__("read photos", unit="photos")
-        self._settings, self._splits = settings, dict(splits)
+        self._settings, self._splits, self._root = settings, dict(splits), root
 
     def process(self, entry: Entry) -> Iterator[Any]:
         for element in super().process(entry):
             yield from self._read(element)
 
     def _read(self, entry: Entry) -> Iterator[Any]:
-        found = _content(entry.uri, self._settings.max_image_bytes)
+        found = read_content(entry.uri, self._settings.max_image_bytes, self._root)
         photo = (
             found
             if isinstance(found, Refusal)
@@ -90,28 +99,13 @@ class ReadPhoto(Track):
         promised = format_by_extension(entry.path)
         if promised != photo.format:
             yield _tagged(WARNED, entry, Refusal("wrong_extension", f"it is {photo.format.upper()}"))
+        if photo.is_turned:
+            yield beam.pvalue.TaggedOutput(TURNED, 1)
         split = entry.split
         if split is None:
             split = split_of(entry.split_key or entry.item_id, self._splits)
         example = photo_example(found, photo, entry.label, entry.item_id, entry.columns)
         yield beam.pvalue.TaggedOutput(_tag(split), (entry.item_id, example))
-
-
-def _content(uri: str, max_bytes: int) -> bytes | Refusal:
-    try:
-        if fileio.isdir(uri):
-            return Refusal("not_a_file", "it is a folder")
-        with fileio.open(uri, "rb") as file:
-            content: bytes = file.read(max_bytes + 1)
-    except (FileNotFoundError, fileio.NotFoundError, tf.errors.NotFoundError):
-        return Refusal("missing_file", "there is no such file")
-    except OSError as error:
-        return Refusal("unreadable_file", str(error))
-    except tf.errors.OpError as error:
-        return Refusal("unreadable_file", error.message)
-    if len(content) > max_bytes:
-        return Refusal("file_too_large", f"more than {max_bytes:,} bytes")
-    return content
 
 
 def _tag(split: str) -> str:

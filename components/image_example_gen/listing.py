@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,8 @@ from mlplatform.components.image_example_gen.errors import ListingError
 PATH, LABEL, ITEM_ID, SPLIT = "path", "label", "item_id", "split"
 REQUIRED = (PATH, LABEL)
 LONGEST_CELL = 1 << 20  # characters; csv's own limit is 131,072
+LONGEST_LINE = 1 << 24  # characters, of a line of CSV or a row of JSON
+DEEPEST_ROW = 100  # lists and objects within each other, in a row of JSON
 
 Row = dict[str, Any]
 
@@ -91,7 +95,10 @@ def check_listing(listing: str, needed: tuple[str, ...]) -> Listing:
 
 def _opened(listing: str) -> BinaryIO:
     if "://" not in listing:
-        return Path(listing).open("rb")
+        path = Path(listing)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes into would wait for ever
+            raise ListingError(listing, "it is a folder" if path.is_dir() else "it is not a file")
+        return path.open("rb")
     # Here and not above: a local listing is looked at before Beam is loaded.
     from apache_beam.io.filesystems import FileSystems
 
@@ -106,7 +113,7 @@ def _read_csv(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
         _, header = next(rows, (0, []))
         if not header:
             raise ListingError(listing, "it is empty")
-        twice = {name for name in header if header.count(name) > 1}
+        twice = {name for name, count in Counter(header).items() if count > 1}
         if twice:
             raise ListingError(listing, f"it has the column {min(twice)!r} twice")
         for number, (line, cells) in enumerate((row for row in rows if row[1]), start=1):
@@ -135,26 +142,60 @@ def _csv_rows(text: TextIO, listing: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _without_nul(text: TextIO) -> Iterator[str]:
-    for line in text:
+    for line in _bounded_lines(text):
+        if line is None:
+            raise csv.Error(f"line has more than {LONGEST_LINE:,} characters")
         if "\0" in line:  # Python takes it from 3.11 on
             raise csv.Error("line contains NUL")
         yield line
 
 
+def _bounded_lines(text: TextIO) -> Iterator[str | None]:
+    """Yield the lines of a file; None for each that is too long to be held in memory."""
+    while line := text.readline(LONGEST_LINE + 1):
+        if len(line) <= LONGEST_LINE:
+            yield line
+            continue
+        yield None
+        while not line.endswith("\n") and (line := text.readline(LONGEST_LINE)):
+            pass
+
+
 def _read_jsonl(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:  # noqa: ARG001
     with io.TextIOWrapper(file, "utf-8-sig") as text:
-        for number, line in enumerate((line for line in text if line.strip()), start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, f"row {number} is not JSON: {error.msg} at column {error.colno}"
-                continue
-            if not isinstance(row, dict):
-                yield number, f"row {number} is no JSON object"
-            elif "\\u" in line and not _is_unicode(row):
-                yield number, f"row {number} holds half of a character (a lone surrogate such as \\ud83d)"
+        lines = (line for line in _bounded_lines(text) if line is None or line.strip())
+        for number, line in enumerate(lines, start=1):
+            if line is None:
+                yield number, f"row {number} has more than {LONGEST_LINE:,} characters"
             else:
-                yield number, row
+                yield number, _json_row(number, line)
+
+
+def _json_row(number: int, line: str) -> Row | str:
+    """Return a row of JSON Lines, or why it is none."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"row {number} is not JSON: {error.msg} at column {error.colno}"
+    except ValueError as error:  # a whole number of thousands of digits
+        return f"row {number} cannot be read: {_one_line(error)}"
+    except RecursionError:
+        return f"row {number} holds lists or objects within more than {DEEPEST_ROW} others"
+    if not isinstance(row, dict):
+        return f"row {number} is not a JSON object"
+    if line.count("[") + line.count("{") > DEEPEST_ROW and _is_deep(row):
+        return f"row {number} holds lists or objects within more than {DEEPEST_ROW} others"
+    if "\\u" in line and not _is_unicode(row):
+        return f"row {number} holds half of a character (a lone surrogate such as \\ud83d)"
+    return row
+
+
+def _is_deep(row: Row) -> bool:
+    level: list[Any] = [row]
+    for _ in range(DEEPEST_ROW):
+        inner = [v for value in level for v in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return bool(level)
 
 
 def _is_unicode(row: Row) -> bool:
@@ -166,17 +207,22 @@ def _is_unicode(row: Row) -> bool:
 
 
 def _read_parquet(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
-    import pyarrow
-    from pyarrow import parquet
+    from mlplatform.arrow import pq
 
+    number = 0
     try:
-        number = 0
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=4096):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):
             for row in batch.to_pylist():
                 number += 1
                 yield number, _with_text(number, row)
-    except pyarrow.ArrowException as error:
-        raise ListingError(listing, f"it is no Parquet file: {error}") from error
+    except Exception as error:  # Arrow's own, and whatever its conversions to Python raise
+        raise ListingError(listing, f"it cannot be read as Parquet: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """Return the error's first line, of a bounded length: the file's author may have written it."""
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first if len(first) <= 200 else f"{first[:197]}..."
 
 
 def _with_text(number: int, row: Row) -> Row | str:

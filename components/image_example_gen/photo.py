@@ -6,7 +6,10 @@ from pathlib import PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
+from mlplatform.exif import UPRIGHT, is_on_its_side, orientation
+
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
+_READERS = ("JPEG", "PNG", "WEBP")  # MPO is what the reader of JPEG makes of several in one file
 _EXTENSIONS = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
@@ -24,13 +27,15 @@ class Photo:
 
     Attributes:
         format: `jpeg`, `png` or `webp`.
-        height: Pixels.
-        width: Pixels.
+        height: Pixels, of the photo as it is shown.
+        width: Likewise.
+        is_turned: It has an EXIF orientation other than upright, which is applied wherever it is decoded.
     """
 
     format: str
     height: int
     width: int
+    is_turned: bool
 
 
 @dataclass(frozen=True)
@@ -56,24 +61,26 @@ def look_at(encoded: bytes, *, max_pixels: int) -> Photo | Refusal:
     if not encoded:
         return Refusal("empty_file", "0 bytes")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        # No other format's reader sees the file: some fail at broken ones, some start programs.
+        with Image.open(io.BytesIO(encoded), formats=_READERS) as image:
             width, height = image.size
-            if image.format not in _FORMATS:
-                return Refusal("unsupported_format", f"{image.format}, not JPEG, PNG or WebP")
             if width * height > max_pixels:
                 return Refusal("too_many_pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
             image.draft("RGB", (1, 1))  # a JPEG is still read to its end, at an eighth of the size
             image.load()
             if image.format == "PNG" and _is_cut(encoded):  # Pillow does without the end
                 return Refusal("truncated", "it has no IEND chunk, which ends a PNG")
-            return Photo(_FORMATS[image.format], height, width)
+            turn = orientation(encoded)
+            if is_on_its_side(turn):
+                width, height = height, width
+            return Photo(_FORMATS[image.format or ""], height, width, turn != UPRIGHT)
     except Image.DecompressionBombError as error:
         return Refusal("too_many_pixels", str(error))
     except UnidentifiedImageError:
         return _not_identified(encoded)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - Pillow's readers trip over broken files in any way
         reason = "truncated" if _is_cut(encoded) or "truncated" in str(error).lower() else "damaged"
-        return Refusal(reason, str(error))
+        return Refusal(reason, str(error) or type(error).__name__)
 
 
 def format_by_extension(path: str) -> str | None:
@@ -82,10 +89,26 @@ def format_by_extension(path: str) -> str | None:
 
 
 def _not_identified(encoded: bytes) -> Refusal:
+    if other := _other_format(encoded):
+        return Refusal("unsupported_format", f"{other}, not JPEG, PNG or WebP")
     if _format_by_magic(encoded):
         reason = "truncated" if _is_cut(encoded) else "damaged"
         return Refusal(reason, f"{_format_by_magic(encoded)} without a readable header, {len(encoded)} bytes")
     return Refusal("not_an_image", f"it begins with {encoded[:16]!r}")
+
+
+def _other_format(encoded: bytes) -> str | None:
+    """Return the format that the first bytes name, by the readers' own look at them; no reader is run."""
+    Image.init()
+    for name in Image.ID:
+        accepts = Image.OPEN[name][1]
+        try:
+            accepted = name not in _READERS and accepts is not None and accepts(encoded[:16])
+        except Exception:  # noqa: BLE001 - the readers of others
+            continue
+        if accepted and not isinstance(accepted, str):
+            return name
+    return None
 
 
 def _format_by_magic(encoded: bytes) -> str | None:

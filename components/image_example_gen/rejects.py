@@ -18,7 +18,7 @@ from mlplatform.reports.page import write_page
 REJECTS, WARNINGS, SUMMARY = "rejects.jsonl", "warnings.jsonl", "summary.json"
 REPORT, VERDICT = "report.html", "verdict.json"
 _SHOWN = 500  # rejects on the page
-ENTRIES, ACCEPTED, REJECTED = "entries", "accepted/", "rejected/"
+ENTRIES, ACCEPTED, TURNED = "entries", "accepted/", "turned"
 
 
 class WriteRejects(beam.PTransform):
@@ -47,12 +47,14 @@ class Summary:
         accepted: Per split, how many Examples were written.
         rejected: Per reason, how many entries were not.
         warnings: Per reason, how many accepted entries look odd.
+        turned: How many accepted photos have an EXIF orientation other than upright.
     """
 
     entries: int
     accepted: dict[str, int]
     rejected: dict[str, int]
     warnings: dict[str, int]
+    turned: int
 
     @property
     def rejects(self) -> int:
@@ -76,6 +78,7 @@ def summarise(counts: Counts, splits: Sequence[str], folder: str) -> Summary:
         accepted={split: counts.get(ACCEPTED + split, 0) for split in splits},
         rejected=_by_reason(read_rejects(f"{folder}/{REJECTS}")),
         warnings=_by_reason(read_rejects(f"{folder}/{WARNINGS}")),
+        turned=counts.get(TURNED, 0),
     )
     check_all_left("image ingest", summary.entries, sum(summary.accepted.values()) + summary.rejects)
     return summary
@@ -119,9 +122,11 @@ def is_too_much(summary: Summary, allowed: float) -> bool:
 
 
 def told(summary: Summary, page: str) -> str:
-    """Return one line: what was accepted, rejected and looks odd."""
+    """Return one line: what was accepted, turned upright, rejected and looks odd."""
     accepted = sum(summary.accepted.values())
     parts = [f"{accepted:,} accepted"]
+    if summary.turned:
+        parts.append(f"{summary.turned:,} of them turned upright (EXIF orientation)")
     for count, what, reasons in (
         (summary.rejects, "rejected", summary.rejected),
         (sum(summary.warnings.values()), "accepted with a warning", summary.warnings),

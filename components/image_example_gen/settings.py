@@ -21,6 +21,7 @@ class IngestSettings(Config):
         max_reject_fraction: Share of the entries that may be rejected before the run fails.
         max_image_bytes: Size of the largest photo file that is accepted.
         max_image_pixels: Width times height of the largest photo that is accepted.
+        follow_links: Whether photos may lie where links lead to, outside of the source.
         shards: Files per split; None until the driver has seen how much there is.
         reports_dir: Where the page of the rejects stays; None keeps them with the artifact alone.
     """
@@ -31,6 +32,7 @@ class IngestSettings(Config):
     max_reject_fraction: float = Field(ge=0, le=1)
     max_image_bytes: int = Field(ge=1)
     max_image_pixels: int = Field(ge=1)
+    follow_links: bool
     shards: int | None = Field(ge=1, le=MOST_SHARDS)
     reports_dir: str | None
 

@@ -12,6 +12,7 @@ from PIL import Image
 from mlplatform.components.model_validator.quality import Quality
 from mlplatform.components.model_validator.scoring import Answers
 from mlplatform.components.model_validator.serving_check import ServingCheck
+from mlplatform.exif import upright
 from mlplatform.reports.model_page import Check, Figure, Mistake, ModelPage, write_model_page
 from mlplatform.reports.page import picture
 from mlplatform.vision.examples import IMAGE, read_records
@@ -133,7 +134,7 @@ def _read_photos(files: Sequence[str], numbers: Iterable[int]) -> dict[int, byte
 def _small(encoded: bytes) -> bytes:
     file = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
+        small = upright(image.convert("RGB"), encoded)
         small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
         small.save(file, "JPEG", quality=80)
     return file.getvalue()

@@ -143,7 +143,7 @@ def _reordered(
     buffer: Bytes, starts: Int64s, ends: Int64s, walked: Walk, ranks: npt.NDArray[np.uint16]
 ) -> Bytes:
     """Return the frames of these records with their entries in the order of `ranks`."""
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     count = ranks.shape[1]
     # Sorted with their places in the low bits: much quicker than asking for the places.

@@ -11,7 +11,7 @@ from mlplatform.datasets.walk import LANES, Bools, has_key, walk
 from mlplatform.datasets.walk import _varint as varints
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
 _KINDS = {0x0A: "bytes", 0x12: "float32", 0x1A: "int64"}  # by the tag of a Feature's one field
 
@@ -43,7 +43,7 @@ class Column:
 
     def array(self, kind: "pa.DataType") -> "pa.Array":
         """Return the column as an Arrow array of a type that all its values fit; null where it is missing."""
-        import pyarrow as pa
+        from mlplatform.arrow import pa
 
         is_list = pa.types.is_list(kind)
         empty = np.flatnonzero(self.is_empty)
@@ -92,7 +92,7 @@ def columns(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[dict[str, Colu
 
 
 def _column(buffer: Bytes, begins: Int64s, sizes: Int64s) -> Column:
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     tags = np.where(sizes > 0, buffer[begins], 0)
     is_known = np.isin(tags, list(_KINDS))
@@ -139,7 +139,7 @@ def _only_field(buffer: Bytes, begins: Int64s, sizes: Int64s) -> tuple[Int64s, I
 
 def _lists(kind: str, buffer: Bytes, starts: Int64s, ends: Int64s) -> "pa.ListArray":
     """Make a list per record of the strings, packed floats or packed integers at `buffer[starts:ends]`."""
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     sizes = ends - starts
     firsts = np.cumsum(sizes) - sizes

@@ -272,7 +272,8 @@ class NoTrainingSplitError(UsageError):
         return (
             f"this commit to {self.dataset!r} has the splits {_some(self.splits)}, and none of them is a "
             f"training split ({_some(self.training_splits) or 'none is named'}). Nothing was committed; name "
-            "the splits that are trained on (--train-split NAME), or turn the firewall off (--no-firewall)."
+            "the splits that are trained on (training_splits), or turn the firewall off "
+            "(is_firewall_on=False)."
         )
 
 
@@ -335,8 +336,10 @@ class SplitFirewallError(GateError):
         return (
             f"split firewall of {self.dataset!r}: {self.total:,} record(s) that were held out for evaluation "
             f"in an earlier version would enter training:{lines}{more}\n"
-            "Nothing was committed. Keep each item in its split (split by a hash of its id), or, if the "
-            "evaluation may be spoiled, commit with the firewall off (--no-firewall)."
+            "Nothing was committed. Keep each item in its split: split by a hash of its id alone. (TFX's "
+            "ExampleGens hash the whole record, so a changed cell moves a row, unless partition_feature_name "
+            "in their output_config names the feature to hash.) Or, if the evaluation may be spoiled, commit "
+            "with is_firewall_on=False."
         )
 
 

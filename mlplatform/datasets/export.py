@@ -25,7 +25,7 @@ from mlplatform.datasets.whole_folder import whole_folder
 from mlplatform.progress import track
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
 _LARGEST_EXACT = 2**53  # integers up to here are float64 without loss
 
@@ -69,7 +69,7 @@ class _Needs:
 
     def type(self) -> "pa.DataType":
         """Return the column's type."""
-        import pyarrow as pa
+        from mlplatform.arrow import pa
 
         kinds = self.first.keys()
         if "bytes" in kinds:
@@ -83,7 +83,7 @@ class _Needs:
 
 def export(line: Line, manifest: Manifest, folder: str | os.PathLike[str]) -> Path:
     """Write a version as Parquet; see `DatasetStore.export`."""
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     with whole_folder(folder) as (partial, target), reading(line.storage, line.dataset):
         live = live_records(line, manifest)
@@ -115,8 +115,7 @@ def _needs(line: Line, manifest: Manifest, live: Live) -> dict[str, _Needs]:
 
 
 def _write(line: Line, manifest: Manifest, live: Live, folder: Path, schema: "pa.Schema") -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from mlplatform.arrow import pa, pq
 
     total = sum(rows.records for rows in live.values())
     with track("export records", total) as bar:
@@ -152,13 +151,13 @@ def _batches(
 
 def _no_columns(records: int) -> "pa.Table":
     """Return a table of records without any feature."""
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     return pa.table({"": pa.nulls(records)}).select([])
 
 
 def _is_text(values: Any) -> bool:
-    import pyarrow as pa
+    from mlplatform.arrow import pa
 
     try:
         values.cast(pa.string())

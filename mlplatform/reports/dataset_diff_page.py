@@ -114,6 +114,7 @@ def _drawn(feature: bytes) -> str | None:
     from PIL import Image
 
     from mlplatform.datasets.features import decode
+    from mlplatform.exif import upright
 
     values = decode(feature)
     if not values or not isinstance(values[0], bytes):
@@ -124,7 +125,7 @@ def _drawn(feature: bytes) -> str | None:
             if image.width * image.height > _LARGEST_PIXELS:
                 return None
             image.draft("RGB", (2 * _PICTURE_SIDE, 2 * _PICTURE_SIDE))
-            small = image.convert("RGB")
+            small = upright(image.convert("RGB"), values[0])
             small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
             out = io.BytesIO()
             small.save(out, "JPEG", quality=80)

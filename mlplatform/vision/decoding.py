@@ -2,13 +2,15 @@
 
 import tensorflow as tf
 
+from mlplatform.vision.orientation import turn_upright
+
 # tf.io.decode_image reads WebP from the TensorFlow version that brings this function on.
 READS_WEBP = hasattr(tf.io, "decode_webp")
 READABLE_FORMATS = ("JPEG", "PNG", "WebP") if READS_WEBP else ("JPEG", "PNG")
 
 
 def decode_image(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decode one image and scale it to the model's size; its sides are scaled independently.
+    """Decode one image, upright, and scale it to the model's size; its sides are scaled independently.
 
     Args:
         encoded: string scalar, a whole JPEG or PNG file (WebP where `READS_WEBP`).
@@ -16,7 +18,7 @@ def decode_image(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
 
     Returns:
         float32, shape (image_size, image_size, 3), 0 to 255. A grey image is repeated over the three
-        channels; transparency is dropped.
+        channels; transparency is dropped; an EXIF orientation is applied.
 
     Raises:
         tf.errors.InvalidArgumentError: It is no complete image of a readable format.
@@ -24,7 +26,7 @@ def decode_image(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
     pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     pixels.set_shape([None, None, 3])
     scaled = tf.image.resize(tf.cast(pixels, tf.float32), [image_size, image_size], antialias=True)
-    return tf.clip_by_value(scaled, 0.0, 255.0)
+    return turn_upright(tf.clip_by_value(scaled, 0.0, 255.0), encoded)
 
 
 def decode_batch(encoded: tf.Tensor, image_size: int) -> tf.Tensor:

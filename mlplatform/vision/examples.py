@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 from PIL import Image
 
 from mlplatform.errors import MlplatformError
+from mlplatform.exif import upright
 from mlplatform.progress import track
 from mlplatform.vision.decoding import READS_WEBP, decode_image
 
@@ -143,11 +145,16 @@ def _without_webp(encoded: tf.Tensor) -> tf.Tensor:
     has_webp_marks = (tf.strings.substr(head, 0, 4) == b"RIFF") & (tf.strings.substr(head, 8, 4) == b"WEBP")
 
     def transcode() -> tf.Tensor:
-        png = tf.numpy_function(webp_to_png, [encoded], tf.string)
+        png = tf.numpy_function(_webp_to_png, [encoded], tf.string)
         png.set_shape([])
         return png
 
     return tf.cond(has_webp_marks, transcode, lambda: encoded)
+
+
+def _webp_to_png(encoded: Any) -> bytes:
+    # Outside of graphs TensorFlow hands over an array of no dimensions.
+    return webp_to_png(encoded if isinstance(encoded, bytes) else encoded.item())
 
 
 def turn_webp(example: tf.train.Example) -> bool:
@@ -165,11 +172,11 @@ def is_webp(encoded: bytes) -> bool:
 
 
 def webp_to_png(encoded: bytes) -> bytes:
-    """Return a WebP image as PNG; bytes that are no image are returned as they are."""
+    """Return a WebP image as PNG, upright; bytes that are no image are returned as they are."""
     png = io.BytesIO()
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            image.convert("RGB").save(png, "PNG", compress_level=1)
-    except OSError:
+            upright(image, encoded).convert("RGB").save(png, "PNG", compress_level=1, exif=b"")
+    except Exception:  # noqa: BLE001 - broken files bring about any; TensorFlow then says that it is no image
         return encoded
     return png.getvalue()

@@ -26,7 +26,7 @@ class NoPhotosError(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"--data {self.folder}: {self.found}. Give a folder with one folder of photos per category, "
+            f"data folder {self.folder}: {self.found}. Give a folder with one folder of photos per category, "
             f"with {TRAIN}/ and validation/ folders of such, or with a {LISTING}."
         )
 

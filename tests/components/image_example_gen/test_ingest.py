@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 
 from mlplatform.components.image_example_gen.files import all_below
@@ -41,6 +42,7 @@ def test_class_folders_become_examples(shop: Path, ingest: RunIngest) -> None:
         "accepted": {split: len(done.examples[split]) for split in HASHED},
         "rejected": {},
         "warnings": {},
+        "turned": 0,
     }
 
 
@@ -415,24 +417,24 @@ def test_what_an_accepted_ingest_left_out_is_told_and_kept(
 def test_a_photo_that_the_pipeline_loses_fails_the_run(
     shop: Path, listed: Listed, ingest: RunIngest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlplatform.beam import shards
     from mlplatform.beam.accounting import RecordsLostError
+    from mlplatform.beam.shards import WriteShards
     from mlplatform.components.image_example_gen.ingest import ReadPhoto
 
     base = listed([(f"{n}.jpg", "hat", f"i{n}", "s") for n in range(12)])
     sources = ({"input_base": str(shop)}, {"input_base": str(base), "listing": "listing.csv"})
-    read, write = ReadPhoto._read, shards._write
+    read, write = ReadPhoto.process, WriteShards.expand
 
     def read_all_but_one(self: Any, entry: Any) -> Any:
         return iter(()) if entry.path.endswith("5.jpg") else read(self, entry)
 
-    def write_all_but_one(grouped: Any, *where: Any) -> Any:
-        shard, keyed = grouped
-        return write((shard, sorted(one for one in keyed if one is not None)[:-1]), *where)
+    def write_all_but_one(self: Any, records: Any) -> Any:
+        return write(self, records | "LoseOne" >> beam.Filter(lambda record: not record[0].endswith(lost)))
 
+    lost = ("i5", hashlib.sha256((shop / "hat" / "5.jpg").read_bytes()).hexdigest()[:32])
     for place, name, broken in (
-        (ReadPhoto, "_read", read_all_but_one),
-        (shards, "_write", write_all_but_one),
+        (ReadPhoto, "process", read_all_but_one),
+        (WriteShards, "expand", write_all_but_one),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, broken)
@@ -459,6 +461,7 @@ def test_a_large_source_gets_more_shards(total_bytes: int, given: int | None, sh
         max_reject_fraction=0.1,
         max_image_bytes=1,
         max_image_pixels=1,
+        follow_links=False,
         shards=given,
         reports_dir=None,
     )
@@ -488,7 +491,7 @@ BAD_LISTINGS = {
     "reserved column": ("a.csv", b"path,label,image/width\n1.jpg,a,3\n", "'image/width'"),
     "not UTF-8": ("a.csv", b"path,label\n\xe4.jpg,h\xfct\n", "not UTF-8"),
     "unknown kind": ("a.xlsx", b"PK", "neither CSV nor JSON Lines nor Parquet"),
-    "not Parquet": ("a.parquet", b"path,label\n", "no Parquet file"),
+    "not Parquet": ("a.parquet", b"path,label\n", "cannot be read as Parquet"),
     "not JSON at all": ("a.jsonl", b"path,label\n1.jpg,hat\n", None),
     "split column lacks": ("a.csv", b"path,label\n1.jpg,hat\n", "lacks the column 'seller_id'"),
 }
@@ -585,7 +588,12 @@ def test_photos_behind_a_linked_folder_are_seen(
     (base / "disk").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "back").symlink_to(base)  # a circle
     (tmp_path / "disk" / "latest").symlink_to("2025")
-    source = {"input_base": str(base), "listing": "listing.csv", "splits": HASHED}
+    source: dict[str, Any] = {"input_base": str(base), "listing": "listing.csv", "splits": HASHED}
+    assert any(file.endswith("disk/2025/b.jpg") for file in all_below(str(base), root=None))
+    confined = all_below(str(base), root=str(base))
+    assert not any(file.endswith("b.jpg") for file in confined)
+    assert f"{base}/disk -> {tmp_path}/disk" in confined
+    source["follow_links"] = True
     seen = [fingerprint(**source), fingerprint(**source)]
     (tmp_path / "disk" / "2025" / "b.jpg").write_bytes(make_photo(seed=7))
     seen.append(fingerprint(**source))
@@ -606,7 +614,7 @@ def test_folders_that_link_to_each_other_are_looked_into_once(tmp_path: Path) ->
         for other in names:
             (tmp_path / "shop" / name / f"to-{other}").symlink_to(tmp_path / "shop" / other)
     (tmp_path / "shop" / "up").symlink_to(tmp_path)
-    found = all_below(str(tmp_path / "shop"))
+    found = all_below(str(tmp_path / "shop"), root=None)
     assert sum(name.endswith("photo.jpg") for name in found) == 9
     assert not any("beside" in name for name in found)
 

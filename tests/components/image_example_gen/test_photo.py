@@ -17,7 +17,7 @@ def looked(encoded: bytes, max_pixels: int = 10_000) -> Photo | Refusal:
 
 @pytest.mark.parametrize(("kind", "name"), [("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp")])
 def test_a_photo_is_what_its_bytes_are(kind: str, name: str, make_photo: MakePhoto) -> None:
-    assert looked(make_photo(kind, (24, 16))) == Photo(name, height=16, width=24)
+    assert looked(make_photo(kind, (24, 16))) == Photo(name, height=16, width=24, is_turned=False)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
