@@ -228,7 +228,7 @@ class NoKeyError(UsageError):
     def __str__(self) -> str:
         return (
             f"{self.verb} finds records by their key, and dataset {self.dataset!r} declares none. "
-            "Name the feature that identifies a record with --key FEATURE."
+            "Name the feature that identifies a record as the key."
         )
 
 
@@ -257,7 +257,7 @@ class KeyMissingError(UsageError):
         return (
             f"none of the {self.records:,} record(s) for {self.dataset!r} has the key {', '.join(self.key)}: "
             "it would protect and find nothing. Nothing was committed; name the feature that identifies an "
-            "item (--key FEATURE, or key=[...]; key=[] declares none)."
+            "item as the key, or no feature at all."
         )
 
 
@@ -272,7 +272,7 @@ class NoTrainingSplitError(UsageError):
         return (
             f"this commit to {self.dataset!r} has the splits {_some(self.splits)}, and none of them is a "
             f"training split ({_some(self.training_splits) or 'none is named'}). Nothing was committed; name "
-            "the splits that are trained on (--train-split NAME), or turn the firewall off (--no-firewall)."
+            "the splits that are trained on, or turn the firewall off."
         )
 
 
@@ -336,12 +336,12 @@ class SplitFirewallError(GateError):
             f"split firewall of {self.dataset!r}: {self.total:,} record(s) that were held out for evaluation "
             f"in an earlier version would enter training:{lines}{more}\n"
             "Nothing was committed. Keep each item in its split (split by a hash of its id), or, if the "
-            "evaluation may be spoiled, commit with the firewall off (--no-firewall)."
+            "evaluation may be spoiled, commit with the firewall off."
         )
 
 
 class ForgottenRecordError(GateError):
-    """Records that were forgotten on purpose came back."""
+    """An item that was erased on purpose came back."""
 
     def __init__(self, dataset: str, records: Sequence[str], total: int) -> None:
         super().__init__(dataset, records, total)
@@ -349,8 +349,10 @@ class ForgottenRecordError(GateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.total:,} record(s) in this commit were forgotten in {self.dataset!r} on purpose: "
-            f"{_some(self.records)}. Nothing was committed; take them out of the source and commit again."
+            f"{self.total:,} record(s) of this commit were erased from {self.dataset!r} on purpose, and the "
+            f"source still has them: {_some(self.records)}. Nothing was committed and nothing of them is "
+            "kept; delete them in the source (for photos: the files and their rows of a listing), ingest and "
+            "commit again."
         )
 
 

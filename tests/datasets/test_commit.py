@@ -143,7 +143,7 @@ class TestForgotten:
         store.commit("d", write_examples(tmp_path / "b", {"train": [[items(2)]]}))
         assert not store.commit("d", source).is_new
         store.forget("d", "i1", is_erasing=True)
-        with pytest.raises(ForgottenRecordError, match=r"1 record\(s\) in this commit were forgotten"):
+        with pytest.raises(ForgottenRecordError, match=r"1 record\(s\) of this commit were erased"):
             store.commit("d", source)
         assert not store.commit("d", tmp_path / "b").is_new
 
