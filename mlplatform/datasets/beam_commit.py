@@ -42,11 +42,11 @@ from mlplatform.datasets.digest import BUCKETS, bucket_bounds, bucket_digests, j
 from mlplatform.datasets.errors import CommitFilesLostError, CommitRecordsLostError
 from mlplatform.datasets.examples_folder import Shard, list_shards
 from mlplatform.datasets.firewall import check_by_content
-from mlplatform.datasets.forgotten import check_none_forgotten, forgotten_folder
+from mlplatform.datasets.forgotten import check_none_forgotten
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.keys import key_hashes, keys_path
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.line import Line, begin_store
+from mlplatform.datasets.line import Line, begin_store, forgotten_folder
 from mlplatform.datasets.live import HELD_OUT, Live, Rows
 from mlplatform.datasets.manifest import Declared, PackFacts, version_digest
 from mlplatform.datasets.notes import printable

@@ -11,8 +11,8 @@ import numpy as np
 
 from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.errors import CorruptStoreError
-from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_forgotten
-from mlplatform.datasets.line import Line
+from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.line import Line, forgotten_folder
 from mlplatform.datasets.live import Rows
 from mlplatform.datasets.manifest import Manifest, PackFacts
 from mlplatform.datasets.notes import record_copy
@@ -30,11 +30,13 @@ _COPY_BYTES = 64 << 20  # in one system call, so that progress shows
 _VECTORS = 1000  # pieces in one system call; Linux takes 1024
 
 
-def checkout(line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
+def checkout(
+    line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True, place: str = ""
+) -> Path:
     """Write a version's records; see `DatasetStore.checkout`."""
     with whole_folder(folder) as (partial, target), reading(line.storage, line.dataset):
         _write(line, manifest, partial, link)
-    record_copy(line, manifest, "checkout", str(target))
+    record_copy(line, manifest, "checkout", place or str(target))
     return target
 
 

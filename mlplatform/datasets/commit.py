@@ -20,10 +20,10 @@ from mlplatform.datasets.errors import (
 from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
 from mlplatform.datasets.features import hash_values
 from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
-from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten, forgotten_folder
+from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.line import Line, begin_store, version_path
+from mlplatform.datasets.line import Line, begin_store, forgotten_folder, version_path
 from mlplatform.datasets.live import HELD_OUT, Live, decode, encode, union
 from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFacts, version_digest
 from mlplatform.datasets.notes import declare, now, printable, record_copy, user_and_host

@@ -54,13 +54,18 @@ class AmbiguousVersionError(UsageError):
 
 
 class BadNameError(UsageError):
-    """A name of a dataset or tag that the store does not take."""
+    """A name of a dataset, tag or split that the store does not take."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(kind, name)
         self.kind, self.name = kind, name
 
     def __str__(self) -> str:
+        if self.kind == "split":
+            return (
+                f"{ascii(self.name)[:300]} is no name of a split: use 1 to 200 characters of UTF-8, without "
+                "'/' and control characters."
+            )
         return (
             f"{self.name!r} is no name of a {self.kind}: use 1 to 100 letters, digits, '_', '-' and '.', "
             "beginning with a letter or digit; a tag is also not 'latest', 'v' with a number, or 8 or more "

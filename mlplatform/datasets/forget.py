@@ -13,12 +13,11 @@ from mlplatform.datasets.blame import Blame, blame, trace, wanted_values
 from mlplatform.datasets.forgotten import (
     ErasedItem,
     erased_path,
-    forgotten_folder,
     forgotten_ids,
     is_forgotten,
 )
 from mlplatform.datasets.hashing import payload_checksums
-from mlplatform.datasets.line import Line
+from mlplatform.datasets.line import Line, forgotten_folder
 from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
 from mlplatform.datasets.notes import now, user
 from mlplatform.datasets.pack import read_index, records_path

@@ -17,7 +17,7 @@ from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.features import feature_values, hash_feature_values, hash_values, show
 from mlplatform.datasets.fields import DIGEST, NAME_32, Fields
 from mlplatform.datasets.hashing import Ids, record_ids
-from mlplatform.datasets.line import Line
+from mlplatform.datasets.line import Line, forgotten_folder
 from mlplatform.datasets.manifest import PackFacts, unsealed
 from mlplatform.datasets.pack import index_path, records_path
 from mlplatform.datasets.pack_records import pack_windows
@@ -108,11 +108,6 @@ def _item(fields: Fields) -> ErasedItem:
 def _digest(salt: bytes, values: Sequence[bytes]) -> bytes:
     whole = b"".join(len(value).to_bytes(8, "little") + value for value in values)
     return hashlib.pbkdf2_hmac("sha256", whole, salt, _ROUNDS)
-
-
-def forgotten_folder(dataset: str) -> str:
-    """Return the folder of the notes on what was forgotten."""
-    return f"{dataset}/forgotten"
 
 
 def erased_path(dataset: str, pack: str) -> str:

@@ -44,6 +44,11 @@ def version_path(dataset: str, number: int) -> str:
     return f"{dataset}/versions/v{number}.json"
 
 
+def forgotten_folder(dataset: str) -> str:
+    """Return the folder of the notes on what was forgotten."""
+    return f"{dataset}/forgotten"
+
+
 def check_store(storage: Storage) -> None:
     """Check that the store has a format that this code reads; a store without a file of its own is new."""
     try:

@@ -123,6 +123,11 @@ class Manifest:
         """Records over all splits, each as often as it occurs."""
         return sum(split.records for split in self.splits.values())
 
+    def _repr_html_(self) -> str:
+        from mlplatform.datasets.notebook import versions_table
+
+        return versions_table(f"{self.dataset}@{self.version}", [self])
+
     def to_json(self) -> bytes:
         """Return the file's bytes: the fields, and a checksum over them."""
         return sealed({"format": FORMAT, **asdict(self)})

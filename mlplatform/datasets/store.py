@@ -38,6 +38,14 @@ class DatasetStore:
         """The store's folder or URL."""
         return self._storage.url
 
+    def __repr__(self) -> str:
+        return f"DatasetStore({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        from mlplatform.datasets.notebook import versions_table
+
+        return versions_table(f"Datasets in {self.url}", [self.show(name) for name in self.names()])
+
     def names(self) -> list[str]:
         """Return the names of the datasets."""
         check_store(self._storage)
@@ -123,7 +131,13 @@ class DatasetStore:
         return self._line(dataset).resolve(version)
 
     def checkout(
-        self, dataset: str, version: str, folder: str | os.PathLike[str], *, link: bool = True
+        self,
+        dataset: str,
+        version: str,
+        folder: str | os.PathLike[str],
+        *,
+        link: bool = True,
+        place: str = "",
     ) -> Path:
         """Write a version as Examples that TFX reads, all of it in one step; the same files every time.
 
@@ -133,6 +147,8 @@ class DatasetStore:
             folder: A new or an empty local folder.
             link: Link files that are wholly part of the version instead of copying them. They are the store's
                 own, read-only files then: replace them, never change them in place.
+            place: Where the records go in the end, such as a URL that the folder is copied to; noted as the
+                checkout's place instead of the folder.
 
         Returns:
             The folder.
@@ -145,7 +161,7 @@ class DatasetStore:
         from mlplatform.datasets.checkout import checkout
 
         line = self._line(dataset)
-        return checkout(line, line.resolve(version), folder, link=link)
+        return checkout(line, line.resolve(version), folder, link=link, place=place)
 
     def diff(
         self, dataset: str, old: str, new: str, *, key: Sequence[str] | None = None, label: str | None = None

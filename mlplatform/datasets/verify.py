@@ -283,7 +283,7 @@ def _pack(
             file_sha256 = (
                 _erased_sha256(storage, dataset, pack.name, index) if gone.any() else index.file_sha256
             )
-            is_bad, what = _gzip_records(storage, path, index, file_sha256, gone, bar)
+            is_bad, what = _gzip_records(storage, path, pack, index, file_sha256, gone, bar)
         else:
             is_bad, what = _plain_records(storage, path, index, gone, bar)
     except FileNotFoundError:
@@ -347,7 +347,7 @@ def _bad_frames(
 
 
 def _gzip_records(
-    storage: Storage, path: str, index: PackIndex, file_sha256: bytes, gone: Bools, bar: Task
+    storage: Storage, path: str, pack: PackFacts, index: PackIndex, file_sha256: bytes, gone: Bools, bar: Task
 ) -> tuple[Bools, str]:
     bounds = index.frames()
     is_bad = np.ones(len(index.ids), np.bool_)
@@ -371,6 +371,8 @@ def _gzip_records(
         return is_bad, error.problem
     if is_bad.any():
         return is_bad, "records are not what was written"
+    if not gone.any() and storage.size(path) != pack.stored_bytes:
+        return is_bad, "it has another size than the manifest names"
     if digest != file_sha256:
         return is_bad, "its compressed bytes are not what was written"
     return is_bad, ""

@@ -107,11 +107,14 @@ class TestSeen:
         )
 
     def test_untouched_files_are_not_read_again(
-        self, tmp_path: Path, store: DatasetStore, shard: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, store: DatasetStore, shard: Path
     ) -> None:
-        store.commit("d", tmp_path / "a")
-        monkeypatch.setattr(commit_module, "scan_shards", None)
-        assert not store.commit("d", tmp_path / "a").is_new
+        with recorded() as sink:
+            store.commit("d", tmp_path / "a")
+        assert sink.done["read records"] == 1
+        with recorded() as sink:
+            assert not store.commit("d", tmp_path / "a").is_new
+        assert "read records" not in sink.done
 
     def test_other_bytes_are_seen_though_size_inode_and_time_of_modification_are_the_same(
         self, tmp_path: Path, store: DatasetStore, shard: Path
