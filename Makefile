@@ -17,7 +17,7 @@ $(VENV)/ready: constraints/tfx116.hashes.txt constraints/tfx121.hashes.txt setup
 # and all but `make test` go on without.
 NATIVE := mlplatform/datasets/native
 READY := $(VENV)/ready $(NATIVE)/library.abi3.so
-$(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.c $(NATIVE)/*.h) | $(VENV)/ready
+$(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(VENV)/ready
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 

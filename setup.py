@@ -1,8 +1,10 @@
 """Packaging of mlplatform; everything but the dependency lists lies in pyproject.toml."""
 
+import platform
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 # What the library imports, or what TFX needs and forgets to say (the last group).
 # `constraints/` holds one tested, fully pinned set per supported stack.
@@ -17,7 +19,6 @@ INSTALL_REQUIRES = [
     "apache-beam>=2.59,<3",
     # Data, files and images.
     "blake3>=1.0",
-    "crc32c>=2.7",
     "google-crc32c>=1.5",  # what Beam reads and writes TFRecord files with; without it, pure Python
     "fsspec>=2024.12",  # the first with a create that refuses a taken name
     "isal>=1.7",
@@ -77,19 +78,39 @@ EXTRAS_REQUIRE = {
 # Links nothing of Python, so one file serves all versions of it. Without a C compiler the package installs,
 # too, and then does the same with NumPy.
 NATIVE = Path("mlplatform/datasets/native")
+BLAKE3 = NATIVE / "blake3"  # the official sources; one form per instruction set, chosen at run time
+FORMS = {
+    "x86_64": ["sse2_x86-64_unix.S", "sse41_x86-64_unix.S", "avx2_x86-64_unix.S", "avx512_x86-64_unix.S"],
+    "aarch64": ["neon.c"],
+}.get(platform.machine(), [])
 LIBRARY = Extension(
     "mlplatform.datasets.native.library",
-    sources=sorted(map(str, NATIVE.glob("*.c"))),
-    depends=sorted(map(str, NATIVE.glob("*.h"))),
-    extra_compile_args=["-O3", "-Wall", "-Wextra", "-Wno-psabi"],
+    sources=[
+        *sorted(map(str, NATIVE.glob("*.c"))),
+        *(str(BLAKE3 / f"blake3_{part}") for part in ("dispatch.c", "portable.c", *FORMS)),
+    ],
+    depends=sorted(map(str, NATIVE.glob("**/*.h"))),
+    # BLAKE3_TESTING lets a test choose among the instruction sets that the processor has.
+    define_macros=[("BLAKE3_TESTING", None)],
+    extra_compile_args=["-O3", "-Wall", "-Wextra"],
     py_limited_api=True,
     optional=True,
 )
+
+
+class BuildWithAssembly(build_ext):
+    """Compiles `.S` files, too, which every C compiler takes and setuptools does not know."""
+
+    def build_extensions(self) -> None:
+        self.compiler.src_extensions.append(".S")
+        super().build_extensions()
+
 
 setup(
     packages=find_packages(include=["mlplatform", "mlplatform.*"]),
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     ext_modules=[LIBRARY],
+    cmdclass={"build_ext": BuildWithAssembly},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

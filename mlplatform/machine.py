@@ -4,6 +4,7 @@ import ctypes
 import getpass
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import shutil
@@ -11,11 +12,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 Status = Literal["ok", "warning", "missing"]
 
@@ -92,6 +92,11 @@ def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS) -> float:
         if quota.isdigit():
             cores = min(cores, int(quota) / int(period))
     return cores
+
+
+def usable_threads() -> int:
+    """Return how many threads keep the usable cores busy: at least 1."""
+    return max(1, math.ceil(usable_cores()))
 
 
 def usable_memory_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
@@ -195,8 +200,12 @@ def _how_to_install() -> str:
     return f"install the tested set: pip install -c {constraints} mlplatform"
 
 
-def _supported(name: str) -> SpecifierSet:
+def _supported(name: str) -> "SpecifierSet":
     """Return the versions of a package that this one declares to work with."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
     try:
         declared = importlib.metadata.requires("mlplatform") or []
     except importlib.metadata.PackageNotFoundError:  # run out of a checkout that is not installed

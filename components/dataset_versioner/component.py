@@ -1,6 +1,7 @@
 """`DatasetVersioner`: what it takes and gives."""
 
 import json
+import posixpath
 from collections.abc import Sequence
 
 from tfx.dsl.components.base import base_component, executor_spec
@@ -8,6 +9,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.dataset_versioner import driver, executor
+from mlplatform.datasets.line import forgotten_folder
 
 
 class DatasetVersionerSpec(component_spec.ComponentSpec):
@@ -23,6 +25,9 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "training_splits": component_spec.ExecutionParameter(type=str),
         "is_firewall_on": component_spec.ExecutionParameter(type=int),
         "beam_options": component_spec.ExecutionParameter(type=str, optional=True),
+        # Where the store notes what was erased: part of what a cache knows this node's result by, so that an
+        # unchanged run meets what is still in its source.
+        "erasures": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -39,7 +44,8 @@ class DatasetVersioner(base_component.BaseComponent):
     The same records in the same splits are the same version, whatever their order, shards and encoding. Then
     the outputs are the artifacts of the run that made the version, and nothing downstream runs again. A
     record that was held out for evaluation in an earlier version and would be trained on now fails the run
-    with `SplitFirewallError`, which names it.
+    with `SplitFirewallError`, which names it. So does an item that was erased, with `ForgottenRecordError`,
+    also where nothing else changed.
     """
 
     SPEC_CLASS = DatasetVersionerSpec
@@ -86,6 +92,7 @@ class DatasetVersioner(base_component.BaseComponent):
                 training_splits=json.dumps(training_splits),
                 is_firewall_on=int(is_firewall_on),
                 beam_options=None if beam_options is None else json.dumps(beam_options),
+                erasures=posixpath.join(str(store), forgotten_folder(dataset)),
                 dataset=channel.Channel(type=DatasetVersion),
                 examples=channel.Channel(type=standard_artifacts.Examples),
             )

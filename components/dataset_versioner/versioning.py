@@ -59,7 +59,7 @@ def check_out_into(uri: str, store: DatasetStore, manifest: Manifest) -> None:
         return
     local = Path(tempfile.mkdtemp(prefix="mlplatform-"))
     try:
-        store.checkout(manifest.dataset, manifest.version, local)
+        store.checkout(manifest.dataset, manifest.version, local, place=uri)
         for split in sorted(local.iterdir()):
             fileio.makedirs(posixpath.join(uri, split.name))
             for file in sorted(split.iterdir()):

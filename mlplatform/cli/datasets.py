@@ -315,7 +315,9 @@ def tag(reference: str, tag_name: str, store: str | None, root: str | None, as_j
 @click.argument("values", metavar="KEY...", nargs=-1, required=True)
 @key_option
 @store_options
+@click.pass_context
 def blame(
+    ctx: click.Context,
     name: str,
     values: tuple[str, ...],
     key: tuple[str, ...],
@@ -325,13 +327,15 @@ def blame(
 ) -> None:
     """Say which versions of NAME, and models and pushes made from them, saw the item KEY.
 
-    With several key features give a value for each, in their order.
+    With several key features give a value for each, in their order. Without --key, KEY may also be the text
+    of any feature, or the name of a file. Exit code 1 where nothing is found.
     """
     found = _open(store, root).blame(name, values, key=key or None)
     if as_json:
         echo_json({"dataset": name, **_blame_row(found)})
     else:
         _echo_blame(name, found)
+    ctx.exit(0 if found.records or found.erased else 1)
 
 
 @datasets.command()
@@ -341,7 +345,9 @@ def blame(
 @click.option("--erase", is_flag=True, help="Erase the item's records from the store, for good.")
 @click.option("--why", default="", help="The reason, kept with the records' ids.")
 @store_options
+@click.pass_context
 def forget(
+    ctx: click.Context,
     name: str,
     values: tuple[str, ...],
     key: tuple[str, ...],
@@ -353,19 +359,24 @@ def forget(
 ) -> None:
     """Say everything that used the item KEY; with --erase, erase its records from every version.
 
-    With several key features give a value for each, in their order.
+    With several key features give a value for each, in their order. Exit code 1 where there is no such item,
+    now or before.
     """
-    done = _open(store, root).forget(name, values, key=key or None, is_erasing=erase, why=why)
+    opened = _open(store, root)
+    done = opened.forget(name, values, key=key or None, is_erasing=erase, why=why)
+    is_known = bool(done.blame.records or done.blame.erased)
     if as_json:
         echo_json({"dataset": name, **_blame_row(done.blame), "is_erased": done.is_erased})
-        return
-    _echo_blame(name, done.blame)
-    if done.is_erased:
-        click.echo(
-            "Its records are erased from the store. Checkouts, exports and models made from them are not."
-        )
-    elif done.blame.records:
-        click.echo("Nothing was erased. Erase its records with --erase.")
+    else:
+        _echo_blame(name, done.blame)
+        if done.is_erased:
+            click.echo("Its records are erased from the store, and a commit that brings the item back fails.")
+        elif done.blame.records:
+            click.echo("Nothing was erased. Erase its records with --erase.")
+        elif not is_known and not key and len(values) == 1:
+            for feature in opened.blame(name, values).found_in:  # never erased by: others may hold it, too
+                click.echo(f"Records hold it in {feature}: forget those with --key {feature}.")
+    ctx.exit(0 if is_known else 1)
 
 
 @datasets.command()
@@ -508,16 +519,27 @@ def _blame_row(found: Any) -> dict[str, Any]:
     return {
         "key": list(found.key),
         "value": found.value,
+        "found_in": list(found.found_in),
         "versions": found.versions,
         "records": [asdict(record) for record in found.records],
         "uses": [asdict(use) for use in found.uses],
+        "copies": [{**asdict(copy), "is_there": copy.is_there} for copy in found.copies],
+        "erased": [{"at": one.at, "why": one.why, "versions": one.versions} for one in found.erased],
     }
 
 
 def _echo_blame(name: str, found: Any) -> None:
+    for one in found.erased:
+        why = f" ({one.why})" if one.why else ""
+        held = ", ".join(one.versions)
+        click.echo(f"{found.value} was erased on {one.at[:16]}{why}: {held} held it.")
     if not found.records:
-        click.echo(f"No version of {name} has an item with {', '.join(found.key)} = {found.value}.")
+        if not found.erased:
+            asked = f"an item with {', '.join(found.key)} = {found.value}" if found.key else found.value
+            click.echo(f"No version of {name} has {asked}. Ask by another feature with --key FEATURE.")
         return
+    if found.found_in:
+        click.echo(f"{found.value} is no key; records hold it in {', '.join(found.found_in)}:")
     for record in found.records:
         label = f"  {record.label}" if record.label else ""
         click.echo(f"record {record.record}{label}")
@@ -526,3 +548,7 @@ def _echo_blame(name: str, found: Any) -> None:
             click.echo(f"  {one.version} {one.split}{times}")
     for use in found.uses:
         click.echo(f"{use.kind} {use.name} was made from {use.version} ({use.at[:16]}) {use.detail}".rstrip())
+    states = {True: "is still there", False: "is no longer there", None: "elsewhere: look there"}
+    for copy in found.copies:
+        click.echo(f"{copy.kind} of {copy.version}: {copy.place} ({states[copy.is_there]})")
+    click.echo("Not known here: what was ingested, copies of these folders, request logs, backups.")

@@ -7,6 +7,7 @@ from typing import cast
 import click
 
 import mlplatform
+from mlplatform.cli.hints import hint
 from mlplatform.errors import GateError, MlplatformError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 1, 2, 3
@@ -69,7 +70,7 @@ def main() -> None:
     except MlplatformError as error:
         if "--verbose" in sys.argv:
             raise
-        click.echo(f"mlplatform: {error}", err=True)
+        click.echo(f"mlplatform: {error}{hint(error)}", err=True)
         sys.exit(exit_code(error))
     except OSError as error:  # disk full, permission denied, a read-only root
         if "--verbose" in sys.argv:

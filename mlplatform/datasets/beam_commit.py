@@ -38,17 +38,18 @@ from mlplatform.datasets.commit import (
     read_live,
     source_of,
 )
-from mlplatform.datasets.digest import BUCKETS, bucket_bounds, bucket_digests, join_buckets, version_digest
+from mlplatform.datasets.digest import BUCKETS, bucket_bounds, bucket_digests, join_buckets
 from mlplatform.datasets.errors import CommitFilesLostError, CommitRecordsLostError
 from mlplatform.datasets.examples_folder import Shard, list_shards
 from mlplatform.datasets.firewall import check_by_content
-from mlplatform.datasets.forgotten import check_none_forgotten, forgotten_folder
+from mlplatform.datasets.forgotten import check_none_forgotten
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.keys import key_hashes, keys_path
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.line import Line, begin_store
+from mlplatform.datasets.line import Line, begin_store, forgotten_folder
 from mlplatform.datasets.live import HELD_OUT, Live, Rows
-from mlplatform.datasets.manifest import Declared, PackFacts
+from mlplatform.datasets.manifest import Declared, PackFacts, version_digest
+from mlplatform.datasets.notes import printable
 from mlplatform.datasets.pack import read_index
 from mlplatform.datasets.placement import NewPack, Part, cut_packs, first_occurrences, loose_groups
 from mlplatform.datasets.scan import ShardScan, scan_shard
@@ -150,7 +151,7 @@ def commit_with_beam(
         records = np.array([fact["records"] for fact in facts], np.int64)
         job = replace(job, hashes=tuple(bytes.fromhex(fact["file_sha256"]) for fact in facts))
         while True:
-            committed = _compared(line, job, records, source_of(folder), options, beam_options)
+            committed = _compared(line, job, records, printable(source_of(folder)), options, beam_options)
             if committed is not None:
                 return committed
             # Another writer was first: compare anew, with what it wrote.
@@ -170,10 +171,10 @@ def _compared(
     _each("look records up", ("new", "match"), job.ranges, match, job, beam_options)
     digests, live, new_records, new_bytes = _matched(job, records)
     if (same := line.with_digest(version_digest(digests))) is not None:
-        return known_version(line, same, job.shards, options)
+        return known_version(line, same, job.shards, source, options)
     check_training_splits(line, job.splits, options)
     check_key(line.dataset, job.shards, declared.key)
-    _check_none_forgotten(line, live)
+    _check_none_forgotten(line, live, job.shards, declared.key)
     before = read_live(line, line.latest) if line.latest else {}
     if options.is_firewall_on and before:  # by content, before anything is written
         check_by_content(line, line.packs, before, live, declared)
@@ -365,14 +366,14 @@ def _add(live: Live, job: Job, pack: PackFacts, rows: Int64s, copies: npt.NDArra
             live[split, pack.name] = live[split, pack.name] + more if (split, pack.name) in live else more
 
 
-def _check_none_forgotten(line: Line, live: Live) -> None:
+def _check_none_forgotten(line: Line, live: Live, shards: Sequence[Shard], key: Sequence[str]) -> None:
     if not line.storage.names(forgotten_folder(line.dataset)):
         return
     for pack in line.packs:
         masks = [rows.is_live for (_, name), rows in live.items() if name == pack.name]
         if masks:
             ids = read_index(line.storage, line.dataset, pack).ids
-            check_none_forgotten(line, [ids[np.logical_or.reduce(masks)]])
+            check_none_forgotten(line, [ids[np.logical_or.reduce(masks)]], shards, key)
 
 
 def _planned(job: Job, records: Int64s, new_records: Int64s, new_bytes: Int64s) -> Job:

@@ -11,16 +11,18 @@ import numpy as np
 
 from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.errors import CorruptStoreError
-from mlplatform.datasets.forgotten import forgotten_folder, forgotten_ids, is_forgotten
-from mlplatform.datasets.line import Line
+from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.line import Line, forgotten_folder
 from mlplatform.datasets.live import Rows
 from mlplatform.datasets.manifest import Manifest, PackFacts
+from mlplatform.datasets.notes import record_copy
 from mlplatform.datasets.pack import PackIndex, read_index, records_path
 from mlplatform.datasets.pack_records import check_size, read_batches
 from mlplatform.datasets.reading import reading
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Int64s
 from mlplatform.datasets.whole_folder import whole_folder
 from mlplatform.datasets.write_packs import runs, write_gzip
+from mlplatform.machine import usable_threads
 from mlplatform.progress import Task, track
 
 _COPY_RANGE_ABOVE_BYTES = 64 << 10  # mean run above which one system call a run is cheapest
@@ -28,10 +30,13 @@ _COPY_BYTES = 64 << 20  # in one system call, so that progress shows
 _VECTORS = 1000  # pieces in one system call; Linux takes 1024
 
 
-def checkout(line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True) -> Path:
+def checkout(
+    line: Line, manifest: Manifest, folder: str | os.PathLike[str], *, link: bool = True, place: str = ""
+) -> Path:
     """Write a version's records; see `DatasetStore.checkout`."""
     with whole_folder(folder) as (partial, target), reading(line.storage, line.dataset):
         _write(line, manifest, partial, link)
+    record_copy(line, manifest, "checkout", place or str(target))
     return target
 
 
@@ -44,7 +49,7 @@ def _write(line: Line, manifest: Manifest, folder: Path, link: bool) -> None:
     written: list[Future[None]] = []
     with (
         track("write records", sum(rows.distinct for rows in live.values())) as bar,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+        ThreadPoolExecutor(usable_threads()) as threads,
     ):
         for split in manifest.splits:
             names = sorted((name for owner, name in live if owner == split), key=order.__getitem__)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplatform.datasets.digest import split_digest, version_digest
+from mlplatform.datasets.digest import split_digest
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
@@ -20,14 +20,14 @@ from mlplatform.datasets.errors import (
 from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
 from mlplatform.datasets.features import hash_values
 from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
-from mlplatform.datasets.forgotten import check_none_forgotten, forgotten_folder
+from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.known import KnownIds
-from mlplatform.datasets.line import Line, begin_store, version_path
+from mlplatform.datasets.line import Line, begin_store, forgotten_folder, version_path
 from mlplatform.datasets.live import HELD_OUT, Live, decode, encode, union
-from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFacts
-from mlplatform.datasets.notes import declare, now, user_and_host
-from mlplatform.datasets.pack import index_path, read_index, records_path
+from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFacts, version_digest
+from mlplatform.datasets.notes import declare, now, printable, record_copy, user_and_host
+from mlplatform.datasets.pack import check_index_size, index_path, read_index, records_path
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
@@ -36,6 +36,7 @@ from mlplatform.datasets.tfrecord import read_windows
 from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
 from mlplatform.progress import track
 
+_UNCHECKED_RECORDS = 1 << 24  # that a manifest may claim before its indexes are looked at
 _KEY_WINDOW_BYTES = 1 << 20  # read at a time until a record with the key is found, mostly the first
 
 
@@ -84,11 +85,12 @@ def commit(
 ) -> Committed:
     """Commit the Examples in a folder; see `DatasetStore.commit`."""
     splits, shards = list_shards(folder)
+    source = printable(source_of(folder))
     seen = seen_path(dataset, splits, shards)
     line = Line.read(storage, dataset)
     check_named_splits(line, splits, options)
     if (same := seen_version(line, seen)) is not None:
-        return known_version(line, same, shards, options)
+        return known_version(line, same, shards, source, options)
     begin_store(storage)
     is_first = not line.packs and storage.local(dataset) is not None
     with (
@@ -105,18 +107,18 @@ def commit(
         while True:
             declared = declared_for(line, options)
             if (same := line.with_digest(digest)) is not None:
-                committed = known_version(line, same, shards, options)
+                committed = known_version(line, same, shards, source, options)
                 break
             check_training_splits(line, splits, options)
             check_key(dataset, shards, declared.key)
-            check_none_forgotten(line, [scan.ids for scan in scans])
+            check_none_forgotten(line, [scan.ids for scan in scans], shards, declared.key)
             placement = place(scans, splits, places, len(known))
             if options.is_firewall_on and line.latest:  # by content, before anything is written
                 before, known_live = read_live(line, line.latest), placement.live(line.packs)
                 check_by_content(line, line.packs, before, known_live, declared)
             new_packs = write_packs(storage, dataset, placement.new_packs, copies)
             live = placement.live([*line.packs, *new_packs])
-            found = finish(line, new_packs, live, digests, declared, source_of(folder), options)
+            found = finish(line, new_packs, live, digests, declared, source, options)
             if found is not None:
                 committed = found
                 break
@@ -182,7 +184,7 @@ def check_key(dataset: str, shards: Sequence[Shard], key: Sequence[str]) -> None
 
 
 def known_version(
-    line: Line, manifest: Manifest, shards: Sequence[Shard], options: CommitOptions
+    line: Line, manifest: Manifest, shards: Sequence[Shard], source: str, options: CommitOptions
 ) -> Committed:
     """Return what a commit of content that is there already did: it may have declared another key or label.
 
@@ -202,11 +204,13 @@ def known_version(
             if masks:
                 ids = read_index(line.storage, line.dataset, pack).ids
                 parts.append(ids[union(masks, pack.records)])
-        check_none_forgotten(line, parts)
+        check_none_forgotten(line, parts, shards, manifest.key)
     key = manifest.key if options.key is None else list(options.key)
     label = manifest.label if options.label is None else options.label
     if key != manifest.key:
         check_key(line.dataset, shards, key)
+    if source != manifest.source:
+        record_copy(line, manifest, "source", source)
     if (key, label) != (manifest.key, manifest.label):
         manifest = declare(line, manifest, key, label)
     return Committed(manifest, is_new=False, added=0, removed=0, stored_bytes=0)
@@ -222,7 +226,7 @@ def read_live(line: Line, manifest: Manifest) -> Live:
     """Read which records of which packs are in a version, the records held out so far included.
 
     Raises:
-        CorruptStoreError: The file is missing, or not what was written.
+        CorruptStoreError: The file is missing, or does not choose the records that the manifest counts.
     """
     path = f"{line.dataset}/bitmaps/{manifest.bitmaps}"
     name = f"{line.storage.url}/{path}"
@@ -230,12 +234,23 @@ def read_live(line: Line, manifest: Manifest) -> Live:
         data = line.storage.read(path)
     except FileNotFoundError as error:
         raise CorruptStoreError(name, "it is missing") from error
-    return decode(data, [(pack.name, pack.records) for pack in manifest.packs], name)
-
-
-def _printable(text: str) -> str:
-    """Return the text with bytes that are no UTF-8, as file names may have, written as `\\xff`."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    if sum(pack.records for pack in manifest.packs) > _UNCHECKED_RECORDS:
+        for pack in manifest.packs:
+            check_index_size(line.storage, line.dataset, pack)
+    live = decode(data, [(pack.name, pack.records) for pack in manifest.packs], name)
+    found: dict[str, dict[str, int]] = {split: {} for split in manifest.splits}
+    records = dict.fromkeys(manifest.splits, 0)
+    for (split, pack_name), rows in live.items():
+        if split != HELD_OUT:
+            found.setdefault(split, {})[pack_name] = rows.distinct
+            records[split] = records.get(split, 0) + rows.records
+    for split, chosen in found.items():
+        facts = manifest.splits.get(split)
+        counted = {name: count for name, count in facts.live.items() if count} if facts else {}
+        if facts is None or chosen != counted or records[split] != facts.records:
+            problem = f"it chooses other records for {ascii(split)[:80]} than {manifest.version} counts"
+            raise CorruptStoreError(name, problem)
+    return live
 
 
 def finish(
@@ -265,6 +280,7 @@ def finish(
         CommitRecordsLostError: `live` does not have the records that the digests are of.
         CommitFilesLostError: Something deleted what was written.
         SplitFirewallError: A held-out item would enter training.
+        ForgottenRecordError: An erased item came back with other content.
     """
     storage, dataset, parent = line.storage, line.dataset, line.latest
     for split, (records, _) in digests.items():
@@ -273,6 +289,7 @@ def finish(
             raise CommitRecordsLostError(dataset, split, records, found)
     packs = [*line.packs, *new_packs]
     before = read_live(line, parent) if parent else {}
+    check_no_erased_item(line, new_packs, source)
     if options.is_firewall_on:
         check_by_content(line, packs, before, live, declared)
         check_by_key(line, packs, before, live, declared)
@@ -281,7 +298,7 @@ def finish(
     used = [pack for pack in packs if pack.name in names]
     bitmaps = encode(shown, [pack.name for pack in used])
     bitmaps_name = f"{hashlib.sha256(bitmaps).hexdigest()[:32]}.live"
-    added, removed = _difference(before, live)
+    added, removed = difference(before, live)
     indexes = sum(storage.size(index_path(dataset, pack.name)) for pack in new_packs)
     stored = sum(pack.stored_bytes for pack in new_packs) + indexes + len(bitmaps)
     manifest = Manifest(
@@ -300,8 +317,8 @@ def finish(
         stored_bytes=stored,
         created_at=now(),
         created_by=user_and_host(),
-        message=_printable(options.message),
-        source=_printable(source),
+        message=printable(options.message),
+        source=source,
     )
     storage.put(f"{dataset}/bitmaps/{bitmaps_name}", bitmaps)
     _check_there(storage, dataset, new_packs)
@@ -343,7 +360,7 @@ def _split_facts(name: str, digest: tuple[int, bytes], live: Live) -> SplitFacts
     )
 
 
-def _difference(before: Live, after: Live) -> tuple[int, int]:
+def difference(before: Live, after: Live) -> tuple[int, int]:
     """Return how many records came and went, each as often as it occurs; one that moved counts in both."""
     added = removed = 0
     for place_ in {*before, *after}:

@@ -149,6 +149,11 @@ class VersionDiff:
     _splits: list[str] = field(repr=False)
     _items: Struct = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        from mlplatform.datasets.notebook import difference_table
+
+        return difference_table(self)
+
     def count(self, kind: str) -> int:
         """Return how many records are of a kind of `KINDS`."""
         return int(self._items["copies"][self._items["kind"] == KINDS.index(kind)].sum())

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +13,6 @@ from mlplatform.datasets.tfrecord import Int64s, UInt64s
 BUCKETS = 4096  # ids with the same first 12 bits are hashed together: a version can be hashed in parts
 _BUCKET_SHIFT = np.uint64(52)
 _SHARED_FROM = 100_000  # ids that two threads sort sooner than one
-_TITLE = b"mlplatform dataset version 1\n"
 
 
 def split_digest(ids: Ids) -> bytes:
@@ -56,16 +55,3 @@ def bucket_digests(ids: Ids, first: int, last: int) -> list[bytes]:
 def join_buckets(digests: Iterable[bytes]) -> bytes:
     """Return a split's digest from those of its `BUCKETS` buckets, in order."""
     return hashlib.sha256(b"".join(digests)).digest()
-
-
-def version_digest(splits: Mapping[str, tuple[int, bytes]]) -> str:
-    """Return a version's digest, in hexadecimal.
-
-    Args:
-        splits: Records and digest per split.
-    """
-    total = hashlib.sha256(_TITLE)
-    for name, (records, digest) in sorted(splits.items(), key=lambda item: item[0].encode()):
-        text = name.encode()
-        total.update(len(text).to_bytes(4, "little") + text + records.to_bytes(8, "little") + digest)
-    return total.hexdigest()

@@ -54,13 +54,18 @@ class AmbiguousVersionError(UsageError):
 
 
 class BadNameError(UsageError):
-    """A name of a dataset or tag that the store does not take."""
+    """A name of a dataset, tag or split that the store does not take."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(kind, name)
         self.kind, self.name = kind, name
 
     def __str__(self) -> str:
+        if self.kind == "split":
+            return (
+                f"{ascii(self.name)[:300]} is no name of a split: use 1 to 200 characters of UTF-8, without "
+                "'/' and control characters."
+            )
         return (
             f"{self.name!r} is no name of a {self.kind}: use 1 to 100 letters, digits, '_', '-' and '.', "
             "beginning with a letter or digit; a tag is also not 'latest', 'v' with a number, or 8 or more "
@@ -228,7 +233,7 @@ class NoKeyError(UsageError):
     def __str__(self) -> str:
         return (
             f"{self.verb} finds records by their key, and dataset {self.dataset!r} declares none. "
-            "Name the feature that identifies a record with --key FEATURE."
+            "Name the feature that identifies a record as the key."
         )
 
 
@@ -257,7 +262,7 @@ class KeyMissingError(UsageError):
         return (
             f"none of the {self.records:,} record(s) for {self.dataset!r} has the key {', '.join(self.key)}: "
             "it would protect and find nothing. Nothing was committed; name the feature that identifies an "
-            "item (--key FEATURE, or key=[...]; key=[] declares none)."
+            "item as the key, or no feature at all."
         )
 
 
@@ -344,7 +349,7 @@ class SplitFirewallError(GateError):
 
 
 class ForgottenRecordError(GateError):
-    """Records that were forgotten on purpose came back."""
+    """An item that was erased on purpose came back."""
 
     def __init__(self, dataset: str, records: Sequence[str], total: int) -> None:
         super().__init__(dataset, records, total)
@@ -352,8 +357,10 @@ class ForgottenRecordError(GateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.total:,} record(s) in this commit were forgotten in {self.dataset!r} on purpose: "
-            f"{_some(self.records)}. Nothing was committed; take them out of the source and commit again."
+            f"{self.total:,} record(s) of this commit were erased from {self.dataset!r} on purpose, and the "
+            f"source still has them: {_some(self.records)}. Nothing was committed and nothing of them is "
+            "kept; delete them in the source (for photos: the files and their rows of a listing), ingest and "
+            "commit again."
         )
 
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlplatform.datasets.errors import CorruptRecordsError, IncompleteShardsError, NoExamplesError
+from mlplatform.datasets.errors import (
+    BadNameError,
+    CorruptRecordsError,
+    IncompleteShardsError,
+    NoExamplesError,
+)
+from mlplatform.datasets.fields import is_split_name
 from mlplatform.datasets.remote import file_system, identity, reaching
 
 _PREFIX = "Split-"
@@ -47,6 +53,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
 
     Raises:
         NoExamplesError: There is no `Split-<name>` folder.
+        BadNameError: A split's name has control characters, is no UTF-8, or is too long.
         IncompleteShardsError: A split has files named `...-00000-of-00003`, and not all of them.
     """
     text = os.fspath(folder).removeprefix("file://")
@@ -56,6 +63,9 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
     )
     if not splits:
         raise NoExamplesError(text, sorted(found))
+    for split in splits:
+        if not is_split_name(split):
+            raise BadNameError("split", split)
     for split in splits:
         _check_set(f"{text}/{_PREFIX}{split}", found[_PREFIX + split])
     return splits, [shard for split in splits for shard in found[_PREFIX + split]]

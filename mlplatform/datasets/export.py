@@ -17,6 +17,7 @@ from mlplatform.datasets.errors import MixedTypesError, NotExamplesError
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.live import Live
 from mlplatform.datasets.manifest import Manifest, PackFacts
+from mlplatform.datasets.notes import record_copy
 from mlplatform.datasets.pack import read_index
 from mlplatform.datasets.pack_records import read_batches
 from mlplatform.datasets.reading import reading
@@ -91,6 +92,7 @@ def export(line: Line, manifest: Manifest, folder: str | os.PathLike[str]) -> Pa
         schema = pa.schema([(name, needs[name].type()) for name in sorted(needs)])
         partial.mkdir()
         _write(line, manifest, live, partial, schema)
+    record_copy(line, manifest, "export", str(target))
     return target
 
 

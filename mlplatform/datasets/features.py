@@ -120,6 +120,23 @@ def candidates(text: str) -> list[bytes]:
     return found
 
 
+def holds_text(record: bytes, text: bytes) -> list[str]:
+    """Return the features that hold a text, or a path that ends in it, as one of their values."""
+    return [
+        name
+        for name, feature in record_features(record).items()
+        if any(
+            isinstance(value, bytes) and text in (value, value.rpartition(b"/")[2])
+            for value in decode(feature)
+        )
+    ]
+
+
+def traces_of_text(text: bytes) -> set[bytes]:
+    """Return byte strings of which every record has one that `holds_text`; so have few others."""
+    return {_field(0x0A, text), b"/" + text}
+
+
 def _mix(value: UInt64s) -> UInt64s:
     value = value * _MIX
     return value ^ (value >> np.uint64(32))
@@ -146,6 +163,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
+        if shift > 63:
+            raise IndexError("a varint of more than 10 bytes")
 
 
 def _decode(feature: bytes) -> list[bytes] | list[float] | list[int]:

@@ -9,10 +9,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from mlplatform.datasets.blame import Blame, blame, trace
-from mlplatform.datasets.forgotten import erased_path, forgotten_folder, forgotten_ids, is_forgotten
+from mlplatform.datasets.blame import Blame, blame, trace, wanted_values
+from mlplatform.datasets.forgotten import (
+    ErasedItem,
+    erased_path,
+    forgotten_ids,
+    is_forgotten,
+)
 from mlplatform.datasets.hashing import payload_checksums
-from mlplatform.datasets.line import Line
+from mlplatform.datasets.line import Line, forgotten_folder
 from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
 from mlplatform.datasets.notes import now, user
 from mlplatform.datasets.pack import read_index, records_path
@@ -42,11 +47,11 @@ def forget(
 ) -> Forgotten:
     """Trace an item and, where asked, erase it; see `DatasetStore.forget`."""
     if not is_erasing:
-        return Forgotten(blame(line, value, key), is_erased=False)
+        return Forgotten(blame(line, value, key, is_by_key=True), is_erased=False)
     line.resolve()
     with line.storage.hold(line.dataset, alone=True):
         line = Line.read(line.storage, line.dataset)  # with what was committed while this waited
-        found = trace(line, value, key)
+        found = trace(line, value, key, is_by_key=True)
         is_held = line.storage.local(line.dataset) is not None  # elsewhere a commit may be under way
         for path in unneeded(line) if is_held else ():  # of killed and refused commits: they may hold it, too
             line.storage.delete(path)
@@ -55,8 +60,12 @@ def forget(
         records = sorted({record.record for record in found.records})
         note = {
             "format": FORMAT,
-            # The item's key may itself be personal: it is not kept.
+            # The item's key may itself be personal: only a salted hash of it is kept.
             "records": records,
+            # Without it, the same item would come back unnoticed as soon as its content differs in a byte.
+            "items": [
+                ErasedItem.of(found.key, values).to_json() for values in wanted_values(value, found.key)
+            ],
             "versions": found.versions,
             "uses": [asdict(use) for use in found.uses],
             "why": why,

@@ -12,7 +12,7 @@ from mlplatform.datasets.unneeded import unneeded
 from mlplatform.progress import track
 
 _ROOT_GRACE_S = 600.0  # files of the store itself are written in a moment, and no lock protects them
-_KINDS = {"versions", "packs", "keys", "bitmaps", "seen", "tags", "uses", "forgotten", "erased"}
+_KINDS = {"versions", "packs", "keys", "bitmaps", "seen", "tags", "uses", "copies", "forgotten", "erased"}
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,11 @@ def payload_checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArra
     """Return the CRC-32C, not masked, of each payload at `buffer[starts:ends]`."""
     if native.is_built():
         return native.checksums(buffer, starts, ends)
-    from crc32c import crc32c
+    from google_crc32c import value as crc32c
 
     data = _sliceable(buffer, starts, ends)
     pairs = zip(starts.tolist(), ends.tolist(), strict=True)
-    return np.array([crc32c(data[start:end]) for start, end in pairs], np.uint32)
+    return np.array([crc32c(bytes(data[start:end])) for start, end in pairs], np.uint32)
 
 
 def _sliceable(buffer: Bytes, starts: Int64s, ends: Int64s) -> bytes | memoryview:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, overload
+from typing import overload
 
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
@@ -42,6 +42,11 @@ def check_tag_name(name: str) -> str:
 def version_path(dataset: str, number: int) -> str:
     """Return the path of a manifest in the store."""
     return f"{dataset}/versions/v{number}.json"
+
+
+def forgotten_folder(dataset: str) -> str:
+    """Return the folder of the notes on what was forgotten."""
+    return f"{dataset}/forgotten"
 
 
 def check_store(storage: Storage) -> None:
@@ -93,16 +98,16 @@ class Manifests(Sequence[Manifest]):
         return reversed(self[:])
 
     @cached_property
-    def _declared(self) -> dict[int, dict[str, Any]]:
+    def _declared(self) -> "dict[int, Declaration]":
         """The key and label of those versions for which others were declared later."""
         paths = [
             f"{self._dataset}/declared/{move}.json" for move in declarations(self._storage, self._dataset)
         ]
         notes = [
-            unsealed(data, f"{self._storage.url}/{path}")
+            Declaration.from_json(data, f"{self._storage.url}/{path}")
             for path, data in zip(paths, self._storage.read_all(paths), strict=True)
         ]
-        return {note["number"]: {"key": note["key"], "label": note["label"]} for note in notes}
+        return {note.number: note for note in notes}
 
     def _of(self, numbers: Sequence[int]) -> list[Manifest]:
         missing = [number for number in numbers if number not in self._read]
@@ -113,8 +118,31 @@ class Manifests(Sequence[Manifest]):
                 raise CorruptStoreError(
                     f"{self._storage.url}/{path}", f"it describes {manifest.dataset}@{manifest.version}"
                 )
-            self._read[number] = replace(manifest, **self._declared.get(number, {}))
+            if (later := self._declared.get(number)) is not None:
+                manifest = replace(manifest, key=later.key, label=later.label)
+            self._read[number] = manifest
         return [self._read[number] for number in numbers]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A key and label that were declared for a version later.
+
+    Attributes:
+        number: The version's number.
+        key: Features that identify an item.
+        label: Feature that holds the class.
+    """
+
+    number: int
+    key: list[str]
+    label: str
+
+    @classmethod
+    def from_json(cls, data: bytes, path: str) -> "Declaration":
+        """Read its file. Raises CorruptStoreError."""
+        fields = unsealed(data, path)
+        return cls(fields.count("number", 1), fields.texts("key"), fields.text("label"))
 
 
 @dataclass(frozen=True)
@@ -136,9 +164,8 @@ class Line:
         """List the versions of a dataset, none where it is new; manifests are read when asked for."""
         check_dataset_name(dataset)
         check_store(storage)
-        numbers = _numbered(storage, f"{dataset}/versions", _VERSION_FILE)
-        if numbers != list(range(1, len(numbers) + 1)):
-            missing = min(set(range(1, numbers[-1])) - set(numbers))
+        numbers = manifest_numbers(storage, dataset)
+        if (missing := first_gap(numbers)) is not None:
             raise CorruptStoreError(f"{storage.url}/{version_path(dataset, missing)}", "it is missing")
         return cls(storage, dataset, Manifests(storage, dataset, len(numbers)))
 
@@ -165,9 +192,13 @@ class Line:
         if not _NAME.fullmatch(tag) or not (moves := tag_moves(self.storage, self.dataset, tag)):
             return None
         path = f"{self.dataset}/tags/{tag}/{moves[-1]}.json"
-        number = int(unsealed(self.storage.read(path), f"{self.storage.url}/{path}")["number"])
+        number = tagged_number(self.storage.read(path), f"{self.storage.url}/{path}", tag)
         if number > len(self.manifests):  # tagged after the versions were listed
-            return Manifests(self.storage, self.dataset, number)[number - 1]
+            try:
+                return Manifests(self.storage, self.dataset, number)[number - 1]
+            except FileNotFoundError as error:
+                problem = f"it names version {number:,}, which there is not"
+                raise CorruptStoreError(f"{self.storage.url}/{path}", problem) from error
         return self.manifests[number - 1]
 
     def resolve(self, version: str = "latest") -> Manifest:
@@ -193,6 +224,24 @@ class Line:
             known = [manifest.version for manifest in reversed(self.manifests)]
             raise VersionNotFoundError(self.dataset, version, known)
         return matches[0]
+
+
+def manifest_numbers(storage: Storage, dataset: str) -> list[int]:
+    """Return the numbers of a dataset's manifests, ascending."""
+    return _numbered(storage, f"{dataset}/versions", _VERSION_FILE)
+
+
+def first_gap(numbers: Sequence[int]) -> int | None:
+    """Return the first version that is missing before the newest one; None where none is."""
+    return next((place for place, number in enumerate(numbers, 1) if place != number), None)
+
+
+def tagged_number(data: bytes, path: str, tag: str) -> int:
+    """Read the file of a tag's move: the number of the version that it names. Raises CorruptStoreError."""
+    fields = unsealed(data, path)
+    if fields.text("tag") != tag:
+        raise fields.wrong("tag", f"{tag!r}, as its folder is named")
+    return fields.count("number", 1)
 
 
 def tag_moves(storage: Storage, dataset: str, tag: str) -> list[int]:

@@ -1,6 +1,7 @@
 """Which records of which packs a version has: a bit per record and split, counts for repeated ones."""
 
 import hashlib
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable
@@ -123,19 +124,61 @@ def decode(data: bytes, packs: list[tuple[str, int]], path: str) -> Live:
     live: Live = {}
     at = len(_MAGIC)
     while at < len(body):
+        if len(body) - at < _ENTRY.size:
+            raise CorruptStoreError(path, f"its entry {len(live)} is cut short")
         name_bytes, place, bits_bytes, repeats_bytes = _ENTRY.unpack_from(body, at)
         at += _ENTRY.size
-        split = bytes(body[at : at + name_bytes]).decode()
-        at += name_bytes
-        pack, records = packs[place]
-        bits = np.frombuffer(zlib.decompress(body[at : at + bits_bytes]), np.uint8)
-        at += bits_bytes
-        rows = Rows(np.unpackbits(bits, count=records).astype(np.bool_))
-        if repeats_bytes:
-            rows.repeated = np.frombuffer(zlib.decompress(body[at : at + repeats_bytes]), _REPEAT)
-            at += repeats_bytes
-        live[split, pack] = rows
+        ends = list(itertools.accumulate((name_bytes, bits_bytes, repeats_bytes), initial=at))
+        if ends[-1] > len(body):
+            raise CorruptStoreError(path, f"its entry {len(live)} is cut short")
+        if place >= len(packs):
+            raise CorruptStoreError(
+                path, f"its entry {len(live)} is of pack {place}, and there are {len(packs)}"
+            )
+        name, bits, repeats = (bytes(body[begin:end]) for begin, end in itertools.pairwise(ends))
+        split, (pack, records) = _text(name, path), packs[place]
+        if (split, pack) in live:
+            raise CorruptStoreError(path, f"it has two entries of pack {pack} for one split")
+        live[split, pack] = _rows(bits, repeats, records, path)
+        at = ends[-1]
     return live
+
+
+def _text(name: bytes, path: str) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptStoreError(path, "the name of a split is no UTF-8") from error
+
+
+def _rows(bits: bytes, repeats: bytes, records: int, path: str) -> Rows:
+    """Read the rows of one split in one pack, checked."""
+    found = np.frombuffer(_inflated(bits, (records + 7) // 8, path), np.uint8)
+    if found.size != (records + 7) // 8:
+        raise CorruptStoreError(path, f"a bitmap has {found.size:,} bytes, and its pack {records:,} records")
+    rows = Rows(np.unpackbits(found, count=records).astype(np.bool_))
+    if repeats:
+        data = _inflated(repeats, rows.distinct * _REPEAT.itemsize, path)
+        if not data or len(data) % _REPEAT.itemsize:
+            raise CorruptStoreError(path, "a list of repeated records is cut short")
+        rows.repeated = np.frombuffer(data, _REPEAT)
+        row = rows.repeated["row"].astype(np.int64)
+        is_right = row[-1] < records and (np.diff(row) > 0).all() and rows.is_live[row].all()
+        if not is_right or (rows.repeated["copies"] < 2).any():
+            raise CorruptStoreError(path, "its repeated records are not live ones in order, twice or more")
+    return rows
+
+
+def _inflated(data: bytes, most: int, path: str) -> bytes:
+    """Inflate, and no further than to what the data may hold at most."""
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(data, most + 1)
+    except zlib.error as error:
+        raise CorruptStoreError(path, f"a zlib stream in it is damaged ({error})") from error
+    if len(found) > most or not stream.eof or stream.unused_data:
+        raise CorruptStoreError(path, "a zlib stream in it has another size than its records need")
+    return found
 
 
 def union(masks: Iterable[Bools], size: int) -> Bools:

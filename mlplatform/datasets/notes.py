@@ -1,6 +1,7 @@
 """Small notes beside the versions: tags, each move a file of its own, and what versions were used for."""
 
 import datetime
+import errno
 import getpass
 import hashlib
 import json
@@ -8,6 +9,7 @@ import os
 import socket
 from dataclasses import dataclass, replace
 
+from mlplatform.datasets.errors import NoAtomicCreateError, StoreAccessError
 from mlplatform.datasets.line import Line, check_tag_name, declarations, tag_moves
 from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
 
@@ -29,6 +31,43 @@ class Use:
     name: str
     detail: str
     at: str
+
+    @classmethod
+    def from_json(cls, data: bytes, path: str) -> "Use":
+        """Read its file. Raises CorruptStoreError."""
+        fields = unsealed(data, path)
+        version = f"v{fields.count('number', 1)}"
+        return cls(version, *(fields.text(name) for name in ("kind", "name", "detail", "at")))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A folder outside of the store that a version was read from or written to.
+
+    Attributes:
+        version: The version's name, such as `v3`.
+        kind: `source` (it was committed from there), `checkout`, `export`, or a word of the caller's.
+        place: The folder or URL.
+        at: When it was first noted, UTC, ISO 8601.
+    """
+
+    version: str
+    kind: str
+    place: str
+    at: str
+
+    @classmethod
+    def from_json(cls, data: bytes, path: str) -> "Copy":
+        """Read its file. Raises CorruptStoreError."""
+        fields = unsealed(data, path)
+        version = f"v{fields.count('number', 1)}"
+        return cls(version, *(fields.text(name) for name in ("kind", "place", "at")))
+
+    @property
+    def is_there(self) -> bool | None:
+        """The folder is still there; None where it is not on this machine."""
+        place = self.place.removeprefix("file://")
+        return None if "://" in place else os.path.exists(place)  # noqa: PTH110 - False for any text
 
 
 def tag_version(line: Line, manifest: Manifest, tag: str) -> None:
@@ -66,10 +105,42 @@ def read_uses(line: Line) -> list[Use]:
     """Return what the versions of a dataset were used for, the oldest first."""
     uses = []
     for name in line.storage.names(f"{line.dataset}/uses"):
-        path = f"{line.dataset}/uses/{name}"
-        fact = unsealed(line.storage.read(path), f"{line.storage.url}/{path}")
-        uses.append(Use(f"v{fact['number']}", fact["kind"], fact["name"], fact["detail"], fact["at"]))
+        if name.endswith(".json"):  # nothing else is ours
+            path = f"{line.dataset}/uses/{name}"
+            uses.append(Use.from_json(line.storage.read(path), f"{line.storage.url}/{path}"))
     return sorted(uses, key=lambda use: use.at)
+
+
+def record_copy(line: Line, manifest: Manifest, kind: str, place: str) -> None:
+    """Note where a version was read from or written to; who may not write to the store notes nothing."""
+    fact = {"number": manifest.number, "kind": kind, "place": printable(place)}
+    file = hashlib.sha256(json.dumps(fact, sort_keys=True).encode()).hexdigest()[:32]
+    path = f"{line.dataset}/copies/{file}.json"
+    try:
+        with line.storage.hold(line.dataset, alone=False):
+            line.storage.create(path, sealed({"format": FORMAT, **fact, "at": now()}))
+    except (PermissionError, StoreAccessError, NoAtomicCreateError):
+        return
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+
+
+def read_copies(line: Line) -> list[Copy]:
+    """Return the folders that the versions of a dataset were read from and written to, the oldest first."""
+    copies = [
+        Copy(manifest.version, "source", manifest.source, manifest.created_at) for manifest in line.manifests
+    ]
+    for name in line.storage.names(f"{line.dataset}/copies"):
+        if name.endswith(".json"):  # nothing else is ours
+            path = f"{line.dataset}/copies/{name}"
+            copies.append(Copy.from_json(line.storage.read(path), f"{line.storage.url}/{path}"))
+    return sorted(copies, key=lambda copy: copy.at)
+
+
+def printable(text: str) -> str:
+    """Return the text with bytes that are no UTF-8, as file names may have, written as `\\xff`."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def now() -> str:

@@ -12,12 +12,13 @@ from mlplatform.datasets.errors import CorruptStoreError, StoreFormatError
 from mlplatform.datasets.hashing import ID_BYTES, Ids
 from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.storage import Storage
-from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
+from mlplatform.datasets.tfrecord import FRAME_BYTES, LARGEST_RECORD, Int64s
 
 _MAGIC = b"MLPKIDX\0"
 _VERSION = 1
 _HEADER = struct.Struct("<8sHHIQ32s")  # magic, format, is gzip, nothing, records, SHA-256 of the gzip file
 _CRC = struct.Struct("<I")
+_MOST_INFLATED = 1040  # bytes out of a byte of gzip: deflate reaches 1032
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class PackIndex:
         _, version, is_gzip, _, records, file_sha256 = _HEADER.unpack_from(data)
         if version != _VERSION:
             raise StoreFormatError(path, str(version), str(_VERSION))
+        if is_gzip > 1:
+            raise CorruptStoreError(path, f"its mark of gzip is {is_gzip}, not 0 or 1")
         if len(data) != _HEADER.size + records * (ID_BYTES + 4) + _CRC.size:
             raise CorruptStoreError(path, f"it does not have the size of {records:,} records")
         if zlib.crc32(memoryview(data)[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
@@ -109,8 +112,38 @@ def read_index(storage: Storage, dataset: str, pack: PackFacts) -> PackIndex:
     except FileNotFoundError as error:
         raise CorruptStoreError(f"{storage.url}/{path}", "it is missing") from error
     index = PackIndex.from_bytes(data, f"{storage.url}/{path}")
-    if len(index.ids) != pack.records:
-        raise CorruptStoreError(
-            f"{storage.url}/{path}", f"it has {len(index.ids):,} records, not {pack.records:,}"
-        )
+    if (problem := _difference(index, pack)) is not None:
+        raise CorruptStoreError(f"{storage.url}/{path}", problem)
     return index
+
+
+def check_index_size(storage: Storage, dataset: str, pack: PackFacts) -> None:
+    """Check that there are as many records as a manifest says, before there is memory for each of them.
+
+    Raises:
+        CorruptStoreError: The index is missing, or is not that of so many records.
+    """
+    path = index_path(dataset, pack.name)
+    try:
+        size = storage.size(path)
+    except FileNotFoundError as error:
+        raise CorruptStoreError(f"{storage.url}/{path}", "it is missing") from error
+    if size != _HEADER.size + pack.records * (ID_BYTES + 4) + _CRC.size:
+        problem = f"it does not have the size of the {pack.records:,} records that the manifest names"
+        raise CorruptStoreError(f"{storage.url}/{path}", problem)
+
+
+def _difference(index: PackIndex, pack: PackFacts) -> str | None:
+    """Return in what an index is not that of the pack that a manifest names; None where it is."""
+    frames = int(index.frames()[-1])
+    if len(index.ids) != pack.records:
+        return f"it has {len(index.ids):,} records, not {pack.records:,}"
+    if index.is_gzip != pack.is_gzip:
+        return f"it is of a {'gzip' if index.is_gzip else 'plain'} file, and the manifest says otherwise"
+    if index.sizes.max(initial=0) > LARGEST_RECORD:
+        return "it has a record of more than 2 GiB"
+    if not pack.is_gzip and frames != pack.stored_bytes:
+        return f"its records have {frames:,} bytes, not the {pack.stored_bytes:,} of the manifest"
+    if frames > _MOST_INFLATED * pack.stored_bytes:
+        return f"its records have {frames:,} bytes, more than {pack.stored_bytes:,} bytes of gzip can hold"
+    return None

@@ -1,6 +1,5 @@
 """Reads the shards of a commit: every record's id and size, every checksum checked. Nothing is written."""
 
-import os
 import queue
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.hashing import Ids, check_payloads, record_ids
 from mlplatform.datasets.known import KnownIds
 from mlplatform.datasets.tfrecord import FRAME_BYTES, Bytes, Int64s, Window, read_windows
+from mlplatform.machine import usable_threads
 from mlplatform.progress import track
 
 _PROBED = 256  # records of a window
@@ -82,7 +82,7 @@ def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> l
 
     scans: dict[int, ShardScan] = {}
     with track("read records") as bar:
-        for _ in range(min(workers or len(os.sched_getaffinity(0)), len(shards))):
+        for _ in range(min(workers or usable_threads(), len(shards))):
             threading.Thread(target=scan, daemon=True).start()  # a read that hangs holds up no Ctrl-C
         try:
             while len(scans) < len(shards):

@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlplatform.datasets.errors import CorruptStoreError
 from mlplatform.datasets.examples_folder import Shard
+from mlplatform.datasets.fields import DIGEST
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
 from mlplatform.datasets.storage import Storage
+from mlplatform.errors import MlplatformError
 
 _SETTLED_AFTER_S = 2.0
 
@@ -41,13 +42,19 @@ def seen_version(line: Line, path: str | None) -> Manifest | None:
     if path is None:
         return None
     try:
-        note = unsealed(line.storage.read(path), path)
-    except (FileNotFoundError, CorruptStoreError):
+        number, digest = read_seen(line.storage.read(path), path)
+    except (FileNotFoundError, MlplatformError):  # a cache: whatever is wrong with it, the files are read
         return None
-    if not 0 < note["number"] <= len(line.manifests):
+    if number > len(line.manifests):
         return None
-    manifest = line.manifests[note["number"] - 1]
-    return manifest if manifest.digest == note["digest"] else None
+    manifest = line.manifests[number - 1]
+    return manifest if manifest.digest == digest else None
+
+
+def read_seen(data: bytes, path: str) -> tuple[int, str]:
+    """Read a note on files that were seen: their version's number and digest. Raises CorruptStoreError."""
+    fields = unsealed(data, path)
+    return fields.count("number", 1), fields.text("digest", DIGEST)
 
 
 def note_seen(storage: Storage, path: str | None, manifest: Manifest) -> None:

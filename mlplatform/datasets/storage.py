@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import threading
 import time
 import uuid
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from mlplatform.datasets.errors import NoAtomicCreateError, StoreAccessError
+from mlplatform.datasets.errors import CorruptStoreError, NoAtomicCreateError, StoreAccessError
 from mlplatform.datasets.remote import file_system, reaching
 from mlplatform.progress import track
 
@@ -92,15 +93,26 @@ class LocalStorage:
         self.url = str(self._root)
 
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
-        with open(self._root / path, "rb") as file:
+        with self.open(path) as file, naming(self._root / path):
             file.seek(start)
-            return file.read() if end is None else file.read(end - start)
+            if end is None:
+                return file.read()
+            pieces = []
+            while start < end and (piece := file.read(end - start)):
+                pieces.append(piece)
+                start += len(piece)
+            return b"".join(pieces)
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
         return [self.read(path) for path in paths]
 
     def open(self, path: str) -> BinaryIO:
-        return open(self._root / path, "rb", buffering=0)
+        # Without waiting: a store made by others may have a pipe where a file belongs, and no writer.
+        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise CorruptStoreError(str(self._root / path), "it is not a regular file")
+        return open(descriptor, "rb", buffering=0)
 
     def put(self, path: str, data: bytes) -> None:
         self.put_file(path, self._written_aside(path, data))
@@ -165,7 +177,9 @@ class LocalStorage:
 
         lock = self._root / folder / "lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with open(lock, "ab") as file:
+        # As `open` does, and never through a link, which in a store made by others may lead anywhere.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(lock, flags, 0o666), "rb+", buffering=0) as file:
             kind = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
             with track(f"wait for others to be done with {lock.parent}", unit="s") as bar:
                 while True:

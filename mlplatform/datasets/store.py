@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlplatform.datasets.diff import Place, RecordDelta, VersionDiff
     from mlplatform.datasets.forget import Forgotten
     from mlplatform.datasets.gc import Garbage
-    from mlplatform.datasets.notes import Use
+    from mlplatform.datasets.notes import Copy, Use
     from mlplatform.datasets.verify import Verified
 
 
@@ -37,6 +37,14 @@ class DatasetStore:
     def url(self) -> str:
         """The store's folder or URL."""
         return self._storage.url
+
+    def __repr__(self) -> str:
+        return f"DatasetStore({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        from mlplatform.datasets.notebook import versions_table
+
+        return versions_table(f"Datasets in {self.url}", [self.show(name) for name in self.names()])
 
     def names(self) -> list[str]:
         """Return the names of the datasets."""
@@ -123,7 +131,13 @@ class DatasetStore:
         return self._line(dataset).resolve(version)
 
     def checkout(
-        self, dataset: str, version: str, folder: str | os.PathLike[str], *, link: bool = True
+        self,
+        dataset: str,
+        version: str,
+        folder: str | os.PathLike[str],
+        *,
+        link: bool = True,
+        place: str = "",
     ) -> Path:
         """Write a version as Examples that TFX reads, all of it in one step; the same files every time.
 
@@ -133,6 +147,8 @@ class DatasetStore:
             folder: A new or an empty local folder.
             link: Link files that are wholly part of the version instead of copying them. They are the store's
                 own, read-only files then: replace them, never change them in place.
+            place: Where the records go in the end, such as a URL that the folder is copied to; noted as the
+                checkout's place instead of the folder.
 
         Returns:
             The folder.
@@ -145,7 +161,7 @@ class DatasetStore:
         from mlplatform.datasets.checkout import checkout
 
         line = self._line(dataset)
-        return checkout(line, line.resolve(version), folder, link=link)
+        return checkout(line, line.resolve(version), folder, link=link, place=place)
 
     def diff(
         self, dataset: str, old: str, new: str, *, key: Sequence[str] | None = None, label: str | None = None
@@ -183,12 +199,15 @@ class DatasetStore:
 
         Args:
             dataset: The dataset's name.
-            value: The item's key; with several key features one each, or one text with commas between.
-            key: Features that identify an item; None takes what the newest version declares.
+            value: The item's key; with several key features one each, or one text with commas between. Where
+                no item has this key, and `key` is not given, also the text of any feature, or the name of a
+                file at the end of a path in one.
+            key: Features that identify an item; None takes what the newest version declares, and then any
+                feature.
 
         Raises:
             KeyValuesError: There is not a value for each key feature.
-            NoKeyError: No key is given and none declared.
+            NoKeyError: Several values are given, and no key is given or declared.
         """
         from mlplatform.datasets.blame import blame
 
@@ -236,6 +255,14 @@ class DatasetStore:
         line = self._line(dataset)
         line.resolve()
         return read_uses(line)
+
+    def copies(self, dataset: str) -> "list[Copy]":
+        """Return where the versions of a dataset were read from and written to, the oldest first."""
+        from mlplatform.datasets.notes import read_copies
+
+        line = self._line(dataset)
+        line.resolve()
+        return read_copies(line)
 
     def export(self, dataset: str, version: str, folder: str | os.PathLike[str]) -> Path:
         """Write a version as Parquet, `<split>.parquet` per split, all of it in one step; return the folder.
@@ -300,7 +327,8 @@ class DatasetStore:
 
         Erasing keeps every version's name and digest, and deletes what killed and refused commits left (on
         object storage, where a commit may be under way, `gc` does that). Checkouts, exports and TFX artifacts
-        are copies: they are not erased. A commit that brings an erased record back fails.
+        are copies: they are not erased, and `blame.copies` names those that the store knows. A commit that
+        brings the item back fails, with the same content or another.
 
         Args:
             dataset: The dataset's name.

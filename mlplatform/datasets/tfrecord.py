@@ -153,7 +153,7 @@ def headers(sizes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.
 
 def frame(payload: bytes) -> bytes:
     """Return one record as TFRecord writes it."""
-    from crc32c import crc32c
+    from google_crc32c import value as crc32c
 
     length = struct.pack("<Q", len(payload))
     crcs = mask(np.array([crc32c(length), crc32c(payload)], np.uint32))
@@ -203,7 +203,7 @@ def _bytes_needed(buffer: Bytes, used: int, rest: int, name: str, offset: int) -
 @cache
 def _length_tables() -> tuple[list[npt.NDArray[np.uint32]], np.uint32]:
     """CRC-32C of an 8-byte length below 2**32, by linearity: one table per byte, and the CRC of zero."""
-    from crc32c import crc32c
+    from google_crc32c import value as crc32c
 
     zero = crc32c(bytes(8))
     tables = [

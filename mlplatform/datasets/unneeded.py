@@ -1,7 +1,7 @@
 """Which files of a dataset no version needs: of killed and refused commits, lost races and old caches."""
 
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.manifest import unsealed
+from mlplatform.datasets.seen import read_seen
 from mlplatform.datasets.storage import ASIDE
 from mlplatform.errors import MlplatformError
 
@@ -30,7 +30,7 @@ def unneeded(line: Line) -> list[str]:
     for name in storage.names(f"{dataset}/seen"):
         path = f"{dataset}/seen/{name}"
         try:
-            is_of_use = line.with_digest(str(unsealed(storage.read(path), path)["digest"])) is not None
+            is_of_use = line.with_digest(read_seen(storage.read(path), path)[1]) is not None
         except MlplatformError:
             is_of_use = False
         if not is_of_use:

@@ -1,28 +1,40 @@
 """Reads everything that a dataset has and reports whatever is not what was written."""
 
 import hashlib
-import os
-import re
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from mlplatform.datasets.canonical import canonical_window
-from mlplatform.datasets.commit import read_live
-from mlplatform.datasets.digest import split_digest, version_digest
+from mlplatform.datasets.commit import difference, read_live
+from mlplatform.datasets.digest import split_digest
 from mlplatform.datasets.errors import CorruptRecordsError, CorruptStoreError, StoreFormatError
 from mlplatform.datasets.examples_folder import uncompressed
-from mlplatform.datasets.forgotten import erased_path, forgotten_ids, is_forgotten
+from mlplatform.datasets.features import hash_values
+from mlplatform.datasets.firewall import held_out_rows
+from mlplatform.datasets.forgotten import Erasure, erased_path, forgotten_ids, is_forgotten, read_erased
 from mlplatform.datasets.hashing import Ids, payload_checksums, record_ids
-from mlplatform.datasets.keys import is_key_file_whole
-from mlplatform.datasets.line import STORE_FILE, Line, version_path
-from mlplatform.datasets.live import HELD_OUT
+from mlplatform.datasets.keys import is_key_file_whole, kept_hashes, keys_path
+from mlplatform.datasets.line import (
+    STORE_FILE,
+    Declaration,
+    Line,
+    first_gap,
+    manifest_numbers,
+    tagged_number,
+    version_path,
+)
+from mlplatform.datasets.live import HELD_OUT, Live
 from mlplatform.datasets.manifest import Manifest, PackFacts, unsealed
+from mlplatform.datasets.notes import Copy, Use
 from mlplatform.datasets.pack import PackIndex, index_path, read_index, records_path
-from mlplatform.datasets.pack_records import cut
+from mlplatform.datasets.pack_records import cut, pack_windows
 from mlplatform.datasets.reading import reading
+from mlplatform.datasets.seen import read_seen
 from mlplatform.datasets.storage import Storage
 from mlplatform.datasets.tfrecord import (
     FOOTER_BYTES,
@@ -34,10 +46,11 @@ from mlplatform.datasets.tfrecord import (
     word32,
 )
 from mlplatform.datasets.walk import Bools
+from mlplatform.errors import MlplatformError
+from mlplatform.machine import usable_threads
 from mlplatform.progress import Task, track
 
 _NAMED = 20
-_MANIFEST = re.compile(r"v([1-9][0-9]*)\.json")
 
 
 @dataclass(frozen=True)
@@ -97,12 +110,12 @@ def _verify(storage: Storage, dataset: str, version: str | None) -> Verified:
             needed.setdefault(pack.name, (pack, []))[1].append(manifest.version)
     try:
         forgotten = forgotten_ids(storage, dataset)
-    except CorruptStoreError:  # one of the notes' problems
+    except MlplatformError:  # one of the notes' problems
         forgotten = Ids.none()
     indexes: dict[str, PackIndex] = {}
     with (
         track("verify records", sum(pack.records for pack, _ in needed.values())) as bar,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+        ThreadPoolExecutor(usable_threads()) as threads,
     ):
         for index, found in threads.map(
             lambda item: _pack(storage, dataset, item[0], item[1], forgotten, bar), needed.values()
@@ -112,40 +125,76 @@ def _verify(storage: Storage, dataset: str, version: str | None) -> Verified:
                 indexes[index[0]] = index[1]
     for manifest in manifests:
         problems += _version(line, manifest, indexes)
+    problems += _kept_keys(line, forgotten, indexes)
     return Verified(dataset, sum(len(index.ids) for index in indexes.values()), problems)
 
 
 def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[Manifest]:
     """Read the manifests that can be read; where one cannot, those after it still are."""
-    matches = [_MANIFEST.fullmatch(name) for name in storage.names(f"{dataset}/versions")]
-    numbers = [int(match[1]) for match in matches if match]
+    numbers = manifest_numbers(storage, dataset)
+    if (missing := first_gap(numbers)) is not None:
+        problems.append(Problem(version_path(dataset, missing), "it is missing", [], []))
     manifests: list[Manifest] = []
 
     def read(data: bytes) -> None:
         manifests.append(Manifest.from_json(data, ""))
 
-    for number in range(1, max(numbers, default=0) + 1):
+    for number in numbers:
         path = version_path(dataset, number)
         found = _checked(storage, path, read)
         if not found and (manifests[-1].dataset, manifests[-1].number) != (dataset, number):
-            other = manifests.pop()
-            found = [Problem(path, f"it describes {other.dataset}@{other.version}", [], [])]
+            wrong = manifests.pop()
+            found = [Problem(path, f"it describes {wrong.dataset}@{wrong.version}", [], [])]
         problems += found
+    for before, after in itertools.pairwise(manifests):
+        if after.number == before.number + 1 and after.parent != before.digest:
+            what = f"its parent is {after.parent[:12]}, and {before.version} is {before.digest[:12]}"
+            problems.append(Problem(version_path(dataset, after.number), what, [], [after.version]))
     return manifests
 
 
 def _notes(storage: Storage, dataset: str) -> Iterator[Problem]:
-    yield from _checked(storage, STORE_FILE, lambda data: unsealed(data, STORE_FILE))
-    kinds = ("declared", "forgotten", "erased", "seen", "uses")
-    folders = [f"{dataset}/{kind}" for kind in kinds]
-    folders += [f"{dataset}/tags/{tag}" for tag in storage.names(f"{dataset}/tags")]
-    for folder in folders:
+    yield from _checked(storage, STORE_FILE, lambda data: unsealed(data, ""))
+    readers: list[tuple[str, Callable[[bytes], object]]] = [
+        (f"{dataset}/declared", lambda data: Declaration.from_json(data, "")),
+        (f"{dataset}/forgotten", lambda data: Erasure.from_json(data, "")),
+        (f"{dataset}/erased", lambda data: read_erased(data, "")),
+        (f"{dataset}/seen", lambda data: read_seen(data, "")),
+        (f"{dataset}/uses", lambda data: Use.from_json(data, "")),
+        (f"{dataset}/copies", lambda data: Copy.from_json(data, "")),
+    ]
+    readers += [
+        (f"{dataset}/tags/{tag}", partial(tagged_number, path="", tag=tag))
+        for tag in storage.names(f"{dataset}/tags")
+    ]
+    for folder, read in readers:
         for name in storage.names(folder):
             if name.endswith(".json"):  # nothing else is ever read
-                yield from _checked(storage, f"{folder}/{name}", lambda data: unsealed(data, ""))
+                yield from _checked(storage, f"{folder}/{name}", read)
     for name in storage.names(f"{dataset}/keys"):
         if name.endswith(".keys"):
             yield from _checked(storage, f"{dataset}/keys/{name}", _check_keys)
+
+
+def _kept_keys(line: Line, forgotten: Ids, indexes: dict[str, PackIndex]) -> Iterator[Problem]:
+    """Compare the hashes of keys that commits kept with the records: the firewall and `blame` trust them."""
+    keys = {tuple(manifest.key) for manifest in line.manifests if manifest.key}
+    for pack in line.packs:
+        for key in sorted(keys):
+            kept = kept_hashes(line.storage, line.dataset, pack, key)
+            if kept is None or pack.name not in indexes:
+                continue
+            path = keys_path(line.dataset, pack.name, key)
+            try:
+                windows = pack_windows(line.storage, line.dataset, pack)
+                parts = [hash_values(w.buffer, w.starts, w.ends, key) for w in windows]
+            except (MlplatformError, OSError):  # reported with the pack
+                continue
+            is_wrong = np.concatenate([np.zeros(0, np.uint64), *parts]) != kept
+            is_wrong &= ~is_forgotten(indexes[pack.name].ids, forgotten)
+            if is_wrong.any():
+                names = indexes[pack.name].ids[np.flatnonzero(is_wrong)[:_NAMED]].names()
+                yield Problem(path, "it has not the keys of its records; it can be deleted", names, [])
 
 
 def _check_keys(data: bytes) -> None:
@@ -160,34 +209,60 @@ def _checked(storage: Storage, path: str, read: Callable[[bytes], object]) -> li
         return [Problem(path, "it is missing", [], [])]
     except CorruptStoreError as error:
         return [Problem(path, error.problem, [], [])]
-    except (StoreFormatError, TypeError, KeyError, OSError) as error:
+    except (StoreFormatError, OSError) as error:
         return [Problem(path, str(error), [], [])]
     return []
 
 
 def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> list[Problem]:
-    """Compare the digest with the ids that the bitmaps choose."""
+    """Compare what a manifest says of its records with those that its bitmaps choose."""
     path = f"{line.dataset}/bitmaps/{manifest.bitmaps}"
     try:
         live = read_live(line, manifest)
+        if any(pack not in indexes for split, pack in live if split != HELD_OUT):
+            return []  # the damaged index is reported already
+        what = _not_the_records(manifest, live, indexes) or _not_the_change(line, manifest, live)
     except CorruptStoreError as error:
-        return [Problem(path, error.problem, [], [manifest.version])]
+        what = error.problem
     except (StoreFormatError, OSError) as error:
-        return [Problem(path, str(error), [], [manifest.version])]
-    if any(pack not in indexes for split, pack in live if split != HELD_OUT):
-        return []  # the damaged index is reported already
-    digests = {}
-    for split in manifest.splits:
+        what = str(error)
+    return [Problem(path, what, [], [manifest.version])] if what else []
+
+
+def _not_the_records(manifest: Manifest, live: Live, indexes: dict[str, PackIndex]) -> str:
+    for split, facts in manifest.splits.items():
         rows = [(indexes[pack].ids, rows.copies()) for (owner, pack), rows in live.items() if owner == split]
         ids = Ids.join([Ids(np.repeat(ids.high, copies), np.repeat(ids.low, copies)) for ids, copies in rows])
-        digests[split] = len(ids), split_digest(ids)
-    if version_digest(digests) != manifest.digest:
-        return [
-            Problem(
-                path, "the records that it chooses do not have the version's digest", [], [manifest.version]
-            )
-        ]
-    return []
+        if split_digest(ids).hex() != facts.digest:  # the manifest's own digest is that of its splits
+            return f"the records that it chooses for {split!r} do not have the version's digest"
+    return ""
+
+
+def _not_the_change(line: Line, manifest: Manifest, live: Live) -> str:
+    """Compare with the version before; nothing is wrong where that one cannot be read."""
+    before: Live = {}
+    if manifest.number > 1:
+        try:
+            before = read_live(line, Line.read(line.storage, line.dataset).manifests[manifest.number - 2])
+        except (MlplatformError, OSError):
+            return ""  # reported with that version
+    held_out = {place: rows for place, rows in live.items() if place[0] == HELD_OUT}
+    others = {place: rows for place, rows in live.items() if place[0] != HELD_OUT}
+    if not _is_same(held_out, held_out_rows(before, others, manifest.training_splits)):
+        return "the records that it marks as held out are not those of its splits and of the version before"
+    if difference(before, live) != (manifest.added, manifest.removed):
+        return "other records came and went since the version before than the manifest says"
+    return ""
+
+
+def _is_same(found: Live, expected: Live) -> bool:
+    one, other = (
+        {place: rows.is_live for place, rows in live.items() if rows.is_live.any()}
+        for live in (found, expected)
+    )
+    return one.keys() == other.keys() and all(
+        np.array_equal(mask, other[place]) for place, mask in one.items()
+    )
 
 
 def _pack(
@@ -208,7 +283,7 @@ def _pack(
             file_sha256 = (
                 _erased_sha256(storage, dataset, pack.name, index) if gone.any() else index.file_sha256
             )
-            is_bad, what = _gzip_records(storage, path, index, file_sha256, gone, bar)
+            is_bad, what = _gzip_records(storage, path, pack, index, file_sha256, gone, bar)
         else:
             is_bad, what = _plain_records(storage, path, index, gone, bar)
     except FileNotFoundError:
@@ -226,10 +301,9 @@ def _pack(
 def _erased_sha256(storage: Storage, dataset: str, pack: str, index: PackIndex) -> bytes:
     """Return the SHA-256 of a gzip pack as it is since records were erased from it."""
     try:
-        note = unsealed(storage.read(erased_path(dataset, pack)), "")
+        return read_erased(storage.read(erased_path(dataset, pack)), "")
     except (FileNotFoundError, CorruptStoreError):  # not erased yet; damaged: one of the notes' problems
         return index.file_sha256
-    return bytes.fromhex(note["file_sha256"])
 
 
 def _plain_records(
@@ -273,7 +347,7 @@ def _bad_frames(
 
 
 def _gzip_records(
-    storage: Storage, path: str, index: PackIndex, file_sha256: bytes, gone: Bools, bar: Task
+    storage: Storage, path: str, pack: PackFacts, index: PackIndex, file_sha256: bytes, gone: Bools, bar: Task
 ) -> tuple[Bools, str]:
     bounds = index.frames()
     is_bad = np.ones(len(index.ids), np.bool_)
@@ -297,6 +371,8 @@ def _gzip_records(
         return is_bad, error.problem
     if is_bad.any():
         return is_bad, "records are not what was written"
+    if not gone.any() and storage.size(path) != pack.stored_bytes:
+        return is_bad, "it has another size than the manifest names"
     if digest != file_sha256:
         return is_bad, "its compressed bytes are not what was written"
     return is_bad, ""

@@ -26,7 +26,7 @@ Traps on request (all off by default):
                      what stock TFX ExampleGen does to CSV on every run
   --gzip             .gz shards          --splits train:0.8,eval:0.2
 
-Needs NumPy and crc32c.
+Needs NumPy and google-crc32c.
   python tests/benchmarks/dataset_workload.py --profile rows --records 2000000 --out DIR
 """
 
@@ -39,7 +39,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 
 def frame(data):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 
 from mlplatform import progress
 from mlplatform.datasets import DatasetStore, beam_commit

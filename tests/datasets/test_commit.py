@@ -107,11 +107,14 @@ class TestSeen:
         )
 
     def test_untouched_files_are_not_read_again(
-        self, tmp_path: Path, store: DatasetStore, shard: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, store: DatasetStore, shard: Path
     ) -> None:
-        store.commit("d", tmp_path / "a")
-        monkeypatch.setattr(commit_module, "scan_shards", None)
-        assert not store.commit("d", tmp_path / "a").is_new
+        with recorded() as sink:
+            store.commit("d", tmp_path / "a")
+        assert sink.done["read records"] == 1
+        with recorded() as sink:
+            assert not store.commit("d", tmp_path / "a").is_new
+        assert "read records" not in sink.done
 
     def test_other_bytes_are_seen_though_size_inode_and_time_of_modification_are_the_same(
         self, tmp_path: Path, store: DatasetStore, shard: Path
@@ -143,7 +146,7 @@ class TestForgotten:
         store.commit("d", write_examples(tmp_path / "b", {"train": [[items(2)]]}))
         assert not store.commit("d", source).is_new
         store.forget("d", "i1", is_erasing=True)
-        with pytest.raises(ForgottenRecordError, match=r"1 record\(s\) in this commit were forgotten"):
+        with pytest.raises(ForgottenRecordError, match=r"1 record\(s\) of this commit were erased"):
             store.commit("d", source)
         assert not store.commit("d", tmp_path / "b").is_new
 

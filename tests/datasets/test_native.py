@@ -1,11 +1,14 @@
 """The C library: the same values as the Python libraries and NumPy, for any bytes."""
 
+import ctypes
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from blake3 import blake3
-from crc32c import crc32c
+from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,30 +33,66 @@ sizes = st.one_of(
 )
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
-def level(request: pytest.FixtureRequest) -> Iterator[None]:
+# The instruction sets as the official BLAKE3 numbers them, each with those that it needs.
+SSE2, SSSE3, SSE41, AVX, AVX2, AVX512F, AVX512VL = (1 << bit for bit in range(7))
+UP_TO_SSE41 = SSE2 | SSSE3 | SSE41
+INSTRUCTIONS = {
+    "none": 0,
+    "SSE2": SSE2,
+    "SSE4.1": UP_TO_SSE41,
+    "AVX2": UP_TO_SSE41 | AVX | AVX2,
+    "AVX-512": UP_TO_SSE41 | AVX | AVX2 | AVX512F | AVX512VL,
+}
+
+
+@pytest.fixture(scope="module", params=INSTRUCTIONS)
+def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
     """On processors with these instructions and on those without."""
+    native.record_ids(*side_by_side([b"x"]))  # after it, the library knows what the processor has
+    library = ctypes.CDLL(str(Path(native.__file__).with_name(native.LIBRARY)))
+    features = ctypes.c_int.in_dll(library, "g_cpu_features")
+    there, wanted = features.value, INSTRUCTIONS[request.param]
+    if wanted & ~there:
+        pytest.skip(f"this processor has no {request.param}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "LEVEL", request.param)
+        patch.setattr(native, "USES_CRC_INSTRUCTION", bool(wanted))
+        features.value = wanted
         yield
+        features.value = there
 
 
-@pytest.mark.usefixtures("level")
-@settings(max_examples=60, deadline=None)
+def hashes(records: list[bytes]) -> list[bytes]:
+    ids = Ids(*native.record_ids(*side_by_side(records))).to_bytes()
+    return [ids[at : at + 16] for at in range(0, len(ids), 16)]
+
+
+@pytest.mark.usefixtures("instructions")
+def test_the_official_test_vectors() -> None:
+    """The unkeyed ones of BLAKE3's `test_vectors.json`; the input is 0, 1, ..., 250, 0, 1, ..."""
+    cases = json.loads((Path(__file__).parent / "blake3_vectors.json").read_text())["cases"]
+    assert len(cases) == 22
+    repeated = bytes(range(251)) * 500
+    records = [repeated[: case["input_len"]] for case in cases]
+    wanted = [bytes.fromhex(case["hash"])[:16] for case in cases]
+    assert hashes(records) == wanted
+    assert [hashes([record])[0] for record in records] == wanted
+    assert [blake3(record).digest(16) for record in records] == wanted  # what serves without the library
+
+
+@pytest.mark.usefixtures("instructions")
+@settings(max_examples=40, deadline=None)
 @given(st.lists(sizes, max_size=40), st.integers(0, 2**32))
 def test_ids_and_checksums_are_those_of_the_libraries(lengths: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     records = [random.bytes(length) for length in lengths]
-    high, low = native.record_ids(*side_by_side(records))
-    assert Ids(high, low).to_bytes() == b"".join(blake3(record).digest(16) for record in records)
+    assert hashes(records) == [blake3(record).digest(16) for record in records]
     assert native.checksums(*side_by_side(records)).tolist() == [crc32c(record) for record in records]
 
 
 @pytest.mark.parametrize("lengths", [[3_000_001, 5, 0, 1 << 20], [1] * 3_000, [2048] * 700])
 def test_records_of_more_than_a_batch(lengths: list[int]) -> None:
     records = [np.random.default_rng(place).bytes(length) for place, length in enumerate(lengths)]
-    high, low = native.record_ids(*side_by_side(records))
-    assert Ids(high, low).to_bytes() == b"".join(blake3(record).digest(16) for record in records)
+    assert hashes(records) == [blake3(record).digest(16) for record in records]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 Every function here does the same as one with NumPy or a Python library elsewhere in this package, which calls
 it where the library was built (`is_built`), and many times quicker. ctypes lets go of the interpreter
 meanwhile, so threads read shards side by side. The library links nothing of Python: one file serves all
-versions of it.
+versions of it. BLAKE3 is the official implementation, in `blake3/`.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 LIBRARY = "library.abi3.so"
-LEVEL = 2  # the best instruction set that is used where the processor has it: see blake3.c
+USES_CRC_INSTRUCTION = True  # where the processor has one; tests turn it off
 _ARRAY, _COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -34,8 +34,8 @@ def _library() -> Any:
         ("frame_starts", [_ARRAY, _COUNT, _ARRAY, _COUNT], ctypes.c_int64),
         ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, ctypes.c_int], None),
         (
-            "blake3_ids",
-            [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY, ctypes.c_int],
+            "record_ids",
+            [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY],
             ctypes.c_int,
         ),
         ("canonical_forms", [_ARRAY, _ARRAY, _ARRAY, _ARRAY, _COUNT], ctypes.c_int64),
@@ -60,7 +60,7 @@ def frame_starts(buffer: Bytes, size: int) -> Int64s:
 def checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArray[np.uint32]:
     """Return the CRC-32C, not masked, of the bytes at each `buffer[start:end]`."""
     crcs = np.empty(starts.size, np.uint32)
-    _library().crc32c_checksums(*_records(buffer, starts, ends), crcs.ctypes.data, LEVEL)
+    _library().crc32c_checksums(*_records(buffer, starts, ends), crcs.ctypes.data, USES_CRC_INSTRUCTION)
     return crcs
 
 
@@ -71,7 +71,7 @@ def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[UInt64s, UI
         MemoryError: There is none for the hashes of a record's parts, 3 % of its size.
     """
     high, low = np.empty(starts.size, np.uint64), np.empty(starts.size, np.uint64)
-    if _library().blake3_ids(*_records(buffer, starts, ends), high.ctypes.data, low.ctypes.data, LEVEL):
+    if _library().record_ids(*_records(buffer, starts, ends), high.ctypes.data, low.ctypes.data):
         raise MemoryError("no memory to hash records")
     return high, low
 

@@ -75,17 +75,17 @@ __attribute__((target("sse4.2"))) static void checksums_by_instruction(const uin
 }
 #endif
 
-/* Writes the CRC-32C, not masked, of each payload. With a `level` of 1 and more by the processor's instruction,
-   where it has one. */
+/* Writes the CRC-32C, not masked, of each payload, by the processor's instruction where it has one and
+   `uses_instruction` allows it. */
 void crc32c_checksums(const uint8_t *buffer, const int64_t *starts, const int64_t *ends, int64_t count,
-                      uint32_t *crcs, int level)
+                      uint32_t *crcs, int uses_instruction)
 {
 #if __x86_64__
-    if (level >= 1 && __builtin_cpu_supports("sse4.2")) {
+    if (uses_instruction && __builtin_cpu_supports("sse4.2")) {
         checksums_by_instruction(buffer, starts, ends, count, crcs);
         return;
     }
 #endif
-    (void)level;
+    (void)uses_instruction;
     checksums_by_table(buffer, starts, ends, count, crcs);
 }

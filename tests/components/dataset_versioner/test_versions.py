@@ -88,6 +88,11 @@ class TestExecutor:
         with fileio.open(f"{out}/dataset/version.json", "rb") as file:
             assert json.loads(file.read())["version"] == "v1"
         assert not list(Path.cwd().glob("ram:*"))
+        copies = DatasetStore(tmp_path / "store").copies("items")
+        assert {(copy.kind, copy.place) for copy in copies} == {
+            ("source", str(source)),
+            ("checkout", f"{out}/examples"),
+        }
 
     def test_a_key_that_the_data_does_not_have_fails(self, tmp_path: Path) -> None:
         source = write(tmp_path / "in", {"train": [example(1)]})
@@ -185,3 +190,41 @@ def test_the_firewall_stops_a_pipeline(tmp_path: Path, run: Callable[..., tuple[
     write(tmp_path / "in", {"train": [example(1), example(2, "hat")], "eval": [example(3)]})
     with pytest.raises(SplitFirewallError, match="item_id=i2"):
         run(reimport=True)
+
+
+def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(tmp_path: Path) -> None:
+    """Under the local runner, whose cache does not ask the driver."""
+    from mlplatform.orchestration.local import LocalRunner
+    from mlplatform.orchestration.local.errors import NodeFailedError
+
+    write(tmp_path / "in", {"train": [example(number) for number in range(5)]})
+    connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "mlmd.sqlite"))
+
+    def pipeline() -> Any:
+        ingested = importer.Importer(
+            source_uri=str(tmp_path / "in"),
+            artifact_type=standard_artifacts.Examples,
+            properties={"split_names": '["train"]'},
+        ).with_id("ingest")
+        versioner = DatasetVersioner(
+            ingested.outputs["result"], dataset="items", store=str(tmp_path / "store"), key=["item_id"]
+        )
+        return tfx.dsl.Pipeline(
+            pipeline_name="p",
+            pipeline_root=str(tmp_path / "root"),
+            components=[ingested, versioner],
+            metadata_connection_config=connection,
+            enable_cache=True,
+        )
+
+    def states(record: Any) -> dict[str, str]:
+        return {node.id: node.state for node in record.nodes}
+
+    runner = LocalRunner(tmp_path / "home", parallelism=1)
+    assert states(runner.run(pipeline()))["DatasetVersioner"] == "done"
+    assert states(runner.run(pipeline()))["DatasetVersioner"] == "cached"
+    DatasetStore(tmp_path / "store").forget("items", "i3", is_erasing=True)
+    with pytest.raises(NodeFailedError, match="source still has them: item_id=i3"):
+        runner.run(pipeline())
+    write(tmp_path / "in", {"train": [example(number) for number in range(5) if number != 3]})
+    assert states(runner.run(pipeline()))["DatasetVersioner"] == "done"
