@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlplatform.serving.servable import Run, Servable, Signature, SignatureFaultError, TensorSpec
+from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
+from mlplatform.serving.servable import Choose, Run, Servable, Signature, SignatureFaultError, TensorSpec
 from mlplatform.serving.session import (
     WRITES,
+    FrozenGraph,
     SessionModel,
-    graph_run,
     holds_reference_variables,
     require_dense,
     run_error,
@@ -42,7 +44,14 @@ _INNER_SIGNATURES = "__saved_model"  # `__saved_model_init_op` and the like: not
 
 
 def load(
-    path: Path, model: str, version: int, *, tags: Sequence[str] = ("serve",), prefers_tflite: bool = False
+    path: Path,
+    model: str,
+    version: int,
+    *,
+    tags: Sequence[str] = ("serve",),
+    prefers_tflite: bool = False,
+    mixed_precision: str = "",
+    choose: Choose | None = None,
 ) -> Servable:
     """Load one version of a model.
 
@@ -53,6 +62,9 @@ def load(
         tags: Tags of the graph to load.
         prefers_tflite: Compute with TensorFlow Lite what the version carries in that form: `model.tflite`
             instead of the SavedModel, or single signatures (`assets.extra/tflite/<signature>.tflite`).
+        mixed_precision: `bfloat16` lets signatures without state compute convolutions and matrix products so,
+            `none` forbids it; empty: as the version asks (`assets.extra/mixed_precision`).
+        choose: Picks one of a signature and its forms of other engines; None takes the first form.
 
     Raises:
         StatusError: It cannot be loaded.
@@ -61,20 +73,27 @@ def load(
         return load_tflite(path, model, version)
     meta_graph = _meta_graph(path, tags)
     try:
-        signatures, faults = _signatures(path, meta_graph, tags)
+        found = _signatures(path, meta_graph, tags)
     except Exception as error:
         raise run_error(error) from error
-    if faults and not signatures:
-        texts = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+    signatures = found.signatures
+    if found.faults and not signatures:
+        texts = "; ".join(f"{name}: {fault}" for name, fault in found.faults.items())
         raise StatusError(Code.FAILED_PRECONDITION, f"no signature of {path} can be computed: {texts}")
-    for name, fault in faults.items():
+    for name, fault in found.faults.items():
         log.warning("version %d of model %s loads without its signature %s: %s", version, model, name, fault)
-    if prefers_tflite:
-        for name, signature in list(signatures.items()):
-            file = path / TFLITE_FOLDER / f"{name}.tflite"
-            if file.is_file():
-                signatures[name] = tflite_signature(file, signature)
-    return Servable(model, version, path, dict(meta_graph.signature_def), signatures, faults)
+    in_bfloat16 = (mixed_precision or asked_precision(path)) == BFLOAT16
+    for name, signature in list(signatures.items()):
+        forms = []
+        file = path / TFLITE_FOLDER / f"{name}.tflite"
+        if prefers_tflite and file.is_file():
+            forms.append(tflite_signature(file, signature))
+        if in_bfloat16 and name in found.frozen:
+            run = found.frozen[name].run(in_bfloat16=True)
+            forms.append(replace(signature, run=run, engine="tensorflow-bfloat16"))
+        if forms:
+            signatures[name] = choose(signature, forms) if choose else forms[0]
+    return Servable(model, version, path, dict(meta_graph.signature_def), signatures, found.faults)
 
 
 @contextmanager
@@ -127,10 +146,17 @@ def _meta_graph(path: Path, tags: Sequence[str]) -> meta_graph_pb2.MetaGraphDef:
     )
 
 
-def _signatures(
-    path: Path, meta_graph: meta_graph_pb2.MetaGraphDef, tags: Sequence[str]
-) -> tuple[dict[str, Signature], dict[str, str]]:
-    """Return the signatures that can be computed, and why the others cannot, by name.
+@dataclass(frozen=True)
+class _Found:
+    """Signatures that can be computed, why the others cannot, and the graphs of those without variables."""
+
+    signatures: dict[str, Signature]
+    faults: Mapping[str, str]
+    frozen: Mapping[str, FrozenGraph] = field(default_factory=dict)
+
+
+def _signatures(path: Path, meta_graph: meta_graph_pb2.MetaGraphDef, tags: Sequence[str]) -> _Found:
+    """Find which signatures can be computed, and why the others cannot.
 
     What TF2's loader does not take, TF1's does: reference variables, for instance, or a graph of which only
     single signatures are broken.
@@ -153,9 +179,7 @@ def _signatures(
     return _in_functions(loaded, definitions)
 
 
-def _in_session(
-    model: SessionModel, definitions: Mapping[str, meta_graph_pb2.SignatureDef]
-) -> tuple[dict[str, Signature], dict[str, str]]:
+def _in_session(model: SessionModel, definitions: Mapping[str, meta_graph_pb2.SignatureDef]) -> _Found:
     signatures, faults = {}, {}
     for name, definition in definitions.items():
         try:
@@ -164,16 +188,14 @@ def _in_session(
             faults[name] = str(fault)
         else:
             signatures[name] = _signature(name, definition, run, is_stateless=is_stateless)
-    return signatures, faults
+    return _Found(signatures, faults)
 
 
-def _in_functions(
-    loaded: Any, definitions: Mapping[str, meta_graph_pb2.SignatureDef]
-) -> tuple[dict[str, Signature], dict[str, str]]:
+def _in_functions(loaded: Any, definitions: Mapping[str, meta_graph_pb2.SignatureDef]) -> _Found:
     functions = {name: loaded.signatures[name] for name in definitions if name in loaded.signatures}
     faults = dict.fromkeys(definitions.keys() - functions.keys(), "the model has no function for it")
     frozen_bytes = sum(_variable_bytes(function) for function in functions.values())
-    signatures = {}
+    signatures, frozen = {}, {}
     for name, function in functions.items():
         is_stateless = not _writes(function)
         try:
@@ -182,12 +204,14 @@ def _in_functions(
         except SignatureFaultError as fault:
             faults[name] = str(fault)
             continue
-        run = None
+        graph = None
         if is_stateless and frozen_bytes <= MAX_FROZEN_BYTES:
-            run = _frozen(function)
-        run = run or _as_it_is(loaded, function)
+            graph = frozen_graph(function)
+        if graph is not None:
+            frozen[name] = graph
+        run = graph.run() if graph else _as_it_is(loaded, function)
         signatures[name] = _signature(name, definitions[name], run, is_stateless=is_stateless)
-    return signatures, faults
+    return _Found(signatures, faults, frozen)
 
 
 def _signature(
@@ -230,13 +254,13 @@ def _as_it_is(loaded: Any, function: Any) -> Run:
     return run
 
 
-def _frozen(function: Any) -> Run | None:
-    """Return the call of a signature whose variables have become constants, or None where that cannot be."""
+def frozen_graph(function: Any) -> FrozenGraph | None:
+    """Return a signature's graph, its variables made constants, or None where that cannot be."""
     frozen = freeze(function)
     if frozen is None:
         return None
     aliases, names = sorted(function.structured_input_signature[1]), sorted(function.structured_outputs)
-    return graph_run(
+    return FrozenGraph(
         frozen.graph.as_graph_def(),
         dict(zip(aliases, (tensor.name for tensor in frozen.inputs), strict=True)),
         dict(zip(names, (tensor.name for tensor in frozen.outputs), strict=True)),

@@ -1,7 +1,7 @@
 """One loaded version of one model: its signatures, ready to be called from any thread."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,7 @@ class Signature:
         outputs: By alias.
         run: Calls it: arrays by alias in and out.
         is_stateless: Calls do not change the model, so that several may share one.
-        engine: What computes it: `tensorflow` or `tflite`.
+        engine: What computes it: `tensorflow`, `tensorflow-bfloat16` or `tflite`.
         resizes: `run` takes other numbers of rows than the signature's shapes say.
         runs_row_by_row: It computes one row after the other, so that requests gain nothing from a shared run.
         keeps_rows: Outputs have a row for each row of the inputs; False once a call showed otherwise.
@@ -135,6 +135,10 @@ def _shape_text(shape: tuple[int | None, ...] | None) -> str:
     if shape is None:
         return "[?]"
     return "[" + ",".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+# Picks one of a signature and its other forms.
+Choose = Callable[[Signature, Sequence[Signature]], Signature]
 
 
 @dataclass(eq=False)

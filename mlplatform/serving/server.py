@@ -13,6 +13,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from mlplatform.home import Home
 from mlplatform.serving.api import Api
+from mlplatform.serving.engines import by_cost
 from mlplatform.serving.grpc_api import GrpcServer, grpc_credentials
 from mlplatform.serving.inference import Inference
 from mlplatform.serving.manager import ModelManager
@@ -151,6 +152,8 @@ class ModelServer:
             version,
             tags=self.settings.saved_model_tags.split(","),
             prefers_tflite=self.settings.prefer_tflite_model,
+            mixed_precision=self.settings.mixed_precision,
+            choose=by_cost(folder, shares_runs=self._batching.max_batch_size > 1),
         )
         if self.settings.enable_model_warmup:
             warm_up(

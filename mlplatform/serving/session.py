@@ -4,6 +4,7 @@ A session runs a graph without Python's part of a function call, and in the thre
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +58,30 @@ def session_of(graph: tf.Graph, *, in_bfloat16: bool = False) -> Any:
     return tf.compat.v1.Session(graph=graph, config=config)
 
 
-def graph_run(
-    graph_def: Any, feeds: Mapping[str, str], fetches: Mapping[str, str], *, in_bfloat16: bool = False
-) -> Run:
-    """Return the call of a graph without variables.
+@dataclass(frozen=True)
+class FrozenGraph:
+    """A graph without variables.
 
-    Args:
+    Attributes:
         graph_def: The graph.
         feeds: Names of its input tensors by alias.
         fetches: Names of its output tensors by alias.
-        in_bfloat16: As in `session_of`.
     """
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
-    return _session_run(
-        session_of(graph, in_bfloat16=in_bfloat16),
-        {alias: graph.get_tensor_by_name(name) for alias, name in feeds.items()},
-        {alias: graph.get_tensor_by_name(name) for alias, name in fetches.items()},
-    )
+
+    graph_def: Any
+    feeds: Mapping[str, str]
+    fetches: Mapping[str, str]
+
+    def run(self, *, in_bfloat16: bool = False) -> Run:
+        """Return its call; `in_bfloat16` as in `session_of`."""
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.import_graph_def(self.graph_def, name="")
+        return _session_run(
+            session_of(graph, in_bfloat16=in_bfloat16),
+            {alias: graph.get_tensor_by_name(name) for alias, name in self.feeds.items()},
+            {alias: graph.get_tensor_by_name(name) for alias, name in self.fetches.items()},
+        )
 
 
 def _session_run(session: Any, feeds: Mapping[str, Any], fetches: Mapping[str, Any]) -> Run:

@@ -56,7 +56,12 @@ class ServerSettings:
     saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
     enable_model_warmup: bool = _flag(True, "Run the recorded requests of a version before it serves.")
     num_request_iterations_for_warmup: int = _flag(1, "How many times each recorded request is run.")
-    prefer_tflite_model: bool = _flag(False, "Compute with TensorFlow Lite what a version carries so.")
+    prefer_tflite_model: bool = _flag(
+        False, "Compute with TensorFlow Lite what a version carries so, where that costs less."
+    )
+    mixed_precision: str = _flag(
+        "", "bfloat16: compute so where that costs less; none: never; empty: as each version asks."
+    )
 
     # How it computes.
     enable_batching: bool | None = _flag(
@@ -114,6 +119,8 @@ class ServerSettings:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise SettingsError(f"--{name} {getattr(self, name)} is negative")
+        if self.mixed_precision not in ("", "bfloat16", "none"):
+            raise SettingsError(f"--mixed_precision {self.mixed_precision!r} is not bfloat16 or none")
         self.channel_arguments()
         if not 0 <= self.request_log_sampling_rate <= 1:
             raise SettingsError(
