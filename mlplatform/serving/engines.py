@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplatform.serving.servable import DEFAULT_SIGNATURE, Choose, Signature
+from mlplatform.serving.row_check import recorded_rows
+from mlplatform.serving.servable import Choose, Signature
 from mlplatform.serving.status import StatusError
-from mlplatform.serving.tensors import Array, to_array
-from mlplatform.serving.warmup import recorded_requests, zeros
+from mlplatform.serving.tensors import Array
+from mlplatform.serving.warmup import zeros
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +97,8 @@ def _costs(forms: Sequence[Signature], inputs: Inputs, clock: Callable[[], float
 
 def _sample(path: Path, signature: Signature) -> dict[str, Array] | None:
     """Return one row of inputs, or None where none are known."""
-    for entry in recorded_requests(path):
-        request = entry.predict_log.request
-        is_asked = (request.model_spec.signature_name or DEFAULT_SIGNATURE) == signature.name
-        if entry.HasField("predict_log") and is_asked and set(request.inputs) == set(signature.inputs):
-            arrays = {alias: to_array(proto, alias) for alias, proto in request.inputs.items()}
-            return {a: array[:1] if signature.inputs[a].is_batched else array for a, array in arrays.items()}
+    if rows := recorded_rows(path, signature):
+        return rows[0]
     filled = {alias: zeros(spec, 1) for alias, spec in signature.inputs.items()}
     known = {alias: array for alias, array in filled.items() if array is not None}
     return known if len(known) == len(filled) else None

@@ -26,6 +26,7 @@ from mlplatform.serving.model_config import (
 )
 from mlplatform.serving.request_log import RequestLog
 from mlplatform.serving.rest_api import RestServer
+from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
@@ -155,6 +156,8 @@ class ModelServer:
             mixed_precision=self.settings.mixed_precision,
             choose=by_cost(folder, shares_runs=self._batching.max_batch_size > 1),
         )
+        if self.settings.enable_batching is None and not self.settings.batching_parameters_file:
+            keep_dependent_rows_apart(servable, unless_shown=self.settings.serves_root)
         if self.settings.enable_model_warmup:
             warm_up(
                 servable,

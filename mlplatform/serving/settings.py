@@ -65,7 +65,7 @@ class ServerSettings:
 
     # How it computes.
     enable_batching: bool | None = _flag(
-        None, "Requests that pile up share a run [default: on for a root folder, else off]."
+        None, "Requests that pile up share a run [default: where the rows of a batch are independent]."
     )
     batching_parameters_file: str = _flag("", "BatchingParameters in text form; turns batching on.")
     tensorflow_session_parallelism: int = _flag(0, "Both of the next two at once.")
@@ -139,9 +139,7 @@ class ServerSettings:
     @property
     def is_batching(self) -> bool:
         """Requests may share a run."""
-        if self.enable_batching is not None:
-            return self.enable_batching
-        return self.serves_root or bool(self.batching_parameters_file)
+        return self.enable_batching is not False
 
     @property
     def intra_op_threads(self) -> int:
