@@ -56,18 +56,16 @@ class ServerSettings:
     saved_model_tags: str = _flag("serve", "Comma-separated tags of the graph to load.")
     enable_model_warmup: bool = _flag(True, "Run the recorded requests of a version before it serves.")
     num_request_iterations_for_warmup: int = _flag(1, "How many times each recorded request is run.")
-    prefer_tflite_model: bool = _flag(
-        False, "Compute with TensorFlow Lite what a version carries so, where that costs less."
-    )
-    mixed_precision: str = _flag(
-        "", "bfloat16: compute so where that costs less; none: never; empty: as each version asks."
-    )
+    prefer_tflite_model: bool = _flag(False, "Compute with TensorFlow Lite what a version carries so.")
 
     # How it computes.
     enable_batching: bool | None = _flag(
         None, "Requests that pile up share a run [default: where the rows of a batch are independent]."
     )
     batching_parameters_file: str = _flag("", "BatchingParameters in text form; turns batching on.")
+    mixed_precision: str = _flag(
+        "", "bfloat16: compute so where that costs less; none: never; empty: as each version asks."
+    )
     tensorflow_session_parallelism: int = _flag(0, "Both of the next two at once.")
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads within an op; 0: 1 on up to 4 cores.")
     tensorflow_inter_op_parallelism: int = _flag(0, "Threads between ops; 0: one per core.")
