@@ -36,6 +36,7 @@ INSTALL_REQUIRES = [
     "rich>=13",
     # The model server.
     "aiohttp>=3.9",
+    "flatbuffers>=23.5",
     "grpcio>=1.60",
     "grpcio-health-checking>=1.48",
     "grpcio-reflection>=1.48",

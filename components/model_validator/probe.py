@@ -9,7 +9,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlplatform.components.model_validator.peak_memory import peak_memory_mb
+from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
+from mlplatform.serving.saved_model import frozen_graph
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
 from mlplatform.vision.exported import SIGNATURES, TFLITE_FOLDER, largest_difference, read_labels, read_warmup
 
 WARM_UP_RUNS = 10
-REQUEST_PHOTOS = 8  # of the samples; more of them are for the comparison with TensorFlow Lite
-TOLERANCE, TFLITE = "tolerance", "tflite"
+REQUEST_PHOTOS = 8  # of the samples; more of them are for the comparison with other engines
+TOLERANCE, FORM = "tolerance", "form"
 _READS = {"serving_default": "examples", "image_bytes": "image_bytes", "pixels": "images"}
 
 
@@ -50,7 +52,9 @@ def main() -> None:
             "peak_memory_mb": peak_memory_mb(),
         }
     )
-    probe.agrees_with_tflite(all_photos)  # after the figures, which are those of the SavedModel
+    # After the figures, which are those of the SavedModel.
+    probe.agrees_with_tflite(all_photos)
+    probe.agrees_in_bfloat16(samples, all_photos)
 
 
 class Probe:
@@ -155,16 +159,57 @@ class Probe:
                 _check(file.name, False, "there is no check for it: only the signature pixels converts")
                 continue
             runner = tf.lite.Interpreter(model_path=str(file)).get_signature_runner()
-            difference, disagreeing = 0.0, 0
-            for start in range(0, len(photos), REQUEST_PHOTOS):
-                part = photos[start : start + REQUEST_PHOTOS]
-                images = np.stack([decode_image(photo, self._size).numpy() for photo in part])
-                wanted, rows = self.ask("pixels", images), [runner(images=image[None]) for image in images]
-                found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-                difference = max(difference, largest_difference(wanted, found))
-                disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
-            share = disagreeing / len(photos)
-            _say(check=f"TensorFlow Lite, {file.stem}", difference=difference, disagreeing=share, kind=TFLITE)
+
+            def answer(images: NDArray[Any], runner: Any = runner) -> dict[str, NDArray[Any]]:
+                rows = [runner(images=image[None]) for image in images]
+                return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+            self._check_form("TensorFlow Lite", "tflite", "pixels", self._images(photos), answer)
+
+    def agrees_in_bfloat16(self, samples: list[bytes], photos: list[bytes]) -> None:
+        """Where the model asks for bfloat16, its signatures answer so as they do in float32."""
+        if asked_precision(self._model_dir) != BFLOAT16:
+            return
+        for name, values in (
+            ("serving_default", _batches(samples)),
+            ("image_bytes", _batches(photos)),
+            ("pixels", self._images(photos)),
+        ):
+            _say(doing=f"ask {name} in bfloat16")
+            graph = frozen_graph(self._functions[name])
+            if graph is None:
+                _check(f"bfloat16, {name}", False, "its variables cannot be made constants")
+                continue
+            run = graph.run(in_bfloat16=True)
+            self._check_form(
+                "bfloat16",
+                BFLOAT16,
+                name,
+                values,
+                lambda batch, run=run, name=name: run({_READS[name]: batch}),
+            )
+
+    def _images(self, photos: list[bytes]) -> Iterator[NDArray[Any]]:
+        for part in _batches(photos):
+            yield np.stack([decode_image(photo, self._size).numpy() for photo in part])
+
+    def _check_form(
+        self, title: str, form: str, signature: str, batches: Iterable[NDArray[Any]], answer: Any
+    ) -> None:
+        """Compare the answers of another form of a signature with the SavedModel's."""
+        difference, disagreeing, rows = 0.0, 0, 0
+        for batch in batches:
+            wanted, found = self.ask(signature, batch), answer(batch)
+            difference = max(difference, largest_difference(wanted, found))
+            disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
+            rows += len(batch)
+        _say(
+            check=f"{title}, {signature}",
+            difference=difference,
+            disagreeing=disagreeing / rows,
+            kind=FORM,
+            form=form,
+        )
 
     def _check_sane(self, name: str, answer: dict[str, NDArray[Any]]) -> None:
         scores, classes = answer["scores"], answer["classes"]
@@ -192,6 +237,11 @@ class Probe:
             _check(name, said, "" if said else f"the error does not name the place ({must_say!r})")
         else:
             _check(name, False, "it got an answer instead of an error")
+
+
+def _batches(values: list[bytes]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(values), REQUEST_PHOTOS):
+        yield np.array(values[start : start + REQUEST_PHOTOS], np.object_)
 
 
 def _photo_of(sample: bytes) -> bytes:

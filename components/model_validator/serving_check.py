@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,17 @@ def _finding(fact: dict[str, Any], budget: Budget) -> Finding:
     detail = f"scores differ by up to {difference:.2g}"
     if "disagreeing" in fact:
         detail += f", and the first class of {100 * fact['disagreeing']:.1f} % of the photos"
-        agrees = fact["disagreeing"] <= budget.tflite_disagreement
-        return Finding(fact["check"], agrees and difference <= budget.tflite_score_tolerance, detail)
+        tolerance, disagreement = _FORMS[fact["form"]](budget)
+        agrees = fact["disagreeing"] <= disagreement and difference <= tolerance
+        return Finding(fact["check"], agrees, detail)
     return Finding(fact["check"], difference <= budget.score_tolerance, detail)
+
+
+# By form: the largest difference of a score, and the largest share of photos whose first class differs.
+_FORMS: dict[str, Callable[[Budget], tuple[float, float]]] = {
+    "tflite": lambda budget: (budget.tflite_score_tolerance, budget.tflite_disagreement),
+    "bfloat16": lambda budget: (budget.bfloat16_score_tolerance, budget.bfloat16_disagreement),
+}
 
 
 def _over_budget(figures: dict[str, float], budget: Budget) -> list[Finding]:

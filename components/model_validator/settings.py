@@ -39,6 +39,9 @@ class Budget(Config):
     # largest share of photos whose first class differs. int8 moves scores; float hardly does.
     tflite_score_tolerance: float = Field(default=0.3, gt=0)
     tflite_disagreement: float = Field(default=0.1, ge=0, le=1)
+    # Where the model asks to be served in bfloat16: likewise.
+    bfloat16_score_tolerance: float = Field(default=0.15, gt=0)
+    bfloat16_disagreement: float = Field(default=0.05, ge=0, le=1)
     # The whole check.
     time_limit_s: float = Field(default=300.0, gt=0)
 

@@ -19,12 +19,13 @@ from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.components.model_validator.tfma_evaluation import evaluate
 from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
+from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
 from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
 from mlplatform.vision.exported import TFLITE_FOLDER
 
 METRICS_FILE, REPORT_FILE, VERDICT_FILE = "metrics.json", "report.html", "verdict.json"
-SAMPLE_PHOTOS, TFLITE_PHOTOS = 8, 64
+SAMPLE_PHOTOS, FORM_PHOTOS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def validate_model(
     Raises:
         NothingToEvaluateError: The files hold no Examples.
     """
-    has_tflite = any((model_dir / TFLITE_FOLDER).glob("*.tflite"))
-    samples = sample_records(files, TFLITE_PHOTOS if has_tflite else SAMPLE_PHOTOS)
+    forms = [*(model_dir / TFLITE_FOLDER).glob("*.tflite"), *model_dir.glob(str(MIXED_PRECISION_FILE))]
+    samples = sample_records(files, FORM_PHOTOS if forms else SAMPLE_PHOTOS)
     if not samples:
         raise NothingToEvaluateError(splits)
     output_dir.mkdir(parents=True, exist_ok=True)

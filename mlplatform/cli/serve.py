@@ -13,7 +13,6 @@ IDLE_FLAGS = (
     "enable_profiler",
     "enable_signature_method_name_check",
     "flush_filesystem_caches",
-    "mixed_precision",
     "num_load_threads",
     "num_tflite_interpreters_per_pool",
     "num_tflite_pools",

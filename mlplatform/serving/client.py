@@ -22,13 +22,14 @@ import urllib3
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.serving import wire
 from mlplatform.serving.status import HTTP_STATUS, Code, StatusError
-from mlplatform.serving.tensors import Array, enum_of, fill_content, to_array
+from mlplatform.serving.tensors import NUMPY_OF, Array, DataType, dtype_name, enum_of, fill_content, to_array
 
+DEFAULT_SIGNATURE = "serving_default"
 _STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 _RETRIES = 3
 _FIRST_PAUSE_S = 0.1
 _MAX_CONNECTIONS = 64  # kept open by a REST client, for as many threads
-_OUTPUT_KNOWN_FOR_S = 10.0  # after that the name of a signature's one output is looked up again
+_SIGNATURE_KNOWN_FOR_S = 10.0  # after that a signature is asked for again: versions change
 
 # RESOURCE_EXHAUSTED is also said of what will never fit and by kernels that ran out of memory; with these
 # texts a server (ours, gRPC's, TensorFlow Serving's batching) says that it computed nothing.
@@ -37,6 +38,9 @@ _REFUSED_TEXTS = (
     "Concurrent RPC limit exceeded",
     "batch scheduling queue to which this task was submitted is full",
 )
+
+# What numpy makes of Python's numbers: nobody has chosen these dtypes.
+_NUMPYS_OWN = (np.dtype(np.float64), np.dtype(np.int64))
 
 Answer = TypeVar("Answer")
 
@@ -124,8 +128,18 @@ class Asked:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class SignatureInfo:
+    """What a signature takes, dtypes by input name, and the names of what it returns."""
+
+    inputs: Mapping[str, int]
+    outputs: Sequence[str]
+
+
 class Transport(Protocol):
     """How requests travel."""
+
+    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo: ...
 
     def predict(
         self, asked: Asked, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
@@ -160,6 +174,7 @@ class Client:
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
+        self._signatures: dict[Asked, tuple[SignatureInfo, float]] = {}
         self._protocol: Transport
         check_address(address)
         is_rest = address.startswith(("http://", "https://"))
@@ -183,8 +198,9 @@ class Client:
 
         Args:
             model: The model's name.
-            inputs: Arrays, or what numpy makes arrays of, by input name, in the dtypes that the signature
-                takes (over REST the server converts numbers); texts and bytes for string inputs.
+            inputs: Arrays, or what numpy makes arrays of, by input name. Numbers in numpy's own dtypes
+                (float64 and int64, which lists become) are sent in the dtypes that the signature takes, if
+                they fit; other dtypes are sent as they are. Texts and bytes for string inputs.
             signature: The signature's name; empty for `serving_default`.
             version: The version, or the newest.
             label: The version's label, instead of its number.
@@ -197,18 +213,38 @@ class Client:
 
         Raises:
             RequestFailedError: The server refused, failed, or was not reached; INVALID_ARGUMENT also where an
-                input is nothing that can be sent.
+                input is nothing that can be sent, or numbers do not fit the dtype that the signature takes.
         """
         asked = Asked(model=model, signature=signature, version=version, label=label)
+
+        def attempt(left_s: float) -> dict[str, Array]:
+            deadline = time.monotonic() + left_s
+            sent = arrays
+            if any(array.dtype in _NUMPYS_OWN for array in arrays.values()):
+                sent = _typed(arrays, self._signature(asked, left_s))
+            return self._protocol.predict(asked, sent, outputs, max(0.001, deadline - time.monotonic()))
+
         try:
             arrays = {name: _array(name, value) for name, value in inputs.items()}
+            return _retried(attempt, self._timeout_s if timeout_s is None else timeout_s)
         except _InputError as error:
             what, text = f"predict {model}", str(error)
             raise RequestFailedError(self.address, what, Code.INVALID_ARGUMENT, text) from error
-        return _retried(
-            lambda left_s: self._protocol.predict(asked, arrays, outputs, left_s),
-            self._timeout_s if timeout_s is None else timeout_s,
-        )
+        except RequestFailedError:
+            self._signatures.pop(asked, None)  # another version may take other dtypes
+            raise
+
+    def _signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+        """Return what a signature takes; nothing where the server does not say: the request then says why."""
+        info, known_until = self._signatures.get(asked, (SignatureInfo({}, ()), 0.0))
+        if time.monotonic() < known_until:
+            return info
+        try:
+            info = self._protocol.signature(asked, timeout_s)
+        except RequestFailedError:
+            return SignatureInfo({}, ())
+        self._signatures[asked] = info, time.monotonic() + _SIGNATURE_KNOWN_FOR_S
+        return info
 
     def status(self, model: str, version: int | None = None) -> list[VersionState]:
         """Return the states of a model's versions, newest first.
@@ -278,6 +314,40 @@ def _array(name: str, value: npt.ArrayLike) -> Array:
     return array
 
 
+def _typed(arrays: Mapping[str, Array], signature: SignatureInfo) -> dict[str, Array]:
+    return {
+        name: _cast(name, array, signature.inputs[name]) if name in signature.inputs else array
+        for name, array in arrays.items()
+    }
+
+
+def _cast(name: str, array: Array, wanted: int) -> Array:
+    """Return numbers in numpy's own dtypes in the dtype that is wanted; all others as they are."""
+    dtype = np.dtype(NUMPY_OF.get(wanted, np.object_))
+    is_float = dtype.kind in "fc" or dtype == ml_dtypes.bfloat16
+    if array.dtype not in _NUMPYS_OWN or array.dtype == dtype or not (is_float or dtype.kind in "iu"):
+        return array
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    if is_float:
+        misfits = np.isfinite(array) & ~np.isfinite(cast)
+    else:
+        misfits = ~_holds(dtype, array)
+    if misfits.any():
+        raise _InputError(
+            f"input {name} takes {dtype_name(wanted)}, which {array[misfits].flat[0]} does not fit"
+        )
+    return cast
+
+
+def _holds(dtype: Any, array: Array) -> Any:
+    """Say which numbers are whole and within the range of an integer dtype."""
+    limits = np.iinfo(dtype)
+    if array.dtype.kind == "f":  # the upper limit of 64 bits is not a float64: the next one is
+        return (array == np.trunc(array)) & (array >= limits.min) & (array < float(limits.max) + 1.0)
+    return (array >= limits.min) & (array <= min(limits.max, np.iinfo(array.dtype).max))
+
+
 def _texts(array: Array) -> Array:
     texts = np.empty(array.size, dtype=np.object_)
     for place, value in enumerate(array.ravel().tolist()):
@@ -326,6 +396,7 @@ class _Grpc:
         else:
             self._channel = grpc.insecure_channel(address, options=options)
         self._predict = self._call(wire.PREDICT, "PredictResponse")
+        self._metadata = self._call(wire.METADATA, "MetadataResponse")
         self._status = self._call(wire.STATUS, "StatusResponse")
 
     def _call(self, method: str, response: str) -> Any:
@@ -344,6 +415,18 @@ class _Grpc:
             fill_content(request.inputs.add(key=name).value, array)
         response = self._ask(self._predict, request, f"predict {asked.model}", timeout_s)
         return {entry.key: to_array(entry.value, entry.key) for entry in response.outputs}
+
+    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+        request = wire.message("MetadataRequest")(metadata_field=["signature_def"])
+        self._fill_spec(request.model_spec, asked)
+        what, name = f"metadata of {asked.model}", asked.signature or DEFAULT_SIGNATURE
+        response = self._ask(self._metadata, request, what, timeout_s)
+        for entry in response.metadata:
+            for found in wire.message("SignatureDefMap").FromString(entry.value.value).signature_def:
+                if found.key == name:
+                    inputs = {info.key: info.value.dtype for info in found.value.inputs}
+                    return SignatureInfo(inputs, [info.key for info in found.value.outputs])
+        raise RequestFailedError(self._address, what, Code.NOT_FOUND, f"there is no signature {name}")
 
     def status(self, asked: Asked, timeout_s: float) -> list[VersionState]:
         request = wire.message("StatusRequest")()
@@ -425,20 +508,33 @@ class _Rest:
     def close(self) -> None:
         self._pool.close()
 
+    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+        what, name = f"metadata of {asked.model}", asked.signature or DEFAULT_SIGNATURE
+        metadata = self._ask("GET", f"{_path(asked)}/metadata", None, what, timeout_s, "metadata")
+        try:
+            signatures = metadata["signature_def"]["signature_def"]
+            if name not in signatures:
+                text = f"the answer has no signature {name}: its versions are being changed"
+                raise self._failed(what, Code.UNAVAILABLE, text)
+            inputs, outputs = signatures[name].get("inputs", {}), signatures[name].get("outputs", {})
+            dtypes = {alias: info["dtype"].removeprefix("DT_") for alias, info in inputs.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            text = "the answer holds no SignatureDefs"
+            raise self._failed(what, Code.UNKNOWN, text) from error
+        known = DataType.__members__
+        return SignatureInfo({a: known[d] for a, d in dtypes.items() if d in known}, list(outputs))
+
     def _only_output(self, asked: Asked, timeout_s: float) -> str:
         """Return the name of a signature's one output, which a REST answer leaves out."""
         name, known_until = self._only_outputs.get(asked, ("", 0.0))
         if time.monotonic() < known_until:
             return name
-        what, signature = f"metadata of {asked.model}", asked.signature or "serving_default"
-        metadata = self._ask("GET", f"{_path(asked)}/metadata", None, what, timeout_s, "metadata")
-        signatures = metadata["signature_def"]["signature_def"]
-        if signature not in signatures:
-            text = f"the answer has no signature {signature}: its versions are being changed"
-            raise RequestFailedError(self._address, what, Code.UNAVAILABLE, text)
-        name = str(next(iter(signatures[signature]["outputs"])))
-        self._only_outputs[asked] = (name, time.monotonic() + _OUTPUT_KNOWN_FOR_S)
-        return name
+        outputs = self.signature(asked, timeout_s).outputs
+        if not outputs:
+            text = f"signature {asked.signature or DEFAULT_SIGNATURE} has no output"
+            raise self._failed(f"metadata of {asked.model}", Code.UNKNOWN, text)
+        self._only_outputs[asked] = (outputs[0], time.monotonic() + _SIGNATURE_KNOWN_FOR_S)
+        return outputs[0]
 
     def _ask(self, method: str, path: str, body: bytes | None, what: str, timeout_s: float, key: str) -> Any:
         """Return what lies under `key` of the answer."""

@@ -15,8 +15,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from mlplatform.serving.model_config import ModelConfig
-from mlplatform.serving.saved_model import beside_requests, give_memory_back, run_error
+from mlplatform.serving.saved_model import beside_requests, give_memory_back
 from mlplatform.serving.servable import Servable
+from mlplatform.serving.session import run_error
 from mlplatform.serving.status import Code, StatusError, invalid_argument
 from mlplatform.serving.version_folders import Fingerprint, aspired, fingerprint, version_folders
 

@@ -2,10 +2,12 @@
 
 import ctypes
 import gc
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,21 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlplatform.serving.servable import Run, Servable, Signature, TensorSpec
-from mlplatform.serving.status import Code, StatusError, from_tensorflow
+from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
+from mlplatform.serving.servable import Choose, Run, Servable, Signature, SignatureFaultError, TensorSpec
+from mlplatform.serving.session import (
+    WRITES,
+    FrozenGraph,
+    SessionModel,
+    holds_reference_variables,
+    require_dense,
+    run_error,
+)
+from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import NUMPY_OF, Array
 from mlplatform.serving.tflite_model import TFLITE_FILE, TFLITE_FOLDER, load_tflite, tflite_signature
+
+log = logging.getLogger(__name__)
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -27,22 +40,18 @@ MAX_FROZEN_BYTES = 256 << 20
 
 _SWITCH_INTERVAL_S = 0.0005  # while a version loads; Python's own is 0.005
 
-# How Python's part of an error of a kernel looks.
-_TRACE, _NO_TRACE = "  File ", "<stack traces unavailable>"
-
-_WRITES = (
-    "Assign",
-    "ResourceApply",
-    "ResourceScatter",
-    "Stack",
-    "Queue",
-    "LookupTableInsert",
-    "LookupTableImport",
-)
+_INNER_SIGNATURES = "__saved_model"  # `__saved_model_init_op` and the like: nothing that is asked for
 
 
 def load(
-    path: Path, model: str, version: int, *, tags: Sequence[str] = ("serve",), prefers_tflite: bool = False
+    path: Path,
+    model: str,
+    version: int,
+    *,
+    tags: Sequence[str] = ("serve",),
+    prefers_tflite: bool = False,
+    mixed_precision: str = "",
+    choose: Choose | None = None,
 ) -> Servable:
     """Load one version of a model.
 
@@ -53,24 +62,38 @@ def load(
         tags: Tags of the graph to load.
         prefers_tflite: Compute with TensorFlow Lite what the version carries in that form: `model.tflite`
             instead of the SavedModel, or single signatures (`assets.extra/tflite/<signature>.tflite`).
+        mixed_precision: `bfloat16` lets signatures without state compute convolutions and matrix products so,
+            `none` forbids it; empty: as the version asks (`assets.extra/mixed_precision`).
+        choose: Picks one of a signature and its forms of other engines; None takes the first form.
 
     Raises:
         StatusError: It cannot be loaded.
     """
     if (path / TFLITE_FILE).is_file() and (prefers_tflite or not (path / SAVED_MODEL_FILE).is_file()):
         return load_tflite(path, model, version)
-    definitions = _signature_defs(path, tags)
+    meta_graph = _meta_graph(path, tags)
     try:
-        loaded = tf.saved_model.load(str(path), tags=list(tags))
-        signatures = _signatures(loaded, definitions)
+        found = _signatures(path, meta_graph, tags)
     except Exception as error:
         raise run_error(error) from error
-    if prefers_tflite:
-        for name, signature in list(signatures.items()):
-            file = path / TFLITE_FOLDER / f"{name}.tflite"
-            if file.is_file():
-                signatures[name] = tflite_signature(file, signature)
-    return Servable(model, version, path, definitions, signatures)
+    signatures = found.signatures
+    if found.faults and not signatures:
+        texts = "; ".join(f"{name}: {fault}" for name, fault in found.faults.items())
+        raise StatusError(Code.FAILED_PRECONDITION, f"no signature of {path} can be computed: {texts}")
+    for name, fault in found.faults.items():
+        log.warning("version %d of model %s loads without its signature %s: %s", version, model, name, fault)
+    in_bfloat16 = (mixed_precision or asked_precision(path)) == BFLOAT16
+    for name, signature in list(signatures.items()):
+        forms = []
+        file = path / TFLITE_FOLDER / f"{name}.tflite"
+        if prefers_tflite and file.is_file():
+            forms.append(tflite_signature(file, signature))
+        if in_bfloat16 and name in found.frozen:
+            run = found.frozen[name].run(in_bfloat16=True)
+            forms.append(replace(signature, run=run, engine="tensorflow-bfloat16"))
+        if forms:
+            signatures[name] = choose(signature, forms) if choose else forms[0]
+    return Servable(model, version, path, dict(meta_graph.signature_def), signatures, found.faults)
 
 
 @contextmanager
@@ -102,7 +125,7 @@ def give_memory_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _signature_defs(path: Path, tags: Sequence[str]) -> dict[str, meta_graph_pb2.SignatureDef]:
+def _meta_graph(path: Path, tags: Sequence[str]) -> meta_graph_pb2.MetaGraphDef:
     file = path / SAVED_MODEL_FILE
     try:
         with warnings.catch_warnings():
@@ -115,7 +138,7 @@ def _signature_defs(path: Path, tags: Sequence[str]) -> dict[str, meta_graph_pb2
         raise StatusError(Code.DATA_LOSS, f"Can't parse {file} as binary proto") from error
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
-            return dict(meta_graph.signature_def)
+            return meta_graph
     found = "; ".join(",".join(g.meta_info_def.tags) for g in saved_model.meta_graphs)
     raise StatusError(
         Code.NOT_FOUND,
@@ -123,25 +146,85 @@ def _signature_defs(path: Path, tags: Sequence[str]) -> dict[str, meta_graph_pb2
     )
 
 
-def _signatures(loaded: Any, definitions: Mapping[str, meta_graph_pb2.SignatureDef]) -> dict[str, Signature]:
+@dataclass(frozen=True)
+class _Found:
+    """Signatures that can be computed, why the others cannot, and the graphs of those without variables."""
+
+    signatures: dict[str, Signature]
+    faults: Mapping[str, str]
+    frozen: Mapping[str, FrozenGraph] = field(default_factory=dict)
+
+
+def _signatures(path: Path, meta_graph: meta_graph_pb2.MetaGraphDef, tags: Sequence[str]) -> _Found:
+    """Find which signatures can be computed, and why the others cannot.
+
+    What TF2's loader does not take, TF1's does: reference variables, for instance, or a graph of which only
+    single signatures are broken.
+    """
+    definitions = {
+        name: definition
+        for name, definition in sorted(meta_graph.signature_def.items())
+        if not name.startswith(_INNER_SIGNATURES)
+    }
+    if holds_reference_variables(meta_graph):
+        return _in_session(SessionModel(path, tags), definitions)
+    try:
+        loaded = tf.saved_model.load(str(path), tags=list(tags))
+    except Exception as error:  # noqa: BLE001 - raised again where the other loader fails too
+        try:
+            session_model = SessionModel(path, tags)
+        except Exception:  # noqa: BLE001 - the first error is the one that its author knows
+            raise error from None
+        return _in_session(session_model, definitions)
+    return _in_functions(loaded, definitions)
+
+
+def _in_session(model: SessionModel, definitions: Mapping[str, meta_graph_pb2.SignatureDef]) -> _Found:
+    signatures, faults = {}, {}
+    for name, definition in definitions.items():
+        try:
+            run, is_stateless = model.run(definition)
+        except SignatureFaultError as fault:
+            faults[name] = str(fault)
+        else:
+            signatures[name] = _signature(name, definition, run, is_stateless=is_stateless)
+    return _Found(signatures, faults)
+
+
+def _in_functions(loaded: Any, definitions: Mapping[str, meta_graph_pb2.SignatureDef]) -> _Found:
     functions = {name: loaded.signatures[name] for name in definitions if name in loaded.signatures}
+    faults = dict.fromkeys(definitions.keys() - functions.keys(), "the model has no function for it")
     frozen_bytes = sum(_variable_bytes(function) for function in functions.values())
-    signatures = {}
+    signatures, frozen = {}, {}
     for name, function in functions.items():
-        definition = definitions[name]
         is_stateless = not _writes(function)
-        run = None
+        try:
+            for alias, tensor in function.structured_outputs.items():
+                require_dense(alias, tensor.dtype)
+        except SignatureFaultError as fault:
+            faults[name] = str(fault)
+            continue
+        graph = None
         if is_stateless and frozen_bytes <= MAX_FROZEN_BYTES:
-            run = _frozen(function, definition)
-        signatures[name] = Signature(
-            name=name,
-            definition=definition,
-            inputs={alias: TensorSpec.of(definition.inputs[alias]) for alias in sorted(definition.inputs)},
-            outputs={alias: TensorSpec.of(definition.outputs[alias]) for alias in sorted(definition.outputs)},
-            run=run or _as_it_is(loaded, function),
-            is_stateless=is_stateless,
-        )
-    return signatures
+            graph = frozen_graph(function)
+        if graph is not None:
+            frozen[name] = graph
+        run = graph.run() if graph else _as_it_is(loaded, function)
+        signatures[name] = _signature(name, definitions[name], run, is_stateless=is_stateless)
+    return _Found(signatures, faults, frozen)
+
+
+def _signature(
+    name: str, definition: meta_graph_pb2.SignatureDef, run: Run, *, is_stateless: bool
+) -> Signature:
+    return Signature(
+        name=name,
+        definition=definition,
+        inputs={alias: TensorSpec.of(definition.inputs[alias]) for alias in sorted(definition.inputs)},
+        outputs={alias: TensorSpec.of(definition.outputs[alias]) for alias in sorted(definition.outputs)},
+        run=run,
+        is_stateless=is_stateless,
+    )
 
 
 def _variable_bytes(function: Any) -> int:
@@ -153,7 +236,7 @@ def _variable_bytes(function: Any) -> int:
 def _writes(function: Any) -> bool:
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    return any(node.op.startswith(_WRITES) for node in nodes)
+    return any(node.op.startswith(WRITES) for node in nodes)
 
 
 def _as_it_is(loaded: Any, function: Any) -> Run:
@@ -171,24 +254,17 @@ def _as_it_is(loaded: Any, function: Any) -> Run:
     return run
 
 
-def _frozen(function: Any, definition: meta_graph_pb2.SignatureDef) -> Run | None:
-    """Return the call of a signature whose variables have become constants, or None where that cannot be."""
-    aliases, names = sorted(definition.inputs), sorted(function.structured_outputs)
+def frozen_graph(function: Any) -> FrozenGraph | None:
+    """Return a signature's graph, its variables made constants, or None where that cannot be."""
     frozen = freeze(function)
     if frozen is None:
         return None
-
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        tensors = [_constant(inputs[alias]) for alias in aliases]
-        try:
-            outputs = frozen(*tensors)
-        except Exception as error:
-            raise run_error(error) from error
-        if not isinstance(outputs, (list, tuple)):
-            outputs = [outputs]
-        return {name: _array(tensor) for name, tensor in zip(names, outputs, strict=True)}
-
-    return run
+    aliases, names = sorted(function.structured_input_signature[1]), sorted(function.structured_outputs)
+    return FrozenGraph(
+        frozen.graph.as_graph_def(),
+        dict(zip(aliases, (tensor.name for tensor in frozen.inputs), strict=True)),
+        dict(zip(names, (tensor.name for tensor in frozen.outputs), strict=True)),
+    )
 
 
 def freeze(function: Any) -> Any:
@@ -213,16 +289,6 @@ def freeze(function: Any) -> Any:
     if len(frozen.inputs) != len(aliases) or len(frozen.outputs) != len(function.structured_outputs):
         return None
     return frozen
-
-
-def run_error(error: Exception) -> StatusError:
-    """Return the status of an error that a model raised, with the kernel's text and without Python's."""
-    status = from_tensorflow(error)
-    lines = status.text.split(" [Op:")[0].splitlines()
-    traces = [n for n, line in enumerate(lines) if line.startswith(_TRACE) or line.endswith(_NO_TRACE)]
-    if lines and lines[0].startswith("Graph execution error") and traces:
-        lines = lines[traces[-1] + 1 :]
-    return StatusError(status.code, "\n".join(lines).strip())
 
 
 def _constant(array: Array) -> Any:

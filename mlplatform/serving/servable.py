@@ -1,7 +1,7 @@
 """One loaded version of one model: its signatures, ready to be called from any thread."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,10 @@ from mlplatform.serving.tensors import NUMPY_OF, Array, dtype_name, enum_of
 DEFAULT_SIGNATURE = "serving_default"
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class SignatureFaultError(Exception):
+    """A signature cannot be computed; the text says why, and the model's other signatures serve."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,23 @@ class TensorSpec:
             wanted is None or wanted == size for wanted, size in zip(self.shape, shape, strict=True)
         )
 
+    def rows_in(self, shape: tuple[int, ...]) -> int | None:
+        """Return how many rows an array of this shape holds of a tensor whose sizes are all fixed.
+
+        Dimensions of size 1 may be missing, and there may be other many rows than the tensor has: TensorFlow
+        Lite, which such tensors come from, resizes them. None where the shape differs in another way.
+        """
+        if not self.shape or None in self.shape:
+            return None
+        if _without_ones(shape) == _without_ones(self.shape):
+            return self.shape[0]
+        is_of_rows = bool(shape) and _without_ones(shape[1:]) == _without_ones(self.shape[1:])
+        return shape[0] if is_of_rows else None
+
+
+def _without_ones(shape: tuple[int | None, ...]) -> list[int | None]:
+    return [size for size in shape if size != 1]
+
 
 @dataclass(eq=False)
 class Signature:
@@ -61,7 +82,8 @@ class Signature:
         outputs: By alias.
         run: Calls it: arrays by alias in and out.
         is_stateless: Calls do not change the model, so that several may share one.
-        engine: What computes it: `tensorflow` or `tflite`.
+        engine: What computes it: `tensorflow`, `tensorflow-bfloat16` or `tflite`.
+        resizes: `run` takes other numbers of rows than the signature's shapes say.
         runs_row_by_row: It computes one row after the other, so that requests gain nothing from a shared run.
         keeps_rows: Outputs have a row for each row of the inputs; False once a call showed otherwise.
     """
@@ -73,6 +95,7 @@ class Signature:
     run: Run
     is_stateless: bool = True
     engine: str = "tensorflow"
+    resizes: bool = False
     runs_row_by_row: bool = False
     keeps_rows: bool = True
 
@@ -86,7 +109,8 @@ class Signature:
     def check_inputs(self, inputs: Mapping[str, Array]) -> None:
         """Check the dtypes of a call; shapes are left to the kernels, as in TensorFlow Serving.
 
-        TensorFlow Lite resizes its tensors to what it is given, so there the shape must be the signature's.
+        TensorFlow Lite resizes its tensors to what it is given, so there the shape must be the signature's,
+        or one of rows of it.
 
         Raises:
             StatusError: INVALID_ARGUMENT.
@@ -99,7 +123,8 @@ class Signature:
                     f"Expects arg[{place}] to be {dtype_name(spec.dtype)} "
                     f"but {dtype_name(enum_of(array))} is provided"
                 )
-            if self.engine == "tflite" and not spec.accepts(array.shape):
+            fits = self.engine != "tflite" or spec.accepts(array.shape)
+            if not fits and not (self.resizes and spec.rows_in(array.shape)):
                 raise invalid_argument(
                     f"input tensor {alias} has shape {_shape_text(array.shape)}, "
                     f"expected {_shape_text(spec.shape)}"
@@ -112,6 +137,10 @@ def _shape_text(shape: tuple[int | None, ...] | None) -> str:
     return "[" + ",".join("?" if size is None else str(size) for size in shape) + "]"
 
 
+# Picks one of a signature and its other forms.
+Choose = Callable[[Signature, Sequence[Signature]], Signature]
+
+
 @dataclass(eq=False)
 class Servable:
     """A loaded version; what holds it is counted, so that it is unloaded only when no request needs it.
@@ -122,6 +151,7 @@ class Servable:
         path: The version's folder.
         signature_defs: Every SignatureDef of the model, for its metadata.
         signatures: Those that can be called.
+        faults: Why the others cannot, by name.
     """
 
     model: str
@@ -129,6 +159,7 @@ class Servable:
     path: Path
     signature_defs: Mapping[str, meta_graph_pb2.SignatureDef]
     signatures: Mapping[str, Signature]
+    faults: Mapping[str, str] = field(default_factory=dict)
     _in_use: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -136,11 +167,16 @@ class Servable:
         """Return a signature, `serving_default` where `name` is empty.
 
         Raises:
-            StatusError: What `missing` makes of the name.
+            StatusError: What `missing` makes of the name; FAILED_PRECONDITION where the model has such a
+                signature that cannot be computed.
         """
-        found = self.signatures.get(name or DEFAULT_SIGNATURE)
+        name = name or DEFAULT_SIGNATURE
+        if name in self.faults:
+            text = f'Serving signature key "{name}" cannot be computed: {self.faults[name]}'
+            raise StatusError(Code.FAILED_PRECONDITION, text)
+        found = self.signatures.get(name)
         if found is None:
-            raise missing(name or DEFAULT_SIGNATURE)
+            raise missing(name)
         return found
 
     @contextmanager

@@ -17,6 +17,7 @@ from mlplatform.registry import ModelStore
 from mlplatform.registry.integrity import check_version
 from mlplatform.registry.signing import PUBLIC_KEY_VARIABLE, check_public_key, public_key
 from mlplatform.serving.api import Api
+from mlplatform.serving.engines import by_cost
 from mlplatform.serving.grpc_api import GrpcServer, grpc_credentials
 from mlplatform.serving.inference import Inference
 from mlplatform.serving.manager import ModelManager
@@ -29,6 +30,7 @@ from mlplatform.serving.model_config import (
 )
 from mlplatform.serving.request_log import RequestLog
 from mlplatform.serving.rest_api import RestServer
+from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
@@ -161,7 +163,11 @@ class ModelServer:
             version,
             tags=self.settings.saved_model_tags.split(","),
             prefers_tflite=self.settings.prefer_tflite_model,
+            mixed_precision=self.settings.mixed_precision,
+            choose=by_cost(folder, shares_runs=self._batching.max_batch_size > 1),
         )
+        if self.settings.enable_batching is None and not self.settings.batching_parameters_file:
+            keep_dependent_rows_apart(servable, unless_shown=self.settings.serves_root)
         if self.settings.enable_model_warmup:
             warm_up(
                 servable,

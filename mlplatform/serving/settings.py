@@ -64,9 +64,12 @@ class ServerSettings:
 
     # How it computes.
     enable_batching: bool | None = _flag(
-        None, "Requests that pile up share a run [default: on for a root folder, else off]."
+        None, "Requests that pile up share a run [default: where the rows of a batch are independent]."
     )
     batching_parameters_file: str = _flag("", "BatchingParameters in text form; turns batching on.")
+    mixed_precision: str = _flag(
+        "", "bfloat16: compute so where that costs less; none: never; empty: as each version asks."
+    )
     tensorflow_session_parallelism: int = _flag(0, "Both of the next two at once.")
     tensorflow_intra_op_parallelism: int = _flag(0, "Threads within an op; 0: 1 on up to 4 cores.")
     tensorflow_inter_op_parallelism: int = _flag(0, "Threads between ops; 0: one per core.")
@@ -118,6 +121,8 @@ class ServerSettings:
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise SettingsError(f"--{name} {getattr(self, name)} is negative")
+        if self.mixed_precision not in ("", "bfloat16", "none"):
+            raise SettingsError(f"--mixed_precision {self.mixed_precision!r} is not bfloat16 or none")
         self.channel_arguments()
         if not 0 <= self.request_log_sampling_rate <= 1:
             raise SettingsError(
@@ -136,9 +141,7 @@ class ServerSettings:
     @property
     def is_batching(self) -> bool:
         """Requests may share a run."""
-        if self.enable_batching is not None:
-            return self.enable_batching
-        return self.serves_root or bool(self.batching_parameters_file)
+        return self.enable_batching is not False
 
     @property
     def intra_op_threads(self) -> int:

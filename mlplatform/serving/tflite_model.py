@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from flatbuffers import flexbuffers
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from mlplatform.serving.servable import DEFAULT_SIGNATURE, Run, Servable, Signature, TensorSpec
-from mlplatform.serving.status import Code, StatusError, from_tensorflow
+from mlplatform.serving.servable import (
+    DEFAULT_SIGNATURE,
+    Run,
+    Servable,
+    Signature,
+    SignatureFaultError,
+    TensorSpec,
+)
+from mlplatform.serving.status import Code, StatusError, from_tensorflow, invalid_argument
 from mlplatform.serving.tensors import Array, DataType
 
 TFLITE_FILE = "model.tflite"  # a whole model in this form, as TensorFlow Serving names it
@@ -23,6 +31,10 @@ TFLITE_FOLDER = Path("assets.extra") / "tflite"  # <signature>.tflite beside a S
 # a batch. Past this many, the calls alone may cost more than a small network: the SavedModel computes them.
 MAX_ROWS = 32
 
+# Rows that a file of one row computes one by one where nothing else can compute them.
+MAX_RESIZED_ROWS = 4096
+
+SIGNATURE_DEFS_METADATA = b"signature_defs_metadata"
 PREDICT_METHOD = "tensorflow/serving/predict"
 
 
@@ -238,28 +250,78 @@ def _texts(data: Array) -> Array:
 
 
 def load_tflite(path: Path, model: str, version: int) -> Servable:
-    """Load `model.tflite` in `path`; without signatures of its own, its tensors form `serving_default`.
+    """Load `model.tflite` in `path`.
+
+    Its signatures are those of the file, and the SignatureDefs in its metadata, which take precedence; a
+    single SignatureDef is `serving_default` too, as in TensorFlow Serving. Without either, its tensors form
+    `serving_default`.
 
     Raises:
         StatusError: It cannot be loaded.
     """
-    pool = _pool(_read(path / TFLITE_FILE))
+    content = _read(path / TFLITE_FILE)
+    pool = _pool(content)
     interpreter = pool.take()
-    signatures = {}
+    signatures, faults = {}, {}
     for key in interpreter.lite.get_signature_list():
         runner = interpreter.lite.get_signature_runner(key)
         definition = _definition(runner.get_input_details(), runner.get_output_details())
         signatures[key] = _signature(key, definition, _by_signature(pool, interpreter, key))
-    if not signatures:
-        inputs = {_plain(d["name"]): d for d in interpreter.lite.get_input_details()}
-        outputs = {_plain(d["name"]): d for d in interpreter.lite.get_output_details()}
+    inputs = {_plain(d["name"]): d for d in interpreter.lite.get_input_details()}
+    outputs = {_plain(d["name"]): d for d in interpreter.lite.get_output_details()}
+    described = signature_defs(content, path / TFLITE_FILE)
+    if len(described) == 1:
+        described.setdefault(DEFAULT_SIGNATURE, next(iter(described.values())))
+    for key, given in described.items():
+        try:
+            named = _named(given.inputs, inputs), _named(given.outputs, outputs)
+            if missing := inputs.keys() - {_plain(info.name) for info in given.inputs.values()}:
+                raise SignatureFaultError(f"its SignatureDef has no input for {', '.join(sorted(missing))}")
+        except SignatureFaultError as fault:
+            faults[key] = str(fault)
+            signatures.pop(key, None)
+            continue
+        definition = _definition(*named, given.method_name or PREDICT_METHOD)
+        signatures[key] = _signature(key, definition, _by_tensors(pool, *named))
+    if not signatures and not faults:
         definition = _definition(inputs, outputs)
-        signatures[DEFAULT_SIGNATURE] = _signature(
-            DEFAULT_SIGNATURE, definition, _by_tensors(pool, inputs, outputs)
-        )
+        run = _by_tensors(pool, inputs, outputs)
+        signatures[DEFAULT_SIGNATURE] = _signature(DEFAULT_SIGNATURE, definition, run)
     pool.give_back(interpreter)
     definitions = {name: signature.definition for name, signature in signatures.items()}
-    return Servable(model, version, path, definitions, signatures)
+    return Servable(model, version, path, definitions, signatures, faults)
+
+
+def signature_defs(content: bytes, file: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+    """Return the SignatureDefs that a TensorFlow Lite model carries in its metadata, by name.
+
+    Raises:
+        StatusError: They are damaged.
+    """
+    model = schema.Model.GetRootAs(content)
+    for place in range(model.MetadataLength()):
+        entry = model.Metadata(place)
+        if entry.Name() != SIGNATURE_DEFS_METADATA:
+            continue
+        try:
+            buffer = bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
+            serialized = flexbuffers.GetRoot(buffer).AsMap.Value
+            return {name: meta_graph_pb2.SignatureDef.FromString(value) for name, value in serialized.items()}
+        except Exception as error:
+            text = f"the SignatureDefs in the metadata of {file} cannot be read: {error}"
+            raise StatusError(Code.DATA_LOSS, text) from error
+    return {}
+
+
+def _named(infos: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details of the tensors that a SignatureDef names, by alias."""
+    found = {}
+    for alias, info in infos.items():
+        if _plain(info.name) not in details:
+            has = ", ".join(sorted(details))
+            raise SignatureFaultError(f"its SignatureDef names {info.name!r} as {alias}, the file has {has}")
+        found[alias] = details[_plain(info.name)]
+    return found
 
 
 def _read(file: Path) -> bytes:
@@ -281,7 +343,30 @@ def _pool(content: bytes) -> InterpreterPool:
 def _signature(name: str, definition: meta_graph_pb2.SignatureDef, run: Run) -> Signature:
     inputs = {alias: TensorSpec.of(definition.inputs[alias]) for alias in sorted(definition.inputs)}
     outputs = {alias: TensorSpec.of(definition.outputs[alias]) for alias in sorted(definition.outputs)}
-    return Signature(name, definition, inputs, outputs, run, engine="tflite")
+    is_fixed = bool(inputs) and all(spec.shape and None not in spec.shape for spec in inputs.values())
+    if is_fixed:
+        takes_one_row = all((spec.shape or ())[:1] == (1,) for spec in (*inputs.values(), *outputs.values()))
+        run = _resizing(run, inputs, _row_by_row(run) if takes_one_row else run)
+    return Signature(name, definition, inputs, outputs, run, engine="tflite", resizes=is_fixed)
+
+
+def _resizing(run: Run, specs: Mapping[str, TensorSpec], run_rows: Run) -> Run:
+    """Return a call that gives tensors of fixed sizes to `run`, and other numbers of rows to `run_rows`."""
+
+    def run_resized(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        arrays = {}
+        for alias, spec in specs.items():
+            sizes: Any = (spec.rows_in(inputs[alias].shape), *(spec.shape or ())[1:])
+            arrays[alias] = inputs[alias].reshape(sizes)
+        if all(arrays[alias].shape == spec.shape for alias, spec in specs.items()):
+            return run(arrays)
+        counts = {len(array) for array in arrays.values()}
+        if len(counts) > 1 or max(counts) > MAX_RESIZED_ROWS:
+            found = ", ".join(f"{alias} has {len(array)}" for alias, array in arrays.items())
+            raise invalid_argument(f"inputs need rows of one number, at most {MAX_RESIZED_ROWS}: {found}")
+        return run_rows(arrays)
+
+    return run_resized
 
 
 def _by_signature(pool: InterpreterPool, interpreter: SizedInterpreter, key: str) -> Run:
@@ -320,8 +405,10 @@ def _by_tensors(
     return run
 
 
-def _definition(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> meta_graph_pb2.SignatureDef:
-    definition = meta_graph_pb2.SignatureDef(method_name=PREDICT_METHOD)
+def _definition(
+    inputs: Mapping[str, Any], outputs: Mapping[str, Any], method_name: str = PREDICT_METHOD
+) -> meta_graph_pb2.SignatureDef:
+    definition = meta_graph_pb2.SignatureDef(method_name=method_name)
     for infos, details in ((definition.inputs, inputs), (definition.outputs, outputs)):
         for alias, detail in details.items():
             info = infos[alias]

@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mlplatform.serving.inference import classify, multi_inference, predict, regress
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
-from mlplatform.serving.servable import Servable, Signature
+from mlplatform.serving.servable import Servable, Signature, TensorSpec
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import NUMPY_OF, Array
 
@@ -48,11 +48,26 @@ def warm_up(servable: Servable, *, iterations: int = 1, batch_sizes: Sequence[in
         StatusError: A recorded request failed; such a version must not serve.
     """
     recorder = _Recorder()
-    file = servable.path / WARMUP_FILE
-    if not file.is_file():
+    if not (servable.path / WARMUP_FILE).is_file():
         for signature in servable.signatures.values():
             _run_on_zeros(signature)
         return
+    for entry in recorded_requests(servable.path):
+        for _ in range(iterations):
+            _run_recorded(servable, recorder, entry)
+    for signature, inputs in recorder.seen.values():
+        _run_repeated(signature, inputs, batch_sizes)
+
+
+def recorded_requests(path: Path) -> list[prediction_log_pb2.PredictionLog]:
+    """Return the warm-up requests that the version in `path` carries.
+
+    Raises:
+        StatusError: They cannot be read, or are too many.
+    """
+    file = path / WARMUP_FILE
+    if not file.is_file():
+        return []
     try:
         records = list(tf.data.TFRecordDataset(str(file)).take(MAX_RECORDS + 1).as_numpy_iterator())
         logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
@@ -65,11 +80,7 @@ def warm_up(servable: Servable, *, iterations: int = 1, batch_sizes: Sequence[in
             Code.INVALID_ARGUMENT,
             f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}",
         )
-    for entry in logs:
-        for _ in range(iterations):
-            _run_recorded(servable, recorder, entry)
-    for signature, inputs in recorder.seen.values():
-        _run_repeated(signature, inputs, batch_sizes)
+    return logs
 
 
 def _run_recorded(servable: Servable, scheduler: Scheduler, entry: prediction_log_pb2.PredictionLog) -> None:
@@ -102,7 +113,7 @@ def _run_on_zeros(signature: Signature) -> None:
     for rows in EMPTY_BATCHES:
         inputs = {}
         for alias, spec in signature.inputs.items():
-            array = _zeros(spec.dtype, spec.shape or (), rows)
+            array = zeros(spec, rows)
             if array is None:
                 return
             inputs[alias] = array
@@ -113,11 +124,13 @@ def _run_on_zeros(signature: Signature) -> None:
             return
 
 
-def _zeros(dtype: int, shape: tuple[int | None, ...], rows: int) -> Array | None:
-    numpy_type = np.dtype(NUMPY_OF.get(dtype, np.object_))
+def zeros(spec: TensorSpec, rows: int) -> Array | None:
+    """Return so many rows of zeros; None for texts, and where a size is not known or too large."""
+    numpy_type = np.dtype(NUMPY_OF.get(spec.dtype, np.object_))
+    shape = spec.shape or ()
     if numpy_type == np.object_ or any(size is None for size in shape[1:]):
         return None
-    sizes = (rows, *(size or 0 for size in shape[1:]))
+    sizes = (rows, *(size or 0 for size in shape[1:])) if spec.is_batched else tuple(n or 0 for n in shape)
     if np.prod(sizes) * numpy_type.itemsize > MAX_EMPTY_BYTES:
         return None
     return np.zeros(sizes, dtype=numpy_type)

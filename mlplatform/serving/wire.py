@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -52,6 +53,18 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "output_filter": (3, _STRING, True),
     },
     "PredictResponse": {"outputs": (1, "NamedTensor", True), "model_spec": (2, "ModelSpec", False)},
+    "MetadataRequest": {
+        "model_spec": (1, "ModelSpec", False),
+        "metadata_field": (2, _STRING, True),
+    },
+    "MetadataResponse": {"metadata": (2, "NamedAny", True)},
+    "NamedAny": {"key": (1, _STRING, False), "value": (2, "Any", False)},
+    "Any": {"value": (2, _BYTES, False)},
+    "SignatureDefMap": {"signature_def": (1, "NamedSignature", True)},
+    "NamedSignature": {"key": (1, _STRING, False), "value": (2, "Signature", False)},
+    "Signature": {"inputs": (1, "NamedInfo", True), "outputs": (2, "NamedInfo", True)},
+    "NamedInfo": {"key": (1, _STRING, False), "value": (2, "TensorInfo", False)},
+    "TensorInfo": {"dtype": (2, _INT32, False)},
     "StatusRequest": {"model_spec": (1, "ModelSpec", False)},
     "Status": {"error_code": (1, _INT32, False), "error_message": (2, _STRING, False)},
     "VersionStatus": {

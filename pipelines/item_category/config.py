@@ -49,6 +49,9 @@ class HyperParameters(Config):
     # TensorFlow Lite form of the signature `pixels`, exported beside the SavedModel; int8 is calibrated on
     # training photos.
     tflite: Literal["none", "float", "int8"] = "none"
+    # bfloat16: the model asks to be served with convolutions and matrix products in bfloat16, where that
+    # costs less CPU; the model gate compares the answers.
+    mixed_precision: Literal["none", "bfloat16"] = "none"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("backbone")

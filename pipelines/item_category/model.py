@@ -16,6 +16,7 @@ from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.config import parse_config
 from mlplatform.pipelines.item_category.config import HyperParameters
 from mlplatform.progress import track
+from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
 from mlplatform.serving.tflite_export import export_tflite
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
@@ -83,6 +84,8 @@ def train(task: TrainingTask) -> None:
     )
     if settings.tflite != "none":
         _export_tflite(task, settings, labels)
+    if settings.mixed_precision == BFLOAT16:
+        ask_for_bfloat16(task.model_dir)
 
 
 def _check(task: TrainingTask, contents: Contents, judged: Contents | None) -> None:

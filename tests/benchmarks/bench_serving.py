@@ -32,8 +32,10 @@ import psutil
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlplatform" / "bench-serving"
 PEER = "litserve==0.2.19"
 ITEM_PX, MOBILE_PX = 224, 96
-SWAP_CLIENTS = 32
+SWAP_CLIENTS, TURNS = 32, 5
 TOLERANCE = 1e-3  # of a score: batches of other sizes and TensorFlow Lite add up in another order
+
+BATCHING = "--enable_batching=true"
 
 PROGRAMS = Path(__file__).parent / "serving_programs"  # TensorFlow is imported in processes that end
 
@@ -168,7 +170,7 @@ def our_server(model: Model, base: Path, *flags: str) -> Iterator[tuple[int, str
     """Run `mlplatform serve`; yields its process id and its two addresses."""
     log = CACHE / "server.log"
     command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--port", "0", "--rest_api_port", "0"]
-    command += ["--model_name", model.name, "--model_base_path", str(base), "--enable_batching=true", *flags]
+    command += ["--model_name", model.name, "--model_base_path", str(base), *flags]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
@@ -272,7 +274,7 @@ def swaps(model: Model, seconds: float, count: int, wanted: Sequence[float]) -> 
     base = CACHE / "swapped" / model.name
     shutil.rmtree(base, ignore_errors=True)
     shutil.copytree(model.folder / "1", base / "1")
-    flags = ("--file_system_poll_wait_seconds", "0.1")
+    flags = (BATCHING, "--file_system_poll_wait_seconds", "0.1")
     with our_server(model, base, *flags) as (pid, grpc_address, _):
         from mlplatform.serving import Client
 
@@ -317,7 +319,7 @@ def tflite(model: Model, seconds: float, limits: dict[str, Any]) -> None:
     }
     cpu_ms = {}
     for form, (folder, flags) in served.items():
-        with our_server(model, folder, *flags) as (pid, grpc_address, _):
+        with our_server(model, folder, BATCHING, *flags) as (pid, grpc_address, _):
             asker = our_asker(model, grpc_address, limits[f"{form} scores"], is_lite=True)
             cpu_ms[form] = load(pid, 1, seconds, asker).cpu_ms
     alone = {form: limits[form]["cpu_ms"] for form in served}
@@ -331,6 +333,70 @@ def tflite(model: Model, seconds: float, limits: dict[str, Any]) -> None:
             f"{found}; target 4"
         )
     say(f"as TensorFlow users call this signature, alone: {limits['plain call']['cpu_ms']:.2f} ms CPU")
+
+
+@contextmanager
+def floor_process(model: Model, inputs: Path) -> Iterator[Callable[[float], float]]:
+    """Yield what measures the in-process CPU at batch 32, in ms per row, for so many seconds."""
+    program = [
+        sys.executable,
+        str(PROGRAMS / "floor.py"),
+        str(model.folder / "1"),
+        model.signature,
+        str(inputs),
+    ]
+    process = subprocess.Popen(
+        program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    writing, reading = process.stdin, process.stdout
+
+    def answer(word: str) -> str:
+        for line in reading:
+            if line.startswith(word):
+                return line.removeprefix(word)
+        raise RuntimeError(f"{program} ended")
+
+    def measure(seconds: float) -> float:
+        writing.write(f"{seconds}\n")
+        writing.flush()
+        return float(answer("FLOOR"))
+
+    try:
+        answer("READY")
+        yield measure
+    finally:
+        process.kill()
+        process.wait()
+
+
+def in_turns(model: Model, seconds: float, inputs: Path, wanted: Sequence[float]) -> None:
+    """Measure server and floor in turns; print how many times the floor the server takes."""
+    settings = {"default flags": (), BATCHING: (BATCHING,)}
+    for name, flags in settings.items():
+        with (
+            our_server(model, model.folder, *flags) as (pid, grpc_address, _),
+            floor_process(model, inputs) as floor_ms,
+        ):
+            asker = our_asker(model, grpc_address, wanted)
+            load(pid, SWAP_CLIENTS, 1.0, asker)  # connections, threads, first runs
+            ratios, servers = [], []
+            for _ in range(TURNS):
+                before = floor_ms(seconds / TURNS)
+                served = load(pid, SWAP_CLIENTS, seconds / TURNS, asker).cpu_ms
+                after = floor_ms(seconds / TURNS)
+                servers.append(served)
+                ratios.append(2 * served / (before + after))
+        say(
+            f"gRPC, {SWAP_CLIENTS} clients, {name}, in turns with the in-process call at batch 32: "
+            f"{np.median(ratios):.2f} x its CPU ({min(ratios):.2f} to {max(ratios):.2f} in {TURNS} turns; "
+            f"server {np.median(servers):.2f} ms); target 1.5"
+        )
 
 
 def bench(model: Model, seconds: float, *, peer: bool, swap_count: int) -> None:
@@ -350,7 +416,7 @@ def bench(model: Model, seconds: float, *, peer: bool, swap_count: int) -> None:
     tflite(model, seconds, limits)
     say(f"{'':<12}{'clients':>8}{'rate/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'x floor':>9}")
     cpu_at_32 = {}
-    with our_server(model, model.folder) as (pid, grpc_address, rest_address):
+    with our_server(model, model.folder, BATCHING) as (pid, grpc_address, rest_address):
         for name, address in (("gRPC", grpc_address), ("REST", rest_address)):
             for clients in (1, 8, 32):
                 found = load(pid, clients, seconds, our_asker(model, address, wanted))
@@ -359,7 +425,7 @@ def bench(model: Model, seconds: float, *, peer: bool, swap_count: int) -> None:
                 if clients == 1:
                     ratio = found.percentile(99) / single["p50_ms"]
                     say(f"{'':<12}p99 at 1 client = {ratio:.1f} x in-process p50; target 5")
-    say(f"gRPC, 32 clients: {cpu_at_32['gRPC'] / floor:.2f} x the in-process CPU; target 1.8")
+    in_turns(model, seconds, inputs, wanted)
     target = "target 1.5" if model.is_text else "pixels as lists of numbers, no target"
     say(f"REST / gRPC CPU at 32 clients: {cpu_at_32['REST'] / cpu_at_32['gRPC']:.2f}; {target}")
     python = peer_python() if peer else None

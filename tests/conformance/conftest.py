@@ -67,11 +67,17 @@ class Target:
 
     Attributes:
         is_ours: False where the environment names another.
+        log: What the server writes, where it was started here.
     """
 
     grpc: str
     rest_url: str
     is_ours: bool
+    log: Path | None = None
+
+    def text(self) -> str:
+        """Return what the server has logged so far."""
+        return self.log.read_text("utf-8", "replace") if self.log else ""
 
     def rest(self, path: str, body: Any = None, *, method: str | None = None) -> Answer:
         """Ask `path`; a body that is not bytes is sent as JSON."""
@@ -185,7 +191,9 @@ class Server:
                     self.stop()
                     raise AssertionError(f"the server did not start:\n{self.text()}")
                 time.sleep(0.05)
-        return Target(f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.rest_port}", self.is_ours)
+        return Target(
+            f"127.0.0.1:{self.grpc_port}", f"http://127.0.0.1:{self.rest_port}", self.is_ours, self.log
+        )
 
     def text(self) -> str:
         return self.log.read_text("utf-8", "replace")

@@ -127,7 +127,7 @@ class TestPolling:
         self, server: Any, config: Config, models: Path, wait_for: Any
     ) -> None:
         config.file.write_text("garbage {")
-        time.sleep(2.2)  # two looks
+        wait_for(lambda: "Error parsing text-format" in server.text())
         assert server.half("going") == 3.0
         going = config.entries.pop("going")
         config.add("coming", base_path=models / "half_plus_three")

@@ -1,6 +1,5 @@
 """TensorFlow Lite models, several classes, replicas, free method names, large messages; a file not polled."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, push: Any) -> Path:
     _save_mirrored(root / "mirrored" / "1")
     for name in ("lite", "lite_plain", "everything"):
         push(root / name, 1, f"{name}/1")
+    push(root / "looked_at", 1)
     return root
 
 
@@ -73,7 +73,7 @@ def config(root: Path, *names: str) -> str:
     return f"model_config_list {{ {' '.join(entries)} }}"
 
 
-NAMES = ("classes", "mirrored", "lite", "lite_plain", "everything")
+NAMES = ("classes", "mirrored", "lite", "lite_plain", "everything", "looked_at")
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,12 @@ def server(serve: Any, root: Path) -> Any:
     return serve(f"--model_config_file={file}", "--prefer_tflite_model=true")
 
 
-def test_a_config_file_that_is_not_polled(server: Any, root: Path) -> None:
+def test_a_config_file_that_is_not_polled(server: Any, root: Path, push: Any, wait_for: Any) -> None:
+    """Folders are: two new versions have been seen since, and the file still has not."""
     (root / "models.config").write_text(config(root, *NAMES[1:]))
-    time.sleep(1.5)
+    for version in (2, 3):
+        push(root / "looked_at", version)
+        wait_for(lambda version=version: server.states("looked_at").get(version) == "AVAILABLE")
     assert server.states("classes") == {1: "AVAILABLE"}
 
 

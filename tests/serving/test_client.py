@@ -93,15 +93,15 @@ class TestSentAgain:
     def test_never_where_the_answer_was_lost(self, http_server: Any) -> None:
         url, seen = http_server(GOOD, None)
         with Client(url) as client:
-            client.predict("m", {"x": [1.0]})
+            client.predict("m", X)
             with pytest.raises(RequestFailedError, match="UNAVAILABLE"):
-                client.predict("m", {"x": [1.0]})
+                client.predict("m", X)
         assert seen == ["POST", "POST"]
 
     def test_never_where_only_the_name_of_its_output_is_missing(self, http_server: Any) -> None:
         url, seen = http_server((200, b'{"outputs": [1.0]}'), None)
         with Client(url) as client, pytest.raises(RequestFailedError, match="metadata of m"):
-            client.predict("m", {"x": [1.0]})
+            client.predict("m", X)
         assert seen == ["POST", "GET"]
 
     def test_a_question_about_states_is_safe(self, http_server: Any) -> None:
@@ -124,7 +124,7 @@ class TestSentAgain:
     def test_over_rest(self, http_server: Any, answer: Any, code: str, calls: int) -> None:
         url, seen = http_server(answer)
         with Client(url) as client, pytest.raises(RequestFailedError, match=code):
-            client.predict("m", {"x": [1.0]})
+            client.predict("m", X)
         assert len(seen) == calls
 
     @pytest.mark.parametrize(
@@ -232,12 +232,81 @@ class TestValues:
         assert caught.value.text == text
 
 
+FLOATS = {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16"}
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")
+
+
+class TestDtypes:
+    """Plain numbers travel in the dtypes that the signature takes."""
+
+    @pytest.mark.parametrize("dtype", [*FLOATS, *WHOLE])
+    @pytest.mark.parametrize("values", [[0, 1, 100], [0.0, 1.0, 100.0]])
+    def test_lists_of_numbers(self, asking: Client, dtype: str, values: list[float]) -> None:
+        found = asking.predict("m", {"x": values}, signature=f"same_{dtype}")["y"]
+        assert found.astype(np.float64).tolist() == values
+        if not asking.address.startswith("http"):
+            assert found.dtype.name == FLOATS.get(dtype, dtype)
+
+    @pytest.mark.parametrize(
+        ("dtype", "value", "text"),
+        [
+            ("int32", [1, 1.5], "input x takes int32, which 1.5 does not fit"),
+            ("int8", [128], "input x takes int8, which 128 does not fit"),
+            ("uint8", [-1], "input x takes uint8, which -1 does not fit"),
+            ("int64", [2.0**63], "input x takes int64, which 9.223372036854776e+18 does not fit"),
+            ("uint64", [-1.0], "input x takes uint64, which -1.0 does not fit"),
+            ("int32", [float("nan")], "input x takes int32, which nan does not fit"),
+            ("float", [1e300], "input x takes float, which 1e+300 does not fit"),
+        ],
+    )
+    def test_numbers_that_do_not_fit(self, asking: Client, dtype: str, value: Any, text: str) -> None:
+        with pytest.raises(RequestFailedError, match="INVALID_ARGUMENT") as caught:
+            asking.predict("m", {"x": value}, signature=f"same_{dtype}")
+        assert caught.value.text == text
+
+    def test_a_dtype_that_was_chosen_is_sent_as_it_is(self, server: Any) -> None:
+        with Client(f"127.0.0.1:{server.grpc_port}") as client:
+            with pytest.raises(RequestFailedError, match="to be float but uint8 is provided"):
+                client.predict("m", {"x": np.array([1], np.uint8)}, signature="same_float")
+            special = np.array([np.nan, np.inf])
+            found = client.predict("m", {"x": special}, signature="same_float")["y"]
+            assert np.array_equal(found, special.astype(np.float32), equal_nan=True)
+
+    def test_the_signature_is_asked_for_once(self, http_server: Any) -> None:
+        info = b'{"inputs": {"x": {"dtype": "DT_INT32"}}, "outputs": {}}'
+        metadata = b'{"metadata": {"signature_def": {"signature_def": {"serving_default": ' + info + b"}}}}"
+        url, seen = http_server((200, metadata), GOOD)
+        with Client(url) as client:
+            for _ in range(3):
+                client.predict("m", {"x": [1.0]})
+        assert seen == ["GET", "POST", "POST", "POST"]
+
+    def test_it_is_asked_for_again_after_an_error(self, http_server: Any) -> None:
+        info = b'{"inputs": {"x": {"dtype": "DT_INT32"}}, "outputs": {}}'
+        metadata = b'{"metadata": {"signature_def": {"signature_def": {"serving_default": ' + info + b"}}}}"
+        url, seen = http_server((200, metadata), (400, b'{"error": "not so"}'), (200, metadata), GOOD)
+        with Client(url) as client:
+            with pytest.raises(RequestFailedError, match="not so"):
+                client.predict("m", {"x": [1.0]})
+            client.predict("m", {"x": [1.0]})
+        assert seen == ["GET", "POST", "GET", "POST"]
+
+    @pytest.mark.parametrize("metadata", [b"{}", b'{"metadata": []}', b'{"metadata": {"signature_def": 1}}'])
+    def test_a_server_that_does_not_say_is_asked_all_the_same(
+        self, http_server: Any, metadata: bytes
+    ) -> None:
+        url, seen = http_server((200, metadata), GOOD)
+        with Client(url) as client:
+            assert client.predict("m", {"x": [1.0]})["y"].tolist() == [1.0]
+        assert seen == ["GET", "POST"]
+
+
 @pytest.mark.parametrize("prefix", ["/models/eu", "/models/eu/", "/"])
 def test_the_path_of_an_address_comes_before_that_of_a_request(http_server: Any, prefix: str) -> None:
     path = prefix.rstrip("/") + "/v1/models/m:predict"
     url, seen = http_server((200, b'{"outputs": {"y": [1.0]}}'), path=path)
     with Client(url + prefix) as client:
-        client.predict("m", {"x": [1.0]})
+        client.predict("m", X)
     assert seen == ["POST"]
 
 

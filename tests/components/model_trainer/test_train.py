@@ -255,21 +255,19 @@ def test_what_cannot_be_trained_or_judged_is_told_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("form", ["float", "int8"])
-def test_a_tensorflow_lite_form_is_exported_checked_and_served(
-    photos: Path, tmp_path: Path, form: str
-) -> None:
-    scratch = task(photos, tmp_path, backbone="scratch", epochs=1, tflite=form)
+def test_other_engines_are_exported_checked_and_served(photos: Path, tmp_path: Path, form: str) -> None:
+    scratch = task(photos, tmp_path, backbone="scratch", epochs=1, tflite=form, mixed_precision="bfloat16")
 
     train_item_category(scratch)
 
     samples = sample_records([str(photos / "eval.gz")], 16)
     check = check_serving(scratch.model_dir, samples, Budget())
     assert check.reasons == []
-    assert "TensorFlow Lite, pixels" in {finding.name for finding in check.findings}
+    assert {"TensorFlow Lite, pixels", "bfloat16, image_bytes"} <= {f.name for f in check.findings}
     served = load(scratch.model_dir, "items", 1, prefers_tflite=True)
     assert {name: s.engine for name, s in served.signatures.items()} == {
-        "serving_default": "tensorflow",
-        "image_bytes": "tensorflow",
+        "serving_default": "tensorflow-bfloat16",
+        "image_bytes": "tensorflow-bfloat16",
         "pixels": "tflite",
     }
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget
+from mlplatform.serving.mixed_precision import ask_for_bfloat16
 from mlplatform.serving.tflite_export import export_tflite
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.exported import TFLITE_FOLDER, WARMUP_FILE
@@ -175,6 +176,24 @@ def test_tensorflow_lite_forms_are_held_against_the_signatures(
 
     assert failed(bad) == {"TensorFlow Lite, pixels", "image_bytes.tflite"}
     assert any("the first class of 66.7 % of the photos" in reason for reason in bad.reasons)
+
+
+def test_a_model_that_asks_for_bfloat16_answers_so_too(
+    colours: ModuleType, good_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(good_model, model)
+    file = ask_for_bfloat16(model)
+    good = check_serving(model, colours.examples(6), Budget())
+    assert failed(good) == set()
+    found = {f.name: f.detail for f in good.findings if f.name.startswith("bfloat16")}
+    assert set(found) == {f"bfloat16, {name}" for name in ("serving_default", "image_bytes", "pixels")}
+    assert all("and the first class of 0.0 % of the photos" in detail for detail in found.values())
+
+    file.write_text("float8")
+    bad = check_serving(model, colours.examples(1), Budget())
+    (reason,) = bad.reasons
+    assert "'float8', not 'bfloat16' or 'none'" in reason
 
 
 def test_a_model_without_the_signatures_is_told(colours: ModuleType, tmp_path: Path) -> None:
