@@ -12,6 +12,7 @@ from mlplatform.serving.inference import Inference
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.model_config import ModelConfig
 from mlplatform.serving.request_log import RequestLog
+from mlplatform.serving.request_size import Budget
 from mlplatform.serving.servable import Servable, Signature
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import Array, fill_proto
@@ -48,10 +49,20 @@ class Predicted:
 
 
 class Api:
-    """Answers requests of either protocol, counts them, and logs a sample of them."""
+    """Answers requests of either protocol, counts them, and logs a sample of them.
 
-    def __init__(self, inference: Inference, metrics: Metrics, request_log: RequestLog | None) -> None:
+    Args:
+        inference: What answers.
+        metrics: Where requests are counted.
+        request_log: Where a sample of them goes.
+        budget: Bytes that all requests of both protocols may take at the same time.
+    """
+
+    def __init__(
+        self, inference: Inference, metrics: Metrics, request_log: RequestLog | None, budget: Budget
+    ) -> None:
         self.inference = inference
+        self.budget = budget
         self.metrics = metrics
         self._request_log = request_log
 

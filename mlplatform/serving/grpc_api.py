@@ -3,40 +3,43 @@
 import logging
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
-    prediction_service_pb2_grpc,
+    predict_pb2,
+    regression_pb2,
 )
 
 from mlplatform.serving.api import Api
 from mlplatform.serving.model_config import checked_models
 from mlplatform.serving.reflection_pool import MODEL_SERVICE, PREDICTION_SERVICE, reflection_pool
+from mlplatform.serving.request_size import message_size
 from mlplatform.serving.settings import ServerSettings, host_and_port
-from mlplatform.serving.status import Code, StatusError, invalid_argument
+from mlplatform.serving.status import Code, StatusError, invalid_argument, limited
 from mlplatform.serving.text_config import read_ssl_config
 
 log = logging.getLogger(__name__)
 
-MAX_ERROR_TEXT = 1024  # characters of an error
-MAX_ERROR_BYTES = 4096  # of it percent-encoded: more would not pass as gRPC metadata
 NO_DEADLINE_S = 365 * 24 * 3600.0  # grpc gives centuries where the caller set none
 SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
 
+Behaviour = Callable[[bytes, grpc.ServicerContext], Any]
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+
+class PredictionService:
     """Predict, Classify, Regress, MultiInference and GetModelMetadata.
 
     Args:
@@ -48,56 +51,51 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._api = api
         self._timeout_s = timeout_s
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer a PredictRequest."""
-        return self._infer("Predict", request.model_spec.name, request, context)
+    def behaviours(self) -> dict[str, Behaviour]:
+        """Return what answers the messages of each method."""
+        kinds: dict[str, Any] = {
+            "Predict": predict_pb2.PredictRequest,
+            "Classify": classification_pb2.ClassificationRequest,
+            "Regress": regression_pb2.RegressionRequest,
+            "MultiInference": inference_pb2.MultiInferenceRequest,
+        }
+        infer = {
+            method: _behaviour(kind, self._api, partial(self._infer, method))
+            for method, kind in kinds.items()
+        }
+        asking = get_model_metadata_pb2.GetModelMetadataRequest
+        metadata = _behaviour(asking, self._api, lambda request, _: self._api.inference.metadata(request))
+        return {**infer, "GetModelMetadata": metadata}
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer a ClassificationRequest."""
-        return self._infer("Classify", request.model_spec.name, request, context)
-
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer a RegressionRequest."""
-        return self._infer("Regress", request.model_spec.name, request, context)
-
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Answer a MultiInferenceRequest."""
-        model = request.tasks[0].model_spec.name if request.tasks else ""
-        return self._infer("MultiInference", model, request, context)
-
-    def _infer(self, method: str, model: str, request: Any, context: grpc.ServicerContext) -> Any:
-        def answer(timeout_s: float | None) -> Any:
-            wait_s = self._timeout_s if timeout_s is None else timeout_s
-            return self._api.answer(method, model, "GRPC", lambda: request, wait_s)
-
-        return _answer(context, answer)
-
-    def GetModelMetadata(  # noqa: N802
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> Any:
-        """Answer a GetModelMetadataRequest."""
-        return _answer(context, lambda _: self._api.inference.metadata(request))
+    def _infer(self, method: str, request: Any, timeout_s: float | None) -> Any:
+        if method == "MultiInference":
+            model = request.tasks[0].model_spec.name if request.tasks else ""
+        else:
+            model = request.model_spec.name
+        wait_s = self._timeout_s if timeout_s is None else timeout_s
+        return self._api.answer(method, model, "GRPC", lambda: request, wait_s)
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+class ModelService:
     """GetModelStatus and HandleReloadConfigRequest."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    def GetModelStatus(  # noqa: N802
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> Any:
-        """Answer a GetModelStatusRequest."""
-        return _answer(context, lambda _: self._api.inference.status(request))
-
-    def HandleReloadConfigRequest(  # noqa: N802
-        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> Any:
-        """Take a new configuration; answers when its new models are available."""
-        return _answer(context, lambda timeout_s: self._reload(request, timeout_s))
+    def behaviours(self) -> dict[str, Behaviour]:
+        """Return what answers the messages of each method."""
+        asking = get_model_status_pb2.GetModelStatusRequest
+        return {
+            "GetModelStatus": _behaviour(
+                asking, self._api, lambda request, _: self._api.inference.status(request)
+            ),
+            "HandleReloadConfigRequest": _behaviour(
+                model_management_pb2.ReloadConfigRequest, self._api, self._reload
+            ),
+        }
 
     def _reload(self, request: model_management_pb2.ReloadConfigRequest, timeout_s: float | None) -> Any:
+        """Take a new configuration; answers when its new models are available."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid_argument(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
@@ -109,29 +107,46 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return model_management_pb2.ReloadConfigResponse()
 
 
-def _answer(context: grpc.ServicerContext, answer: Callable[[float | None], Any]) -> Any:
-    timeout_s = context.time_remaining()
-    if timeout_s is not None and timeout_s > NO_DEADLINE_S:
-        timeout_s = None
+def _behaviour(kind: Any, api: Api, answer: Callable[[Any, float | None], Any]) -> Behaviour:
+    """Return what answers serialized messages of a kind, which are counted before they are parsed."""
+
+    def behaviour(data: bytes, context: grpc.ServicerContext) -> Any:
+        timeout_s = context.time_remaining()
+        if timeout_s is not None and timeout_s > NO_DEADLINE_S:
+            timeout_s = None
+        try:
+            if timeout_s is not None and timeout_s <= 0:
+                raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request was read")
+            with api.budget.reservation() as held:
+                held.add(message_size(data, kind.DESCRIPTOR, held.left))
+                return answer(_parsed(kind, data), timeout_s)
+        except StatusError as error:
+            context.abort(grpc.StatusCode[error.code.name], limited(error.text))
+        except Exception as error:
+            log.exception("a request failed for a reason of the server")
+            context.abort(grpc.StatusCode.INTERNAL, limited(f"{type(error).__name__}: {error}"))
+
+    return behaviour
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
     try:
-        if timeout_s is not None and timeout_s <= 0:
-            raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request was read")
-        return answer(timeout_s)
-    except StatusError as error:
-        context.abort(grpc.StatusCode[error.code.name], _limited(error.text))
-    except Exception as error:
-        log.exception("a request failed for a reason of the server")
-        context.abort(grpc.StatusCode.INTERNAL, _limited(f"{type(error).__name__}: {error}"))
+        return kind.FromString(data)
+    except DecodeError as error:  # the code that gRPC itself gives such a message
+        text = f"the message is no {kind.DESCRIPTOR.full_name}: {error}"
+        raise StatusError(Code.INTERNAL, text) from error
 
 
-def _limited(text: str) -> str:
-    """Cut a text to what passes as gRPC metadata: there, what is not ASCII takes several bytes."""
-    text = text.encode("utf-8", "replace").decode()
-    kept = text[:MAX_ERROR_TEXT]
-    while len(quote(kept)) > MAX_ERROR_BYTES:
-        kept = kept[: len(kept) * 3 // 4]
-    suffix = "...TRUNCATED"
-    return text if kept == text else kept[: MAX_ERROR_TEXT - len(suffix)] + suffix
+def _handler(service: str, behaviours: Mapping[str, Behaviour]) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            method: grpc.unary_unary_rpc_method_handler(
+                behaviour, response_serializer=lambda message: message.SerializeToString()
+            )
+            for method, behaviour in behaviours.items()
+        },
+    )
 
 
 class GrpcServer:
@@ -152,17 +167,18 @@ class GrpcServer:
             options=settings.channel_arguments(),
             maximum_concurrent_rpcs=settings.max_concurrent_requests,
         )
-        predictions = PredictionService(api, settings.grpc_timeout_in_ms / 1000)
-        models = ModelService(api)
+        predictions = PredictionService(api, settings.grpc_timeout_in_ms / 1000).behaviours()
+        models = ModelService(api).behaviours()
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflecting = reflection.ReflectionServicer(names, reflection_pool())
         about, reflect = self._side_pools
-        _give_threads(about, predictions, "GetModelMetadata")
-        _give_threads(about, models, "GetModelStatus")
+        predictions["GetModelMetadata"] = _in_threads(about, predictions["GetModelMetadata"])
+        models["GetModelStatus"] = _in_threads(about, models["GetModelStatus"])
         _give_threads(about, self._health, "Check")
         _give_threads(reflect, reflecting, "ServerReflectionInfo")
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, self._server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        self._server.add_generic_rpc_handlers(
+            (_handler(PREDICTION_SERVICE, predictions), _handler(MODEL_SERVICE, models))
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)
         self._listen(settings, credentials)
@@ -210,10 +226,14 @@ class GrpcServer:
 
 
 def _give_threads(pool: ThreadPoolExecutor, servicer: Any, method: str) -> None:
-    """Answer a method in threads of its own, so that it is answered while every other thread computes."""
-    behaviour = partial(getattr(servicer, method))
-    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    setattr(servicer, method, behaviour)
+    setattr(servicer, method, _in_threads(pool, getattr(servicer, method)))
+
+
+def _in_threads(pool: ThreadPoolExecutor, behaviour: Any) -> Any:
+    """Have requests answered in threads of their own, so that they are while every other thread computes."""
+    behaviour = partial(behaviour)
+    behaviour.experimental_thread_pool = pool
+    return behaviour
 
 
 def _make_way(socket: Path) -> None:
@@ -225,14 +245,14 @@ def _make_way(socket: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise StatusError(
             Code.FAILED_PRECONDITION,
-            f"cannot listen for gRPC on {socket}: a file that is no socket lies there. Name another "
-            "--grpc_socket_path, or remove it",
+            f"cannot listen for gRPC on {socket} (grpc_socket_path): a file that is no socket lies there. "
+            "Name another path, or remove it",
         )
     socket.unlink()
 
 
 def grpc_credentials(file: str) -> grpc.ServerCredentials | None:
-    """Return what `--ssl_config_file` says; None without one.
+    """Return what an SSLConfig file says; None without one.
 
     Raises:
         ConfigFileError: It cannot be read, or does not hold a key and a certificate that fit.

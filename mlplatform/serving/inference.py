@@ -19,12 +19,13 @@ from tensorflow_serving.apis import (
 from mlplatform.serving.manager import ModelManager
 from mlplatform.serving.scheduling import Scheduler
 from mlplatform.serving.servable import DEFAULT_SIGNATURE, Servable, Signature, signature_not_found
-from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.tensors import Array, fill_proto, to_array
+from mlplatform.serving.status import Code, StatusError, TooLargeError, invalid_argument
+from mlplatform.serving.tensors import Array, Filling, fill_proto, to_array
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 SIGNATURE_FIELD = "signature_def"
+MAX_CONTEXT_BYTES = 64 << 20  # of a context, repeated in each Example
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,10 @@ def _request_inputs(signature: Signature, request: predict_pb2.PredictRequest) -
             f"input tensor alias not found in signature: {min(sent - known)}. "
             f"Inputs expected to be in the set {{{_joined(known)}}}."
         )
-    inputs = {}
+    inputs, filling = {}, Filling()
     for alias in signature.inputs:
         if alias in sent:
-            inputs[alias] = to_array(request.inputs[alias], alias)
+            inputs[alias] = to_array(request.inputs[alias], alias, filling)
         elif alias in defaults:
             inputs[alias] = to_array(defaults[alias], alias)
         else:
@@ -309,15 +310,22 @@ def serialized_examples(message: input_pb2.Input) -> list[bytes]:
     """Return the Examples of an Input, serialized, its context merged into each (the Example wins).
 
     Raises:
-        StatusError: INVALID_ARGUMENT: there are none.
+        StatusError: INVALID_ARGUMENT: there are none. RESOURCE_EXHAUSTED: the context would be repeated to
+            more than `MAX_CONTEXT_BYTES`.
     """
     kind = message.WhichOneof("kind")
     if kind == "example_list":
         examples = [example.SerializeToString() for example in message.example_list.examples]
     elif kind == "example_list_with_context":
         context = message.example_list_with_context.context
+        with_context = message.example_list_with_context.examples
+        if context.ByteSize() * len(with_context) > MAX_CONTEXT_BYTES:
+            raise TooLargeError(
+                f"the context of {context.ByteSize()} bytes would be repeated in {len(with_context)} "
+                f"examples, to more than {MAX_CONTEXT_BYTES} bytes: send fewer examples at a time"
+            )
         examples = []
-        for example in message.example_list_with_context.examples:
+        for example in with_context:
             merged = type(context)()
             merged.CopyFrom(context)
             for name, feature in example.features.feature.items():

@@ -18,6 +18,8 @@ from mlplatform.serving.status import Code, StatusError, invalid_argument
 from mlplatform.serving.tensors import MAX_RANK, NUMPY_OF, Array, DataType, dtype_name
 
 _MAX_VALUE_TEXT = 500  # characters of a value in an error
+_MAX_REREAD = 1 << 20  # bytes of a body that is read again, slowly, only to say better what is wrong
+_ONLY_LENIENT = (b"NaN", b"Infinity", b"\\ud", b"\\uD")  # what the quick parser does not take
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _FLOATS: dict[int, tuple[int, float]] = {
     DataType.FLOAT: (24, float(np.finfo(np.float32).max)),
@@ -48,7 +50,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise invalid_argument("JSON Parse error: The document is empty at offset: 0")
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if len(body) > _MAX_REREAD and not any(token in body for token in _ONLY_LENIENT):
+            raise invalid_argument(f"JSON Parse error: Invalid value. at offset: {error.pos}") from error
         document = _parse_leniently(body)
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {value_text(document)} Is not object")

@@ -5,8 +5,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,10 +24,13 @@ from tensorflow_serving.apis import (
 
 from mlplatform.serving import rest_json
 from mlplatform.serving.api import Api, Predicted
+from mlplatform.serving.http_body import inflated, too_large
+from mlplatform.serving.http_connection import Connection, HttpServer, LoopErrors, is_allowed_host
 from mlplatform.serving.inference import SIGNATURE_FIELD
 from mlplatform.serving.json_values import parse_object
+from mlplatform.serving.request_size import Reservation, json_size
 from mlplatform.serving.settings import ServerSettings, host_and_port
-from mlplatform.serving.status import HTTP_STATUS, Code, StatusError, invalid_argument
+from mlplatform.serving.status import HTTP_STATUS, Code, StatusError, TooLargeError, invalid_argument
 from mlplatform.serving.version_folders import MAX_VERSION
 
 log = logging.getLogger(__name__)
@@ -38,6 +42,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_THREADS = 2  # answer about models while all others compute
+_LARGE_DOCUMENT = 1 << 20  # bytes
 _MAX_VERSION_DIGITS = 1000  # leading zeros are allowed, but Python refuses to read very long numbers
 
 _JSON = {"Content-Type": "application/json"}
@@ -49,13 +54,31 @@ _CORS = {
 
 
 class RestHandler:
-    """Answers one request: method, path and body in, JSON out."""
+    """Answers one request: method, path and body in, JSON out.
 
-    def __init__(self, api: Api) -> None:
+    Args:
+        api: What answers.
+        max_bytes: Of a body, inflated.
+    """
+
+    def __init__(self, api: Api, max_bytes: int) -> None:
         self._api = api
+        self._max_bytes = max_bytes
+        # Python reads a large document in one go, in which nothing else runs: so one after the other.
+        self._large_documents = threading.Lock()
 
-    def answer(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
-        """Answer a request before `deadline`, a monotonic time.
+    def answer(
+        self, method: str, path: str, body: bytes, encoding: str, held: Reservation, deadline: float
+    ) -> bytes:
+        """Answer a request.
+
+        Args:
+            method: HTTP's.
+            path: What was asked for.
+            body: As it was sent.
+            encoding: The value of `Content-Encoding`.
+            held: Where the memory is counted that the request takes.
+            deadline: A monotonic time.
 
         Raises:
             StatusError: It is malformed or cannot be answered.
@@ -75,35 +98,57 @@ class RestHandler:
             "classify": self._classify,
             "regress": self._regress,
         }
-        return answers[found["method"].lower()](asked, body, timeout_s)
+        body = inflated(body, encoding, self._max_bytes, held)
+        held.add(json_size(body) - len(body))
+        return answers[found["method"].lower()](asked, body, deadline)
 
-    def _predict(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+    @contextmanager
+    def _reading(self, body: bytes, deadline: float) -> Iterator[None]:
+        if len(body) < _LARGE_DOCUMENT:
+            yield
+            return
+        if not self._large_documents.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded behind other large documents")
+        try:
+            yield
+        finally:
+            self._large_documents.release()
+
+    def _predict(self, asked: "_Asked", body: bytes, deadline: float) -> bytes:
         def answer() -> tuple[Predicted, bytes]:
-            document = parse_object(body)
-            name = rest_json.signature_name(document)
+            manager = self._api.inference.manager
+            with self._reading(body, deadline):
+                document = parse_object(body)
+                name = rest_json.signature_name(document)
             may_hold_bools = b"true" in body or b"false" in body
-            with self._api.inference.manager.servable(asked.name, asked.version, asked.label) as servable:
+            with manager.servable(asked.name, asked.version, asked.label) as servable:
                 signature = servable.signature(name, rest_json.signature_missing)
-                inputs, is_row = rest_json.predict_inputs(document, signature, may_hold_bools=may_hold_bools)
+                with self._reading(body, deadline):
+                    inputs, is_row = rest_json.predict_inputs(
+                        document, signature, may_hold_bools=may_hold_bools
+                    )
                 signature.check_inputs(inputs)
+                timeout_s = max(0.0, deadline - time.monotonic())
                 outputs = self._api.inference.scheduler.run(signature, inputs, timeout_s)
                 predicted = Predicted(servable, signature, inputs, outputs)
                 return predicted, rest_json.predict_answer(outputs, is_row=is_row)
 
         return self._api.predict_arrays(asked.name, answer)
 
-    def _classify(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+    def _classify(self, asked: "_Asked", body: bytes, deadline: float) -> bytes:
         def read() -> Any:
-            return _on_examples(classification_pb2.ClassificationRequest(), asked, body)
+            with self._reading(body, deadline):
+                return _on_examples(classification_pb2.ClassificationRequest(), asked, body)
 
-        response = self._api.answer("Classify", asked.name, "REST", read, timeout_s)
+        response = self._api.answer("Classify", asked.name, "REST", read, deadline - time.monotonic())
         return rest_json.classify_answer(response.result)
 
-    def _regress(self, asked: "_Asked", body: bytes, timeout_s: float) -> bytes:
+    def _regress(self, asked: "_Asked", body: bytes, deadline: float) -> bytes:
         def read() -> Any:
-            return _on_examples(regression_pb2.RegressionRequest(), asked, body)
+            with self._reading(body, deadline):
+                return _on_examples(regression_pb2.RegressionRequest(), asked, body)
 
-        response = self._api.answer("Regress", asked.name, "REST", read, timeout_s)
+        response = self._api.answer("Regress", asked.name, "REST", read, deadline - time.monotonic())
         return rest_json.regress_answer(response.result)
 
     def _about(self, asked: "_Asked", what: str) -> bytes:
@@ -163,16 +208,16 @@ class RestServer:
         self._api = api
         self._settings = settings
         self._metrics_path = metrics_path
-        self._handler = RestHandler(api)
+        self._handler = RestHandler(api, settings.max_request_bytes)
         self._headers = {**_JSON, **(_CORS if settings.rest_api_enable_cors_support else {})}
         self._timeout_s = settings.rest_api_timeout_in_ms / 1000
         self._in_flight = 0  # requests that are read or computed, whether or not their caller still waits
-        self._bytes_in_flight = 0
         self._is_closing = False
         self._pool = ThreadPoolExecutor(settings.rest_api_num_threads, thread_name_prefix="rest")
         self._about_pool = ThreadPoolExecutor(_ABOUT_THREADS, thread_name_prefix="rest-about")
         self._loop = asyncio.new_event_loop()
-        self._server: web.Server | None = None
+        self._loop.set_exception_handler(LoopErrors())
+        self._server: HttpServer | None = None
         self._runner: web.ServerRunner | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest", daemon=True)
 
@@ -205,7 +250,7 @@ class RestServer:
         self._about_pool.shutdown(wait=False)
 
     async def _listen(self) -> None:
-        self._server = web.Server(self._serve, access_log=None, keepalive_timeout=75.0)
+        self._server = HttpServer(self._serve, self._timeout_s)
         self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
         site = web.TCPSite(
@@ -229,6 +274,12 @@ class RestServer:
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, Connection):
+            request.protocol.headers_arrived()
+        host = request.headers.get("Host", "")
+        if not is_allowed_host(host, self._settings.host, self._settings.rest_api_allowed_hosts):
+            text = f"requests for the host {host} are not answered: it is none of rest_api_allowed_hosts"
+            return self._error(StatusError(Code.PERMISSION_DENIED, text), is_cut=True)
         path = request.raw_path.partition("?")[0]
         if request.method == "GET" and path == self._metrics_path:
             return web.Response(
@@ -244,19 +295,24 @@ class RestServer:
             return self._error(
                 StatusError(Code.RESOURCE_EXHAUSTED, f"{self._in_flight} requests are in flight already")
             )
+        return await self._answer(request, path)
+
+    async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         deadline = time.monotonic() + self._timeout_s
-        body, answer = b"", None
+        body, answer = None, None
+        held = Reservation(self._api.budget)
         self._in_flight += 1
         try:
-            body = await asyncio.wait_for(self._body(request), self._timeout_s)
+            body = await asyncio.wait_for(self._body(request, held), self._timeout_s)
             pool = self._about_pool if request.method == "GET" else self._pool
+            encoding = request.headers.get("Content-Encoding", "")
             answer = self._loop.run_in_executor(
-                pool, self._handler.answer, request.method, path, body, deadline
+                pool, self._handler.answer, request.method, path, body, encoding, held, deadline
             )
             done = await asyncio.wait_for(asyncio.shield(answer), deadline - time.monotonic())
             return self._response(done)
         except StatusError as error:
-            return self._error(error)
+            return self._error(error, is_cut=body is None)
         except asyncio.TimeoutError:
             text = f"not done in {self._timeout_s:g} s"
             return self._error(StatusError(Code.DEADLINE_EXCEEDED, text), is_cut=answer is None)
@@ -272,32 +328,26 @@ class RestServer:
             return self._error(StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
         finally:
             if answer is None:
-                self._leave(len(body))
+                self._leave(held)
             else:  # a call that is not waited for any more keeps its place: it holds memory and a thread
-                answer.add_done_callback(partial(self._leave, len(body)))
+                answer.add_done_callback(partial(self._leave, held))
 
-    def _leave(self, size: int, _: object = None) -> None:
+    def _leave(self, held: Reservation, _: object = None) -> None:
         self._in_flight -= 1
-        self._bytes_in_flight -= size
+        held.release()
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """Read a body, and count its bytes as in flight."""
-        limit, all_limit = self._settings.max_request_bytes, self._settings.max_request_bytes_in_flight
+    async def _body(self, request: web.BaseRequest, held: Reservation) -> bytes:
+        """Read a body, and count its bytes."""
+        limit = self._settings.max_request_bytes
         if (request.content_length or 0) > limit:
-            raise _TooLargeError(limit)
+            raise too_large(limit)
         parts, size = [], 0
-        try:
-            async for part in request.content.iter_any():
-                size += len(part)
-                self._bytes_in_flight += len(part)
-                if size > limit:
-                    raise _TooLargeError(limit)
-                if self._bytes_in_flight > all_limit:
-                    raise _TooManyBytesError(all_limit)
-                parts.append(part)
-        except BaseException:
-            self._bytes_in_flight -= size
-            raise
+        async for part in request.content.iter_any():
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            held.add(len(part))
+            parts.append(part)
         return b"".join(parts)
 
     def _response(self, body: bytes, status: int = 200, *, is_last: bool = False) -> web.Response:
@@ -308,17 +358,5 @@ class RestServer:
 
     def _error(self, error: StatusError, *, is_cut: bool = False) -> web.Response:
         """Answer with an error; `is_cut`: the rest of the body is not read, so the connection ends."""
-        is_too_large = isinstance(error, _TooLargeError)
-        status = 413 if is_too_large else HTTP_STATUS.get(error.code, 500)
-        is_last = is_cut or is_too_large or isinstance(error, _TooManyBytesError)
-        return self._response(rest_json.error_answer(error), status, is_last=is_last)
-
-
-class _TooLargeError(StatusError):
-    def __init__(self, limit: int) -> None:
-        super().__init__(Code.RESOURCE_EXHAUSTED, f"the request is larger than {limit} bytes")
-
-
-class _TooManyBytesError(StatusError):
-    def __init__(self, limit: int) -> None:
-        super().__init__(Code.RESOURCE_EXHAUSTED, f"requests of {limit} bytes are in flight already")
+        status = 413 if isinstance(error, TooLargeError) else HTTP_STATUS.get(error.code, 500)
+        return self._response(rest_json.error_answer(error), status, is_last=is_cut)

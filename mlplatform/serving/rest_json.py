@@ -25,7 +25,7 @@ from mlplatform.serving.json_values import (
     value_text,
 )
 from mlplatform.serving.servable import Signature
-from mlplatform.serving.status import Code, StatusError, invalid_argument
+from mlplatform.serving.status import Code, StatusError, invalid_argument, limited
 from mlplatform.serving.tensors import Array, DataType, dtype_name, enum_of
 
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
@@ -50,6 +50,15 @@ def signature_name(document: Mapping[str, Any]) -> str:
             f"JSON Value: {value_text(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
+    return _checked_name(name)
+
+
+def _checked_name(name: str) -> str:
+    """Return a name that a message can hold: JSON can write half of a pair of surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise invalid_argument(f"{value_text(name)} is no text: {error.reason}") from error
     return name
 
 
@@ -253,7 +262,7 @@ def _fill_example(example: example_pb2.Example, value: Any) -> None:
     if not isinstance(value, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {type_name(value)}")
     for name, content in value.items():
-        feature = example.features.feature[name]
+        feature = example.features.feature[_checked_name(name)]
         for element in content if isinstance(content, list) else [content]:
             _add_to_feature(feature, name, element)
 
@@ -317,7 +326,7 @@ def metadata_answer(response: get_model_metadata_pb2.GetModelMetadataResponse) -
 
 def error_answer(error: StatusError) -> bytes:
     """Return an error in JSON."""
-    text = error.text or Code(error.code).name
+    text = limited(error.text) or Code(error.code).name
     return json.dumps({"error": text}, ensure_ascii=False).encode("utf-8", "replace")
 
 

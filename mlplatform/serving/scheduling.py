@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplatform.serving.pixel_limits import PixelLimits
 from mlplatform.serving.servable import Signature
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import Array
@@ -63,10 +64,16 @@ class _Call:
 
 
 class Scheduler:
-    """Runs signatures under `parameters`. Safe to call from any thread."""
+    """Runs signatures under `parameters`. Safe to call from any thread.
 
-    def __init__(self, parameters: BatchingParameters) -> None:
+    Args:
+        parameters: How requests share a run.
+        pixels: What a request may have a model decode.
+    """
+
+    def __init__(self, parameters: BatchingParameters, pixels: PixelLimits | None = None) -> None:
         self.parameters = parameters
+        self._pixels = pixels or PixelLimits()
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)  # a call joined a batch that waits for more
         self._filling: dict[Any, list[_Call]] = {}  # those batches, by key
@@ -85,8 +92,9 @@ class Scheduler:
 
         Raises:
             StatusError: RESOURCE_EXHAUSTED where the queue is full, DEADLINE_EXCEEDED where no runner came
-                free in time, or what the model says.
+                free in time, INVALID_ARGUMENT for an image of too many pixels, or what the model says.
         """
+        self._pixels.check(inputs)
         call = self._call(signature, inputs)
         with self._lock:
             if self._joins(call):

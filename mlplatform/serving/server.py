@@ -28,7 +28,9 @@ from mlplatform.serving.model_config import (
     checked_models,
     read_config_file,
 )
+from mlplatform.serving.pixel_limits import PixelLimits
 from mlplatform.serving.request_log import RequestLog
+from mlplatform.serving.request_size import Budget
 from mlplatform.serving.rest_api import RestServer
 from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
@@ -79,8 +81,13 @@ class ModelServer:
         monitoring = self.settings.monitoring_config_file
         self._metrics_path = read_metrics_path(Path(monitoring)) if monitoring else None
         self.metrics = Metrics()
-        inference = Inference(self.manager, Scheduler(self._batching))
-        self._api = Api(inference, self.metrics, self._request_log)
+        pixels = PixelLimits(
+            max_image_pixels=self.settings.max_image_pixels,
+            max_request_pixels=self.settings.max_request_pixels,
+        )
+        inference = Inference(self.manager, Scheduler(self._batching, pixels))
+        budget = Budget(self.settings.max_request_bytes_in_flight)
+        self._api = Api(inference, self.metrics, self._request_log, budget)
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
         self._discovered: dict[str, ModelConfig] = {}  # the models below the root folder

@@ -1,11 +1,12 @@
 """What a model server can be told: TensorFlow Serving's flags by their own names, and a few more."""
 
-import os
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import UsageError
+from mlplatform.machine import usable_cores
 
 
 class SettingsError(UsageError):
@@ -35,6 +36,11 @@ class ServerSettings:
     rest_api_num_threads: int = _flag(64, "Threads that answer REST requests.")
     rest_api_timeout_in_ms: int = _flag(30_000, "Milliseconds until a REST request is answered with 504.")
     rest_api_enable_cors_support: bool = _flag(False, "Let pages of other origins call the REST API.")
+    rest_api_allowed_hosts: tuple[str, ...] = _flag(
+        (),
+        "Names that REST requests may give as Host, beside localhost and addresses (repeatable); * for any. "
+        "Without one, any name is allowed unless the server listens on loopback.",
+    )
     ssl_config_file: str = _flag("", "SSLConfig in text form: TLS for gRPC, with client_verify both ways.")
 
     # What it serves.
@@ -82,8 +88,13 @@ class ServerSettings:
     grpc_channel_arguments: str = _flag("", "Comma-separated key=value pairs for the gRPC server.")
     max_request_bytes: int = _flag(256 << 20, "Bytes of a request; larger ones are refused.")
     max_request_bytes_in_flight: int = _flag(
-        1 << 30, "Bytes of REST requests held at the same time; more are refused at once."
+        1 << 30,
+        "Bytes that requests may take in memory at the same time, inflated and parsed; more are refused.",
     )
+    max_image_pixels: int = _flag(
+        50_000_000, "Pixels of an encoded image in a request, width times height; larger ones are refused."
+    )
+    max_request_pixels: int = _flag(200_000_000, "Pixels of all encoded images in a request.")
     max_concurrent_requests: int = _flag(1000, "Requests at the same time; more are refused at once.")
     lame_duck_s: float = _flag(0.5, "Seconds between saying NOT_SERVING and closing the ports.")
     drain_s: float = _flag(15.0, "Seconds that requests in flight have to finish at a stop.")
@@ -155,18 +166,22 @@ class ServerSettings:
         return self.tensorflow_session_parallelism or self.tensorflow_inter_op_parallelism or cores()
 
     def channel_arguments(self) -> list[tuple[str, int | str]]:
-        """Return options of the gRPC server: the limit on messages, then what the flag says."""
-        options: list[tuple[str, int | str]] = [
-            ("grpc.max_receive_message_length", self.max_request_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        ]
+        """Return options of the gRPC server; what `grpc_channel_arguments` says takes precedence.
+
+        gRPC inflates a compressed message whole before it looks at its size, so compression is off.
+        """
+        options: dict[str, int | str] = {
+            "grpc.max_receive_message_length": self.max_request_bytes,
+            "grpc.max_send_message_length": -1,
+            "grpc.so_reuseport": 0,
+            "grpc.compression_enabled_algorithms_bitset": 1,
+        }
         for pair in filter(None, self.grpc_channel_arguments.split(",")):
             key, equals, value = pair.partition("=")
             if not key or not equals:
                 raise SettingsError(f"--grpc_channel_arguments: {pair!r} is no key=value pair")
-            options.append((key, int(value) if value.lstrip("-").isdigit() else value))
-        return options
+            options[key] = int(value) if value.lstrip("-").isdigit() else value
+        return list(options.items())
 
 
 _FILES = ("model_config_file", "batching_parameters_file", "monitoring_config_file", "ssl_config_file")
@@ -178,6 +193,8 @@ _ABOVE_ZERO = (
     "grpc_timeout_in_ms",
     "max_request_bytes",
     "max_request_bytes_in_flight",
+    "max_image_pixels",
+    "max_request_pixels",
     "max_concurrent_requests",
     "request_log_max_bytes",
 )
@@ -200,8 +217,8 @@ def host_and_port(host: str, port: int) -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many threads can compute at the same time: the cores this process may use, rounded up."""
+    return max(1, math.ceil(usable_cores()))
 
 
 def help_texts() -> dict[str, str]:

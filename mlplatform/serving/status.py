@@ -1,8 +1,12 @@
 """Outcomes of a request in the canonical codes that gRPC, REST and the model status share."""
 
 from enum import IntEnum
+from urllib.parse import quote
 
 from mlplatform.errors import MlplatformError
+
+MAX_ERROR_TEXT = 1024  # characters of an error
+MAX_ERROR_BYTES = 4096  # of it percent-encoded: more would not pass as gRPC metadata
 
 
 class Code(IntEnum):
@@ -54,6 +58,27 @@ class StatusError(MlplatformError):
 
     def __str__(self) -> str:
         return self.text
+
+
+class TooLargeError(StatusError):
+    """A request that will never fit: RESOURCE_EXHAUSTED, and over REST 413 instead of 429 ("ask again")."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Code.RESOURCE_EXHAUSTED, text)
+        self.args = (text,)  # what makes an equal one
+
+
+def limited(text: str) -> str:
+    """Cut an error's text, which may repeat what a caller sent, to what passes as gRPC metadata.
+
+    There, what is not ASCII takes several bytes.
+    """
+    is_cut = len(text) > MAX_ERROR_TEXT
+    kept = text[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
+    while len(quote(kept)) > MAX_ERROR_BYTES:
+        kept, is_cut = kept[: len(kept) * 3 // 4], True
+    suffix = "...TRUNCATED"
+    return kept[: MAX_ERROR_TEXT - len(suffix)] + suffix if is_cut else kept
 
 
 def invalid_argument(text: str) -> StatusError:

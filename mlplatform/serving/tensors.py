@@ -78,9 +78,26 @@ _FIELD_OF: dict[int, str] = {
 _HALVES = (DataType.HALF, DataType.BFLOAT16)
 _COMPLEX: dict[int, Any] = {DataType.COMPLEX64: np.float32, DataType.COMPLEX128: np.float64}
 
-# A few bytes can declare a tensor of any size; more bytes than this are never filled in for a caller.
 MAX_FILLED_BYTES = 16 << 20
 MAX_RANK = 32  # numpy's before 2.0
+_TEXT_BYTES = 1024  # that a repeated text counts beside its length: each becomes a row, or an image
+
+
+class Filling:
+    """What is filled in for the caller of one request: a few bytes can declare tensors of any size."""
+
+    def __init__(self, limit: int = MAX_FILLED_BYTES) -> None:
+        self._left = limit
+
+    def take(self, count: int, bytes_each: int, alias: str) -> None:
+        """Take the bytes of `count` elements.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT: more than is filled in.
+        """
+        self._left -= count * bytes_each
+        if self._left < 0:
+            raise invalid_argument(f"tensor parsing error: {alias}")
 
 
 def dtype_name(enum: int) -> str:
@@ -101,17 +118,19 @@ def enum_of(array: Array) -> int:
     return _ENUM_OF[array.dtype]
 
 
-def to_array(proto: Any, alias: str) -> Array:
+def to_array(proto: Any, alias: str, filling: Filling | None = None) -> Array:
     """Return the values of a TensorProto; shares its bytes where it can (then read-only).
 
     Args:
         proto: The tensor, in `tensor_content` or in typed values. Fewer typed values than elements repeat the
             last one, as TensorFlow reads them.
         alias: The input's name, for the error.
+        filling: What may be filled in, shared by the inputs of one request; default: as much for this alone.
 
     Raises:
         StatusError: INVALID_ARGUMENT: unknown dtype or shape, or values that do not fill the shape.
     """
+    filling = filling or Filling()
     enum = proto.dtype
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     is_shape = not proto.tensor_shape.unknown_rank and len(shape) <= MAX_RANK and min(shape, default=0) >= 0
@@ -124,12 +143,16 @@ def to_array(proto: Any, alias: str) -> Array:
         if len(content) != count * dtype.itemsize:
             raise invalid_argument(f"tensor parsing error: {alias}")
         return _reshaped(np.frombuffer(content, dtype=dtype), shape, alias)
+    if count == 0:  # no values, but a model may make as many rows of it as it declares
+        filling.take(math.prod(size for size in shape if size), dtype.itemsize, alias)
     values = getattr(proto, _FIELD_OF[enum])
     array = _from_values(values, enum, dtype, alias)
-    if len(array) > count or (len(array) < count and count * dtype.itemsize > MAX_FILLED_BYTES):
+    if len(array) > count:
         raise invalid_argument(f"tensor parsing error: {alias}")
     if len(array) < count:
         filler = array[-1] if len(array) else (b"" if enum == DataType.STRING else dtype.type(0))
+        bytes_each = _TEXT_BYTES + len(filler) if enum == DataType.STRING else dtype.itemsize
+        filling.take(count - len(array), bytes_each, alias)
         filled = np.full(count, filler, dtype=dtype)
         filled[: len(array)] = array
         array = filled
@@ -144,19 +167,20 @@ def _reshaped(array: Array, shape: tuple[int, ...], alias: str) -> Array:
 
 
 def _from_values(values: Any, enum: int, dtype: "np.dtype[Any]", alias: str) -> Array:
+    # Not np.array, which makes a list of Python's numbers first.
     if enum in _HALVES:
-        return np.array(values, dtype=np.uint16).view(dtype)
+        return np.fromiter(values, np.uint16, len(values)).view(dtype)
     if enum in _COMPLEX:
         if len(values) % 2:
             raise invalid_argument(f"tensor parsing error: {alias}")
-        return np.array(values, dtype=_COMPLEX[enum]).view(dtype)
+        return np.fromiter(values, _COMPLEX[enum], len(values)).view(dtype)
     if enum == DataType.STRING:
         array = np.empty(len(values), dtype=np.object_)
         array[:] = values
         return array
     if dtype.itemsize < 4 and dtype.kind in "iu":
-        return np.array(values, dtype=np.int32).astype(dtype)
-    return np.array(values, dtype=dtype)
+        return np.fromiter(values, np.int32, len(values)).astype(dtype)
+    return np.fromiter(values, dtype, len(values))
 
 
 def fill_proto(proto: Any, array: Array) -> None:

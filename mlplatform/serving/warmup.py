@@ -1,6 +1,7 @@
 """Run a version before it serves: with its recorded requests, else with empty ones."""
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from mlplatform.serving.inference import classify, multi_inference, predict, regress
+from mlplatform.serving.pixel_limits import PixelLimits
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable, Signature, TensorSpec
 from mlplatform.serving.status import Code, StatusError
@@ -26,7 +28,8 @@ class _Recorder(Scheduler):
     """Runs each request alone, and keeps the inputs of one per signature."""
 
     def __init__(self) -> None:
-        super().__init__(BatchingParameters(max_batch_size=1, num_batch_threads=1))
+        unlimited = PixelLimits(max_image_pixels=sys.maxsize, max_request_pixels=sys.maxsize)
+        super().__init__(BatchingParameters(max_batch_size=1, num_batch_threads=1), unlimited)
         self.seen: dict[str, tuple[Signature, Mapping[str, Array]]] = {}
 
     def run(

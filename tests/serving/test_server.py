@@ -176,7 +176,7 @@ class TestLimits:
         body = json.dumps(rest_body(hold())).encode()
         started = time.monotonic()
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
-            connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
             time.sleep(2.5)
             connection.sendall(body[5:])
@@ -246,7 +246,7 @@ class TestLimits:
 
         server = serve(model_name="half", model_base_path=base_path, max_request_bytes_in_flight=10_000)
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
-            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: 9000\r\n\r\n" + b" " * 8000)
             refused = {"error": "requests of 10000 bytes are in flight already"}
             running.until(lambda: asked(b" " * 5000) == (429, refused))
@@ -308,7 +308,7 @@ class TestLimits:
     ) -> None:
         server = serve(model_name="half", model_base_path=base_path)
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
-            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: 1000\r\n\r\n{")
             time.sleep(0.2)
         status, answer = rest(
@@ -816,7 +816,7 @@ class TestStop:
     def test_a_body_that_never_ends_is_cut_after_the_drain(self, serve: Any, base_path: Path) -> None:
         server = serve(model_name="half", model_base_path=base_path, drain_s=3.0)
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
-            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\n")
+            connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: 1000\r\n\r\n{")
             time.sleep(0.2)
             started = time.monotonic()

@@ -20,7 +20,7 @@ import pytest
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "10"))
-HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
