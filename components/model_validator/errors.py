@@ -31,8 +31,8 @@ class UnsupportedExamplesError(UsageError):
     def __str__(self) -> str:
         return (
             "ModelValidator judges image classifiers: it takes Examples with the features 'image/encoded' "
-            f"(an encoded photo) and 'label' (its class name), and found {self.found}. Judge other models with "
-            "TFX's Evaluator and InfraValidator; ServingPusher obeys their blessings."
+            f"(an encoded photo) and 'label' (its class name), and found {self.found}. Judge other models "
+            "with TFX's Evaluator and InfraValidator; ServingPusher obeys their blessings."
         )
 
 
@@ -57,7 +57,7 @@ class BaselineError(MlplatformError):
     def __str__(self) -> str:
         return (
             f"the model cannot be compared: its baseline, {self.baseline}, cannot be scored: {self.cause}. "
-            "Fix the cause and run again, roll that version back, or give ModelValidator another baseline_model."
+            "Fix the cause and run again, roll that version back, or give another baseline_model."
         )
 
 

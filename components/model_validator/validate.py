@@ -240,7 +240,7 @@ def _compare(
         logging.getLogger(__name__).warning("%s", note)
         return _Comparison(f"Not compared: {baseline.name}, does not load.", note=note)
     except Exception as error:
-        # Whatever it is (exhausted memory, unreadable files, another kind of model, a fault of ours): going on
+        # Whatever it is (exhausted memory, unreadable files, another kind of model, our own fault): going on
         # without the comparison would turn the gate off.
         raise BaselineError(baseline.name, brief(error)) from error
     quality = measure(old)
