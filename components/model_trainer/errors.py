@@ -41,6 +41,36 @@ class NoExamplesError(MlplatformError):
         return f"no Examples to train on: {self.where} hold no records."
 
 
+class UnknownDirectionError(UsageError):
+    """Nothing says whether a higher or a lower value of the monitored metric is better."""
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        super().__init__(monitor, mode)
+        self.monitor, self.mode = monitor, mode
+
+    def __str__(self) -> str:
+        if self.mode != "auto":
+            return f"fit: mode is {self.mode!r}; it is 'auto', 'max' (higher is better) or 'min'."
+        return (
+            f"fit: the name of the monitored metric {self.monitor!r} does not say whether higher or lower is "
+            "better. State it: mode='max' or mode='min'."
+        )
+
+
+class MonitorNotFoundError(UsageError):
+    """An epoch has no metric of the monitored name."""
+
+    def __init__(self, monitor: str, known: Sequence[str]) -> None:
+        super().__init__(monitor, known)
+        self.monitor, self.known = monitor, known
+
+    def __str__(self) -> str:
+        return (
+            f"fit: the model has no metric {self.monitor!r} to judge the epochs by; it has "
+            f"{', '.join(self.known)}. Name one of them, or compile the model with that metric."
+        )
+
+
 class TooFewClassesError(MlplatformError):
     """A classifier of fewer than two classes says nothing."""
 

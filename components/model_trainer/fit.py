@@ -1,4 +1,4 @@
-"""Fit a Keras model with checkpoints: killed at any moment, it goes on from the last one.
+"""Fit a Keras model with checkpoints: killed at any moment, it resumes from the last one.
 
 A checkpoint is a folder that appears in one step. It holds every number of the training: weights, optimizer
 state, the best weights so far, history, and the place in the data (epoch and step), whose order is a function
@@ -21,6 +21,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlplatform.components.model_trainer.monitoring import (
+    Direction,
+    Mode,
+    direction_of,
+    is_better,
+    monitored,
+    worst,
+)
 from mlplatform.progress import Task, track
 
 CHECKPOINT_EVERY_S = 120.0
@@ -40,6 +48,8 @@ class Progress:
         history: One entry per epoch: Keras's metric names to their values.
         best_epoch: Epoch (from 0) of the best weights, -1 before there are any better than at the start.
         seconds: Time spent in fitting, over all processes.
+        monitor: The metric that the epochs are judged by.
+        direction: `max` where a higher value of it is better, `min` where a lower one is.
     """
 
     epoch: int = 0
@@ -47,10 +57,14 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     seconds: float = 0.0
+    monitor: str = MONITOR
+    direction: Direction = "max"
 
-    def best(self, monitor: str) -> float:
-        """The monitored value of the best epoch; below any value before there is one."""
-        return self.history[self.best_epoch].get(monitor, -np.inf) if self.best_epoch >= 0 else -np.inf
+    @property
+    def best(self) -> float:
+        """The monitored value of the best epoch; worse than any value before there is one."""
+        before = worst(self.direction)
+        return self.history[self.best_epoch].get(self.monitor, before) if self.best_epoch >= 0 else before
 
 
 def fit(
@@ -66,7 +80,8 @@ def fit(
     patience: int = 0,
     class_weights: Mapping[int, float] | None = None,
     monitor: str = MONITOR,
-    to_beat: float = -math.inf,
+    mode: Mode = "auto",
+    to_beat: float | None = None,
 ) -> Progress:
     """Fit `model`, starting from what `folder` holds of the same fit; leaves the best weights in the model.
 
@@ -81,14 +96,22 @@ def fit(
         description: What the progress line says.
         patience: Epochs without a better `monitor` before the fit ends; 0 for never.
         class_weights: Class number to the weight of its photos.
-        monitor: Name of the metric to judge epochs by; higher is better.
+        monitor: Name of the metric to judge epochs by, as Keras reports it (`val_accuracy`, `val_loss`).
+        mode: Which value of it is better: `max` the higher, `min` the lower; `auto` derives it from the
+            name: higher for accuracy, AUC, precision, recall and the like, lower for losses and errors.
         to_beat: What `monitor` is before the fit: where no epoch is better, the model keeps the weights that
             it started with. Of no account without `validation`.
+
+    Raises:
+        UnknownDirectionError: `mode` is `auto` and the name of the metric does not say which is better.
+        MonitorNotFoundError: There is `validation`, and an epoch has no such metric.
     """
+    direction = direction_of(monitor, mode) if validation is not None or mode != "auto" else "max"
     model.optimizer.build(model.trainable_variables)
     checkpoints = _Checkpoints(folder, model)
-    progress = checkpoints.restore()
-    if to_beat > -math.inf and checkpoints.is_empty():
+    progress = checkpoints.restore(monitor, direction)
+    start = worst(direction) if to_beat is None else to_beat
+    if to_beat is not None and checkpoints.is_empty():
         checkpoints.save(progress, is_best=True)
     writers = {name: tf.summary.create_file_writer(str(logs / name)) for name in ("train", "validation")}
     with track(description, total=epochs * steps, unit="batches") as bar:
@@ -107,7 +130,10 @@ def fit(
             ).history
             figures = {name: float(values[-1]) for name, values in history.items()}
             progress.history.append(figures)
-            is_best = validation is None or figures[monitor] > max(progress.best(monitor), to_beat)
+            is_best = validation is None or (
+                is_better(monitored(figures, monitor), progress.best, direction)
+                and is_better(figures[monitor], start, direction)
+            )
             if is_best:
                 progress.best_epoch = epoch
             progress.epoch, progress.step = epoch + 1, 0
@@ -142,24 +168,30 @@ class _Checkpoints:
         self._folder, self._model = folder, model
         folder.mkdir(parents=True, exist_ok=True)
 
-    def restore(self) -> Progress:
+    def restore(self, monitor: str, direction: Direction) -> Progress:
         """Set the model to the newest checkpoint and return its progress.
 
-        Where there is none, or only that of another network, the fit begins anew. One that cannot be read, as
-        a power cut leaves it, is as none.
+        Where there is none, or only that of another network or of epochs judged by another metric, the fit
+        begins anew. One that cannot be read, as a power cut leaves it, is as none.
         """
+        anew = Progress(monitor=monitor, direction=direction)
         found = self._readable()
         if not found:
-            return Progress()
-        if not _fits(self._variables(), found[-1] / "last.npz"):
+            return anew
+        progress = _progress(found[-1])
+        other = "" if _fits(self._variables(), found[-1] / "last.npz") else "another network"
+        # Its best weights are the best by that metric: they cannot be compared with what comes now.
+        if not other and (progress.monitor, progress.direction) != (monitor, direction):
+            other = f"a fit judged by {progress.monitor} ({progress.direction})"
+        if other:
             logging.getLogger(__name__).warning(
-                "%s is the checkpoint of another network: the fit begins anew", found[-1]
+                "%s is the checkpoint of %s: the fit begins anew", found[-1], other
             )
             for checkpoint in found:
                 shutil.rmtree(checkpoint)
-            return Progress()
+            return anew
         _set(self._variables(), found[-1] / "last.npz")
-        return _progress(found[-1])
+        return progress
 
     def save(self, progress: Progress, *, is_best: bool) -> None:
         """Write a checkpoint and remove the one before."""

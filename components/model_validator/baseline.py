@@ -13,10 +13,13 @@ class Baseline:
     Attributes:
         folder: Its SavedModel.
         name: What to call it in reports.
+        is_pushed: It is what servers have, not a model that the pipeline was given. Where it does not load,
+            no server answers with it, so it keeps no new model out.
     """
 
     folder: Path
     name: str
+    is_pushed: bool = True
 
 
 def pushed_model(models_dir: Path, name: str, judged: Path) -> Path | None:

@@ -7,6 +7,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.components.model_validator import driver, executor
+from mlplatform.components.model_validator.errors import UnsupportedExamplesError
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
 from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
@@ -28,6 +29,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
@@ -59,6 +61,7 @@ class ModelValidator(base_component.BaseComponent):
         models_dir: str | None = None,
         model_name: str | None = None,
         reports_dir: str | None = None,
+        model_run: channel.BaseChannel | None = None,
     ) -> None:
         """Declare the validation.
 
@@ -73,15 +76,18 @@ class ModelValidator(base_component.BaseComponent):
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
             reports_dir: Folder that keeps the report also when the model is rejected.
+            model_run: ModelTrainer's `model_run`: the report then shows how the training went.
 
         Raises:
+            UnsupportedExamplesError: `examples` come from a component that reads tables.
             ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, a value does
                 not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
-            RemotePathError: `models_dir` or `reports_dir` is no local folder.
+            RemotePathError: `models_dir` or `reports_dir` is not a local folder.
         """
         if not eval_splits:
             raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
+        check_source(examples)
         parse_thresholds(thresholds or {})
         parse_budget(budget or {})
         if model_name is not None:
@@ -97,6 +103,7 @@ class ModelValidator(base_component.BaseComponent):
                 model=model,
                 examples=examples,
                 baseline_model=baseline_model,
+                model_run=model_run,
                 eval_splits=json.dumps(list(eval_splits)),
                 thresholds=json.dumps(dict(thresholds or {}), sort_keys=True),
                 budget=json.dumps(dict(budget or {}), sort_keys=True),
@@ -108,3 +115,29 @@ class ModelValidator(base_component.BaseComponent):
                 evaluation=channel.Channel(type=standard_artifacts.ModelEvaluation),
             )
         )
+
+
+# Components of TFX whose Examples are rows of tables: nothing in them is an encoded photo.
+_READ_TABLES = frozenset({"CsvExampleGen", "BigQueryExampleGen", "PrestoExampleGen"})
+
+
+def check_source(examples: channel.BaseChannel) -> None:
+    """See, as far as the pipeline's own graph says, that the Examples can be photos.
+
+    What a component downstream of the ingest gives (a version of a dataset, for instance) is followed back to
+    it. Examples of other sources are looked at when the gate runs.
+
+    Raises:
+        UnsupportedExamplesError: They are made by a component that reads tables.
+    """
+    seen: set[int] = set()
+    waiting = [examples]
+    while waiting:
+        node = getattr(waiting.pop(), "producer_component", None)
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        kinds = _READ_TABLES & {kind.__name__ for kind in type(node).__mro__}
+        if kinds:
+            raise UnsupportedExamplesError(f"those of {node.id}, which are rows of a table")
+        waiting += [given for given in node.inputs.values() if given.type is standard_artifacts.Examples]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mlplatform.errors import GateError, MlplatformError
+from mlplatform.errors import GateError, MlplatformError, UsageError
 
 
 class ModelRejectedError(GateError):
@@ -19,6 +19,46 @@ class ModelRejectedError(GateError):
         if not self.report:
             rest = "Give ModelValidator a reports_dir to keep its report of a rejected model."
         return f"the model is rejected:{shown}{more}\n{rest}"
+
+
+class UnsupportedExamplesError(UsageError):
+    """The Examples are not what this gate can judge a model on."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            "ModelValidator judges image classifiers: it takes Examples with the features 'image/encoded' "
+            f"(an encoded photo) and 'label' (its class name), and found {self.found}. Judge other models "
+            "with TFX's Evaluator and InfraValidator; ServingPusher obeys their blessings."
+        )
+
+
+class ModelNotLoadableError(MlplatformError):
+    """TensorFlow cannot load a SavedModel: files are missing, damaged, or use unknown operations."""
+
+    def __init__(self, folder: str, cause: str) -> None:
+        super().__init__(folder, cause)
+        self.folder, self.cause = folder, cause
+
+    def __str__(self) -> str:
+        return f"the model in {self.folder} does not load: {self.cause}"
+
+
+class BaselineError(MlplatformError):
+    """The model to compare with cannot be scored, so nothing says whether the new one falls behind it."""
+
+    def __init__(self, baseline: str, cause: str) -> None:
+        super().__init__(baseline, cause)
+        self.baseline, self.cause = baseline, cause
+
+    def __str__(self) -> str:
+        return (
+            f"the model cannot be compared: its baseline, {self.baseline}, cannot be scored: {self.cause}. "
+            "Fix the cause and run again, roll that version back, or give another baseline_model."
+        )
 
 
 class NothingToEvaluateError(MlplatformError):

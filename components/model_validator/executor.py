@@ -9,6 +9,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from mlplatform import progress
 from mlplatform.components.model_trainer.executor import split_files
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
@@ -31,25 +32,32 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         # Here, as TensorFlow Model Analysis is heavy and who composes a pipeline does not need it.
-        from mlplatform.components.model_validator.validate import validate_model
+        from mlplatform.components.model_validator.validate import Terms, validate_model
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
         reports_dir = exec_properties.get("reports_dir")
-        verdict = validate_model(
-            saved_model(model),
-            split_files(input_dict["examples"], splits),
+        model_run = input_dict.get("model_run")
+        terms = Terms(
             splits=splits,
             thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
             budget=parse_budget(json.loads(exec_properties["budget"])),
             baseline=_baseline(input_dict, exec_properties),
+            title=exec_properties.get("model_name") or "model",
+            run_dir=local_path(artifact_utils.get_single_uri(model_run), "model_run") if model_run else None,
+        )
+        verdict = validate_model(
+            saved_model(model),
+            split_files(input_dict["examples"], splits),
+            terms,
             output_dir=local_path(
                 artifact_utils.get_single_uri(output_dict["evaluation"]), "the evaluation's folder"
             ),
             reports_dir=Path(reports_dir) if reports_dir else None,
-            title=exec_properties.get("model_name") or "model",
         )
         verdict.raise_if_rejected()
+        for note in verdict.notes:
+            progress.say(f"accepted, but note: {note}")
         _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
         _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
 
@@ -60,7 +68,7 @@ def _baseline(
     given = input_dict.get("baseline_model")
     if given:
         model = artifact_utils.get_single_instance(given)
-        return Baseline(saved_model(model), f"the given baseline model ({model.uri})")
+        return Baseline(saved_model(model), f"the given baseline model ({model.uri})", is_pushed=False)
     models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
     if "baseline" in exec_properties:  # the driver's choice
         folder = Path(exec_properties["baseline"]) if exec_properties["baseline"] else None

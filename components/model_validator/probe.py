@@ -69,7 +69,9 @@ class Probe:
         self.load_time_s = time.perf_counter() - started
         self._functions = dict(self._model.signatures)
         missing = [name for name in SIGNATURES if name not in self._functions]
-        _check("signatures", not missing, f"missing: {', '.join(missing)}" if missing else "all three")
+        has = f"it has {', '.join(self._functions) or 'none'}"
+        detail = f"missing: {', '.join(missing)} ({has}); this gate judges image classifiers"
+        _check("signatures", not missing, detail if missing else "all three")
         if missing:
             sys.exit(0)
         self._labels = set(read_labels(model_dir))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlplatform.components.model_validator.scoring import Answers
+from mlplatform.components.model_validator.settings import Thresholds
 
 CONFUSED_PAIRS = 50
 _Z = 1.959964  # two-sided 95 %
@@ -77,7 +78,7 @@ class Quality:
         photos: How many photos.
         top_1: Share whose first answer is right; likewise top_3, top_5.
         balanced_top_1: Mean recall over the classes that have photos.
-        confidence_gap: Expected calibration error: mean difference between the first answer's score and the
+        expected_calibration_error: Mean difference between the first answer's score and the
             share of right answers, over ten bins.
         unknown_labels: Photos of classes that the model does not know, by class; they count as wrong.
         classes: Every class that has photos or was answered, lowest recall first.
@@ -89,7 +90,7 @@ class Quality:
     top_3: Share
     top_5: Share
     balanced_top_1: float
-    confidence_gap: float
+    expected_calibration_error: float
     unknown_labels: dict[str, int]
     classes: list[ClassFigures]
     confused_pairs: list[ConfusedPair]
@@ -112,7 +113,7 @@ def measure(answers: Answers) -> Quality:
         top_3=Share.of(int((answers.ranks < 3).sum()), photos),
         top_5=Share.of(int((answers.ranks < 5).sum()), photos),
         balanced_top_1=float(np.mean([c.recall.value for c in classes if c.support] or [0.0])),
-        confidence_gap=_confidence_gap(answers),
+        expected_calibration_error=_calibration_error(answers),
         unknown_labels={label: count for label, count in support.items() if label not in known},
         classes=classes,
         confused_pairs=[
@@ -120,6 +121,61 @@ def measure(answers: Answers) -> Quality:
             for (truth, answer), count in confused.most_common(CONFUSED_PAIRS)
         ],
     )
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """How photos of a few classes are answered.
+
+    Attributes:
+        labels: The classes, the one with most wrong answers first.
+        counts: Per class of a photo (row), per answer (column, in the same order), how many photos.
+        others: Per row, how many of its photos are answered with any other class.
+    """
+
+    labels: list[str]
+    counts: list[list[int]]
+    others: list[int]
+
+
+def confusion_matrix(answers: Answers, quality: Quality, size: int) -> ConfusionMatrix:
+    """Return how the photos of the classes with most wrong answers are answered.
+
+    Args:
+        answers: The model's answers.
+        quality: Their figures.
+        size: How many classes, at most.
+    """
+    wrong = Counter(t for t, is_right in zip(answers.truths, answers.is_right, strict=True) if not is_right)
+    support = {c.label: c.support for c in quality.classes}
+    labels = [label for label, _ in sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:size]]
+    first = [answers.labels[best] for best in answers.classes[:, 0]] if len(answers.truths) else []
+    seen = Counter(zip(answers.truths, first, strict=True))
+    counts = [[seen[truth, answer] for answer in labels] for truth in labels]
+    others = [support[truth] - sum(row) for truth, row in zip(labels, counts, strict=True)]
+    return ConfusionMatrix(labels, counts, others)
+
+
+def missed(quality: Quality, thresholds: Thresholds) -> list[str]:
+    """Return the thresholds that the figures do not reach, one sentence each."""
+    overall = [
+        (name, share.value, limit)
+        for name, share, limit in (
+            ("top-1", quality.top_1, thresholds.top_1),
+            ("top-3", quality.top_3, thresholds.top_3),
+            ("top-5", quality.top_5, thresholds.top_5),
+        )
+    ]
+    judged = [
+        (f"recall of class {c.label!r}", c.recall.value, thresholds.per_class_recall)
+        for c in quality.classes
+        if c.support >= thresholds.min_support
+    ]
+    return [
+        f"{name} is {value:.4f}, below {limit:.4f}"
+        for name, value, limit in (*overall, *judged)
+        if value < limit
+    ]
 
 
 def _confused(answers: Answers) -> Counter[tuple[str, str]]:
@@ -157,7 +213,7 @@ def _class_figures(
     return sorted(figures, key=lambda c: (c.support == 0, c.recall.value, -c.support, c.label))
 
 
-def _confidence_gap(answers: Answers) -> float:
+def _calibration_error(answers: Answers) -> float:
     if not answers.truths:
         return 0.0
     confidence = answers.scores[:, 0]

@@ -1,4 +1,4 @@
-"""Make the page of a judged model: figures, mistakes with pictures, serving checks."""
+"""Make the page of a judged model: figures, training, confusions, mistakes with pictures, serving checks."""
 
 import io
 from collections import defaultdict
@@ -9,17 +9,28 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mlplatform.components.model_validator.quality import Quality
+from mlplatform.components.model_trainer.history import read_history
+from mlplatform.components.model_validator.quality import Quality, confusion_matrix
 from mlplatform.components.model_validator.scoring import Answers
 from mlplatform.components.model_validator.serving_check import ServingCheck
+from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.exif import upright
-from mlplatform.reports.model_page import Check, Figure, Mistake, ModelPage, write_model_page
+from mlplatform.reports.model_page import (
+    Check,
+    Cost,
+    Figure,
+    Mistake,
+    ModelPage,
+    TrainingFit,
+    write_model_page,
+)
 from mlplatform.reports.page import picture
 from mlplatform.vision.examples import IMAGE, read_records
 
 _MISTAKES = 24
 _CLASSES_SHOWN = 60
 _PAIRS_SHOWN = 20
+_MATRIX_CLASSES = 10
 _PAIRS_WITH_PICTURES = 4
 _PICTURES_PER_PAIR = 6
 _PICTURE_SIDE = 160  # pixels
@@ -41,10 +52,13 @@ def write_report(
     notes: Sequence[str],
     answers: Answers | None,
     quality: Quality | None,
+    thresholds: Thresholds,
+    budget: Budget,
     baseline: Quality | None,
     baseline_text: str,
     serving: ServingCheck,
     files: Sequence[str],
+    run_dir: Path | None = None,
 ) -> Path:
     """Write the HTML page to `path`; quality is None where the model could not even be loaded."""
     mistakes: list[Mistake] = []
@@ -57,31 +71,52 @@ def write_report(
         is_accepted=not reasons,
         reasons=reasons,
         photos=quality.photos if quality else 0,
-        figures=_figures(quality, baseline) if quality else [],
+        figures=_figures(quality, baseline, thresholds) if quality else [],
         baseline=baseline_text,
         classes=quality.classes[:_CLASSES_SHOWN] if quality else [],
         classes_left_out=max(len(quality.classes) - _CLASSES_SHOWN, 0) if quality else 0,
+        matrix=confusion_matrix(answers, quality, _MATRIX_CLASSES) if answers and quality else None,
+        fits=_fits(run_dir) if run_dir else [],
         pairs=quality.confused_pairs[:_PAIRS_SHOWN] if quality else [],
         pair_pictures=pair_pictures,
         mistakes=mistakes,
         checks=[Check(finding.name, finding.passed, finding.detail) for finding in serving.findings],
-        costs=[
-            (words, form.format(serving.figures[name]))
-            for name, (words, form) in _COST_UNITS.items()
-            if name in serving.figures
-        ],
+        costs=_costs(serving, budget),
         notes=notes,
     )
     return write_model_page(path, page)
 
 
-def _figures(quality: Quality, baseline: Quality | None) -> list[Figure]:
+def _costs(serving: ServingCheck, budget: Budget) -> list[Cost]:
+    allowed: dict[str, float] = budget.model_dump()
+    return [
+        Cost(
+            name=words,
+            value=form.format(serving.figures[name]),
+            allowed=form.format(allowed[name]) if name in allowed else "",
+            is_over=name in allowed and serving.figures[name] > allowed[name],
+        )
+        for name, (words, form) in _COST_UNITS.items()
+        if name in serving.figures
+    ]
+
+
+def _fits(run_dir: Path) -> list[TrainingFit]:
+    """Return the curves of a training; none where it left no history of the usual form."""
+    return [
+        TrainingFit(name.replace("_", " "), fit.best_epoch, fit.epochs)
+        for name, fit in read_history(run_dir).items()
+    ]
+
+
+def _figures(quality: Quality, baseline: Quality | None, thresholds: Thresholds) -> list[Figure]:
     return [
         Figure(
             name=words,
             value=getattr(quality, key).value,
             low=getattr(quality, key).low,
             high=getattr(quality, key).high,
+            threshold=getattr(thresholds, key),
             baseline=getattr(baseline, key).value if baseline else None,
         )
         for key, words in (

@@ -53,6 +53,11 @@ class ServingCheck:
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
+    def is_loadable(self) -> bool:
+        """The model was loaded and has the signatures that its quality is measured by."""
+        return any(finding.name == "signatures" and finding.passed for finding in self.findings)
+
+    @property
     def reasons(self) -> list[str]:
         """One sentence for each check that did not pass."""
         return [
@@ -112,7 +117,7 @@ def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget, bar: Tas
     doing = _doing(facts)
     last = errors.read_text("utf-8", "replace").strip().splitlines()
     cause = killed or f"ended with code {process.returncode}: {last[-1][:300] if last else 'no message'}"
-    return _Ended(facts, f"{cause}, while it was to {doing}")
+    return _Ended(facts, f"{cause}, at the step: {doing}")
 
 
 def _facts(output: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Budget(Config):
     # Loading the SavedModel, without the start of Python and TensorFlow.
     load_time_s: float = Field(default=60.0, gt=0)
     # Largest resident memory of the whole process, TensorFlow included.
-    peak_memory_mb: float = Field(default=2000.0, gt=0)
+    peak_memory_mb: float = Field(default=3000.0, gt=0)
     # Files of the SavedModel.
     model_size_mb: float = Field(default=500.0, gt=0)
     # Largest difference of a score between the exported model and its training, and between signatures.

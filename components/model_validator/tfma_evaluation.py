@@ -12,7 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from google.protobuf.wrappers_pb2 import DoubleValue
-from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
+from tensorflow_model_analysis.proto import config_pb2
 
 from mlplatform.components.model_validator.scoring import NOT_FOUND, Answers
 from mlplatform.components.model_validator.settings import Thresholds
@@ -24,10 +24,10 @@ _LABEL, _RANK, _RANKED = "label", "rank", "ranked"
 _PREDICTION = [1.0 - place / (NOT_FOUND + 1) for place in range(NOT_FOUND + 1)]
 
 
-def evaluate(
-    answers: Answers, thresholds: Thresholds, output_dir: Path, *, top_1_floor: float = 0.0
-) -> list[str]:
-    """Write TFMA's results to `output_dir` and return the thresholds that are missed, one sentence each.
+def evaluate(answers: Answers, thresholds: Thresholds, output_dir: Path, *, top_1_floor: float = 0.0) -> None:
+    """Write TFMA's results, and its own judgement of the thresholds, to `output_dir`.
+
+    They are an output, for TFMA's tools and components that read them; the gate decides by `quality.missed`.
 
     Args:
         answers: The model's answers; at least one.
@@ -40,7 +40,6 @@ def evaluate(
         records = Path(scratch) / "answers.tfrecord"
         _write(answers, records)
         tfma.run_model_analysis(eval_config=config, data_location=str(records), output_path=str(output_dir))
-    return _failures(tfma.load_validation_result(str(output_dir)))
 
 
 def _config(answers: Answers, thresholds: Thresholds, top_1: float) -> config_pb2.EvalConfig:
@@ -82,16 +81,3 @@ def _write(answers: Answers, path: Path) -> None:
             features[_RANK].int64_list.value.append(int(rank))
             features[_RANKED].float_list.value.extend(_PREDICTION)
             writer.write(example.SerializeToString())
-
-
-def _failures(result: validation_result_pb2.ValidationResult) -> list[str]:
-    sentences = []
-    for in_slice in result.metric_validations_per_slice:
-        keys = [key.bytes_value.decode() for key in in_slice.slice_key.single_slice_keys]
-        where = f" of class {keys[0]!r}" if keys else ""
-        for failure in in_slice.failures:
-            found = failure.metric_value.double_value.value
-            limit = failure.metric_threshold.value_threshold.lower_bound.value + _SLACK
-            name = "recall" if keys else failure.metric_key.name.replace("_", "-")
-            sentences.append(f"{name}{where} is {found:.4f}, below {limit:.4f}")
-    return sentences or ([] if result.validation_ok else ["TFMA's validation says no"])

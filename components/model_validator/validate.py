@@ -1,6 +1,7 @@
 """Judge a model: safe to serve, then good enough, absolutely and beside the model that is pushed now."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -10,13 +11,24 @@ from typing import Any
 import numpy as np
 
 from mlplatform.components.model_validator.baseline import Baseline
-from mlplatform.components.model_validator.errors import ModelRejectedError, NothingToEvaluateError
-from mlplatform.components.model_validator.quality import Quality, measure
+from mlplatform.components.model_validator.errors import (
+    BaselineError,
+    ModelNotLoadableError,
+    NothingToEvaluateError,
+)
+from mlplatform.components.model_validator.quality import Quality, measure, missed
 from mlplatform.components.model_validator.report import write_report
-from mlplatform.components.model_validator.scoring import Answers, score_photos
+from mlplatform.components.model_validator.scoring import (
+    Answers,
+    brief,
+    check_examples,
+    load_classifier,
+    score_photos,
+)
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.components.model_validator.tfma_evaluation import evaluate
+from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, Verdict
 from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
@@ -24,119 +36,137 @@ from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
 from mlplatform.vision.exported import TFLITE_FOLDER
 
-METRICS_FILE, REPORT_FILE, VERDICT_FILE = "metrics.json", "report.html", "verdict.json"
+METRICS_FILE = "metrics.json"
 SAMPLE_PHOTOS, FORM_PHOTOS = 8, 64
+_SLACK = 1e-9  # of differences between floats: a drop of exactly what is allowed is no drop
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What was decided.
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a model is judged by.
 
     Attributes:
-        quality_reasons: Why the model is not good enough; empty where it is.
-        serving_reasons: Why it is not safe to serve; empty where it is.
-        report: The HTML page that stays whatever is decided; None where there is no folder for it.
+        splits: Names of the evaluation splits.
+        thresholds: What the model must reach.
+        budget: What it may cost.
+        baseline: The model to compare with, if there is one.
+        title: The model's name in the report.
+        run_dir: What its training left (`history.json`), for the report; None where it is not known.
     """
 
-    quality_reasons: tuple[str, ...]
-    serving_reasons: tuple[str, ...]
-    report: Path | None
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """All reasons to reject the model."""
-        return self.quality_reasons + self.serving_reasons
-
-    def raise_if_rejected(self) -> None:
-        """Raise `ModelRejectedError` where there is a reason."""
-        if self.reasons:
-            raise ModelRejectedError(self.reasons, str(self.report or ""))
+    splits: Sequence[str]
+    thresholds: Thresholds
+    budget: Budget
+    baseline: Baseline | None = None
+    title: str = "model"
+    run_dir: Path | None = None
 
 
 def validate_model(
     model_dir: Path,
     files: Sequence[str],
+    terms: Terms,
     *,
-    splits: Sequence[str],
-    thresholds: Thresholds,
-    budget: Budget,
-    baseline: Baseline | None,
     output_dir: Path,
     reports_dir: Path | None = None,
-    title: str = "model",
 ) -> Verdict:
     """Judge the model and write what was found.
 
     Args:
         model_dir: SavedModel of an image classifier.
         files: TFRecord files of the evaluation splits.
-        splits: Their names.
-        thresholds: What the model must reach.
-        budget: What it may cost.
-        baseline: The model to compare with, if there is one.
+        terms: What it is judged by.
         output_dir: For TFMA's results, `metrics.json` and `report.html`.
         reports_dir: For a copy of verdict and page that stays when the model is rejected.
-        title: The model's name in the report.
 
     Raises:
         NothingToEvaluateError: The files hold no Examples.
+        UnsupportedExamplesError: They hold no photos, or no labels.
+        BaselineError: The baseline cannot be scored; a pushed one that does not load is only noted.
     """
+    check_examples(files)
     forms = [*(model_dir / TFLITE_FOLDER).glob("*.tflite"), *model_dir.glob(str(MIXED_PRECISION_FILE))]
     samples = sample_records(files, FORM_PHOTOS if forms else SAMPLE_PHOTOS)
     if not samples:
-        raise NothingToEvaluateError(splits)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    serving = check_serving(model_dir, samples, budget)
-    is_loadable = any(finding.name == "signatures" and finding.passed for finding in serving.findings)
-    answers = quality = compared = None
-    quality_reasons: list[str] = []
-    notes: list[str] = []
-    if is_loadable:
-        answers = score_photos(model_dir, files, "evaluate the model")
-        quality = measure(answers)
-        compared = _compare(answers, baseline, files, thresholds)
-        with track("evaluate with TensorFlow Model Analysis", total=1, unit="evaluations") as bar:
-            quality_reasons = evaluate(answers, thresholds, output_dir, top_1_floor=compared.top_1_floor)
-            bar.advance()
-        if quality.top_1.value < compared.top_1_floor:
-            quality_reasons.append(compared.drop(quality, thresholds))
-        notes = _notes(answers, quality, compared, thresholds)
-    else:
-        quality_reasons = ["its quality could not be measured, as it cannot be loaded or asked"]
+        raise NothingToEvaluateError(terms.splits)
+    serving = check_serving(model_dir, samples, terms.budget)
+    return judge(model_dir, files, serving, terms, output_dir=output_dir, reports_dir=reports_dir)
 
+
+def judge(
+    model_dir: Path,
+    files: Sequence[str],
+    serving: ServingCheck,
+    terms: Terms,
+    *,
+    output_dir: Path,
+    reports_dir: Path | None = None,
+) -> Verdict:
+    """Judge a model whose serving check is done; arguments and errors as for `validate_model`."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    found = _quality(model_dir, files, terms, output_dir) if serving.is_loadable else _Found()
     made_at = datetime.now(timezone.utc)
-    reasons = [*quality_reasons, *serving.reasons]
+    reasons = [*found.reasons, *serving.reasons]
     facts = {
+        "title": terms.title,
         "accepted": not reasons,
+        "quality_reasons": found.reasons,
+        "serving_reasons": serving.reasons,
         "reasons": reasons,
         "made_at": made_at.isoformat(timespec="seconds"),
         "model": str(model_dir),
-        "splits": list(splits),
-        "thresholds": thresholds.model_dump(),
-        "budget": budget.model_dump(),
-        "quality": quality.as_json() if quality else None,
-        "baseline": compared.as_json() if compared else None,
+        "splits": list(terms.splits),
+        "thresholds": terms.thresholds.model_dump(),
+        "budget": terms.budget.model_dump(),
+        "quality": found.quality.as_json() if found.quality else None,
+        "baseline": found.compared.as_json() if found.compared else None,
         "serving": _serving_json(serving),
-        "notes": notes,
+        "notes": found.notes,
     }
     with track("write the report", total=1, unit="reports") as bar:
         page = write_report(
             output_dir / REPORT_FILE,
-            title=title,
+            title=terms.title,
             made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
             reasons=reasons,
-            notes=notes,
-            answers=answers,
-            quality=quality,
-            baseline=compared.quality if compared else None,
-            baseline_text=compared.text if compared else "",
+            notes=found.notes,
+            answers=found.answers,
+            quality=found.quality,
+            thresholds=terms.thresholds,
+            budget=terms.budget,
+            baseline=found.compared.quality if found.compared else None,
+            baseline_text=found.compared.text if found.compared else "",
             serving=serving,
             files=files,
+            run_dir=terms.run_dir,
         )
         bar.advance()
     (output_dir / METRICS_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    kept = _keep(page, facts, reports_dir) if reports_dir else None
-    return Verdict(tuple(quality_reasons), tuple(serving.reasons), kept)
+    return Verdict.of(facts, _keep(page, facts, reports_dir) if reports_dir else None)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found of a model's quality; nothing where it cannot be loaded."""
+
+    answers: Answers | None = None
+    quality: Quality | None = None
+    compared: "_Comparison | None" = None
+    reasons: Sequence[str] = ("its quality could not be measured, as it cannot be loaded or asked",)
+    notes: Sequence[str] = ()
+
+
+def _quality(model_dir: Path, files: Sequence[str], terms: Terms, output_dir: Path) -> _Found:
+    answers = score_photos(load_classifier(model_dir), files, "evaluate the model")
+    quality = measure(answers)
+    compared = _compare(answers, terms.baseline, files, terms.thresholds)
+    with track("evaluate with TensorFlow Model Analysis", total=1, unit="evaluations") as bar:
+        evaluate(answers, terms.thresholds, output_dir, top_1_floor=compared.top_1_floor)
+        bar.advance()
+    reasons = missed(quality, terms.thresholds)
+    if quality.top_1.value < compared.top_1_floor - _SLACK:
+        reasons.append(compared.drop(quality, terms.thresholds))
+    return _Found(answers, quality, compared, reasons, _notes(answers, quality, compared, terms.thresholds))
 
 
 def _keep(page: Path, facts: dict[str, Any], reports_dir: Path) -> Path:
@@ -155,11 +185,11 @@ class _Comparison:
 
     Attributes:
         text: What was compared, in words.
-        quality: The baseline's figures; None where there is no baseline, or it cannot be asked.
+        quality: The baseline's figures; None where there is no baseline, or it does not load.
         top_1_floor: Lowest top-1 that is not a drop.
         only_new_right: Photos that only the new model answers right.
         only_old_right: Photos that only the baseline answers right.
-        note: Why the baseline could not be asked; empty where it could.
+        note: Why nothing was compared though there is a baseline; empty where it was.
     """
 
     text: str
@@ -170,7 +200,7 @@ class _Comparison:
     note: str = ""
 
     def drop(self, quality: Quality, thresholds: Thresholds) -> str:
-        """Say how far the model falls behind the baseline."""
+        """Return how far the model falls behind the baseline, as a sentence."""
         old = self.quality.top_1.value if self.quality else 0.0
         return (
             f"top-1 falls behind the baseline's {old:.4f} by {old - quality.top_1.value:.4f}, more than "
@@ -182,6 +212,7 @@ class _Comparison:
         figures = self.quality
         return {
             "text": self.text,
+            "problem": self.note or None,
             "top_1": figures.top_1.value if figures else None,
             "top_3": figures.top_3.value if figures else None,
             "top_5": figures.top_5.value if figures else None,
@@ -193,14 +224,26 @@ class _Comparison:
 def _compare(
     answers: Answers, baseline: Baseline | None, files: Sequence[str], thresholds: Thresholds
 ) -> _Comparison:
+    """Score the baseline on the same photos.
+
+    Raises:
+        BaselineError: It cannot be scored. Only a pushed model that does not load is noted instead: servers
+            cannot answer with it either, and it would keep every new model out.
+    """
     if baseline is None:
         return _Comparison("There is no pushed model to compare with.")
     try:
-        old = score_photos(baseline.folder, files, "evaluate the baseline model")
-    except Exception as error:  # noqa: BLE001 - a broken old model must not keep a good new one out
-        cause = " ".join(str(error).split())[:200]
-        note = f"The baseline {baseline.name} cannot be asked, so nothing is compared: {cause}"
-        return _Comparison("", note=note)
+        old = score_photos(load_classifier(baseline.folder), files, "evaluate the baseline model")
+    except ModelNotLoadableError as error:
+        if not baseline.is_pushed or not baseline.folder.is_dir():
+            raise BaselineError(baseline.name, error.cause) from error
+        note = f"Nothing is compared: the baseline, {baseline.name}, does not load ({error.cause})"
+        logging.getLogger(__name__).warning("%s", note)
+        return _Comparison(f"Not compared: {baseline.name}, does not load.", note=note)
+    except Exception as error:
+        # Whatever it is (exhausted memory, unreadable files, another kind of model, our own fault): going on
+        # without the comparison would turn the gate off.
+        raise BaselineError(baseline.name, brief(error)) from error
     quality = measure(old)
     return _Comparison(
         text=f"Compared with {baseline.name}.",
@@ -220,7 +263,7 @@ def _notes(answers: Answers, quality: Quality, compared: _Comparison, thresholds
         )
     if answers.webp_photos and not READS_WEBP:
         notes.append(
-            f"{answers.webp_photos} photos are WebP and were turned into PNG for this evaluation: a server "
+            f"{answers.webp_photos} photos are WebP and were converted to PNG for this evaluation: a server "
             "of this TensorFlow version refuses WebP."
         )
     supports = [figures.support for figures in quality.classes if figures.support]

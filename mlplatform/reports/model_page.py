@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.reports.page import write_page
+from mlplatform.reports.training_curve import CurveChart, curve_chart
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,56 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Figure:
-    """A share with its 95 % interval, and the same share of the baseline where there is one."""
+    """A share with its 95 % interval, what it must reach, and the baseline's share if there is one."""
 
     name: str
     value: float
     low: float
     high: float
+    threshold: float = 0.0
     baseline: float | None = None
+
+    @property
+    def is_missed(self) -> bool:
+        """It is below what it must reach."""
+        return self.value < self.threshold
+
+    @property
+    def delta_points(self) -> float | None:
+        """Percentage points above the baseline; None where there is no baseline."""
+        return None if self.baseline is None else 100 * (self.value - self.baseline)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What serving the model takes, and what it may take; `allowed` is empty where nothing limits it."""
+
+    name: str
+    value: str
+    allowed: str = ""
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingFit:
+    """One fit of the training.
+
+    Attributes:
+        name: What was fitted.
+        best_epoch: Epoch (from 0) whose weights were kept; -1 for none.
+        epochs: Per epoch, metric names to their values.
+    """
+
+    name: str
+    best_epoch: int
+    epochs: Sequence[Mapping[str, float]]
+
+    @property
+    def charts(self) -> list[CurveChart]:
+        """A chart for each metric: training and validation."""
+        names = dict.fromkeys(n.removeprefix("val_") for epoch in self.epochs for n in epoch)
+        found = [curve_chart(name, self.epochs, self.best_epoch) for name in names]
+        return [chart for chart in found if chart is not None]
 
 
 @dataclass(frozen=True)
@@ -61,11 +105,13 @@ class ModelPage:
         baseline: What the model was compared with, in words.
         classes: Rows of the table of classes, worst first.
         classes_left_out: How many better classes are not shown.
+        matrix: How photos of the worst classes are answered; None where nothing was answered.
+        fits: How the training went.
         pairs: Rows of the most frequent confusions.
         pair_pictures: Example mistakes of a confusion, by (true class, answer).
         mistakes: The most confident mistakes.
         checks: What the serving process found.
-        costs: Load time, latency, memory and size, in words.
+        costs: Load time, latency, memory and size.
         notes: Anything else worth knowing.
     """
 
@@ -82,7 +128,9 @@ class ModelPage:
     pair_pictures: Mapping[tuple[str, str], Sequence[Mistake]]
     mistakes: Sequence[Mistake]
     checks: Sequence[Check]
-    costs: Sequence[tuple[str, str]] = ()
+    costs: Sequence[Cost] = ()
+    matrix: Any = None
+    fits: Sequence[TrainingFit] = ()
     notes: Sequence[str] = ()
 
 

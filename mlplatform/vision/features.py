@@ -4,8 +4,10 @@ A shard appears in one step when it is whole, so work that is killed goes on aft
 Reading holds a few shards in memory at a time, whatever the number of photos.
 """
 
+import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from mlplatform.vision.examples import (
     parse_example,
     read_records,
 )
+from mlplatform.vision.precision import bfloat16
 
 SHARD_PHOTOS = 512
 BATCH_PHOTOS = 32
 _SHARDS_IN_MEMORY = 64
+# Least cosine between a photo's features in bfloat16 and in float32.
+BFLOAT16_AGREEMENT = 0.98
 UNKNOWN_LABEL = -1
 
 
@@ -86,6 +91,7 @@ def compute_features(
     photos: int,
     mirrored: bool,
     description: str,
+    in_bfloat16: bool = False,
 ) -> FeatureStore:
     """Compute what is not yet in `folder` of the features of all photos in `files`.
 
@@ -97,6 +103,8 @@ def compute_features(
         photos: Number of Examples in `files`.
         mirrored: Also compute the features of each photo's mirror image.
         description: What the progress line says.
+        in_bfloat16: Compute in bfloat16, as far as the first photos' features then agree with float32's
+            (`BFLOAT16_AGREEMENT`); for CPUs with `precision.computes_bfloat16`.
 
     Raises:
         UnreadablePhotoError: Photos cannot be decoded; they are named.
@@ -109,12 +117,7 @@ def compute_features(
     image_size = backbone.input_shape[1]
     place = {label: number for number, label in enumerate(labels)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, image_size, image_size, 3], tf.float32)])
-    def views(images: tf.Tensor) -> tf.Tensor:
-        outputs = [backbone(images, training=False)]
-        if mirrored:
-            outputs.append(backbone(images[:, :, ::-1], training=False))
-        return tf.cast(tf.stack(outputs, axis=1), tf.float16)
+    views = _views(backbone, mirrored)
 
     def pixels(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = parse_example(record)
@@ -127,7 +130,13 @@ def compute_features(
         .batch(BATCH_PHOTOS)
         .prefetch(2)
     )
-    with naming_unreadable(files), track(description, total=photos, unit="photos") as bar:
+    with (
+        ExitStack() as precision,
+        naming_unreadable(files),
+        track(description, total=photos, unit="photos") as bar,
+    ):
+        if in_bfloat16 and _agrees(backbone, batches.take(1)):
+            precision.enter_context(bfloat16())
         bar.advance(missing * SHARD_PHOTOS)
         parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
         shards = iter(store.shards[missing:])
@@ -140,6 +149,37 @@ def compute_features(
         if parts:
             _write(next(shards), parts)
     return store
+
+
+def _views(backbone: keras.Model, mirrored: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return images (batch, size, size, 3) -> float16 features (batch, views, width)."""
+    size = backbone.input_shape[1]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32)])
+    def views(images: tf.Tensor) -> tf.Tensor:
+        outputs = [backbone(images, training=False)]
+        if mirrored:
+            outputs.append(backbone(images[:, :, ::-1], training=False))
+        return tf.cast(tf.stack(outputs, axis=1), tf.float16)
+
+    compute: Callable[[tf.Tensor], tf.Tensor] = views
+    return compute
+
+
+def _agrees(backbone: keras.Model, batches: tf.data.Dataset) -> bool:
+    """Whether the features of these photos in bfloat16 point where those in float32 do."""
+    for images, _ in batches:
+        exact = _views(backbone, mirrored=False)(images).numpy()[:, 0].astype(np.float32)
+        with bfloat16():
+            rough = _views(backbone, mirrored=False)(images).numpy()[:, 0].astype(np.float32)
+        lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(rough, axis=1)
+        cosine = np.sum(exact * rough, axis=1) / np.maximum(lengths, 1e-12)
+        if not (cosine >= BFLOAT16_AGREEMENT).all():  # not a number is no agreement either
+            logging.getLogger(__name__).warning(
+                "bfloat16 changes the features too much (cosine %.3f): float32 is computed", cosine.min()
+            )
+            return False
+    return True
 
 
 def _places(names: NDArray[Any], place: Mapping[str, int]) -> NDArray[Any]:

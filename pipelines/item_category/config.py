@@ -38,6 +38,8 @@ class HyperParameters(Config):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     # Learn from mirrored photos as well; with photos in each epoch also from shifted and brightened ones.
     augment: bool = True
+    # Of the features of training photos: auto computes them in bfloat16 on a CPU with instructions for it.
+    feature_precision: Literal["auto", "float32"] = "auto"
     # balanced: each class weighs the same, however few photos it has; none: each photo weighs the same.
     class_weights: Literal["none", "balanced"] = "none"
     # How many of the backbone's last blocks are trained further after the head; 0 for none.

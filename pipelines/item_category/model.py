@@ -1,6 +1,5 @@
 """The item-category model: a backbone, a new head, and how they are trained."""
 
-import json
 import math
 
 import keras
@@ -11,7 +10,8 @@ from mlplatform.components.model_trainer.errors import (
     NoExamplesError,
     TooFewClassesError,
 )
-from mlplatform.components.model_trainer.fit import MONITOR, Progress, fit
+from mlplatform.components.model_trainer.fit import Progress, fit
+from mlplatform.components.model_trainer.history import write_history
 from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.config import parse_config
 from mlplatform.pipelines.item_category.config import HyperParameters
@@ -24,6 +24,7 @@ from mlplatform.vision.examples import Contents, count_labels, naming_unreadable
 from mlplatform.vision.features import FeatureStore, compute_features
 from mlplatform.vision.fine_tuning import blocks, unfreeze_last_blocks
 from mlplatform.vision.photos import photo_batches
+from mlplatform.vision.precision import computes_bfloat16
 from mlplatform.vision.signatures import check_labels, export_image_classifier
 from mlplatform.vision.warm_start import start_from
 
@@ -68,13 +69,19 @@ def train(task: TrainingTask) -> None:
                 contents,
                 settings.fine_tune_epochs,
                 settings.fine_tune_learning_rate,
-                to_beat=history["head"].best(MONITOR),
+                to_beat=history["head"].best if judged is not None else None,
             )
     else:
         history["network"] = _fit_network(
             task, settings, network, contents, settings.epochs, settings.learning_rate
         )
-    _write_history(task, settings, contents, history)
+    write_history(
+        task.run_dir,
+        history,
+        photos=contents.records,
+        classes=len(contents.per_label),
+        settings=settings.model_dump(),
+    )
     export_image_classifier(
         network,
         labels,
@@ -124,6 +131,8 @@ def _fit_head(
         photos=contents.records,
         mirrored=settings.augment,
         description="compute features of training photos",
+        # Only the training photos': epochs are judged by what the exported model, in float32, answers.
+        in_bfloat16=settings.feature_precision == "auto" and computes_bfloat16(),
     )
     validation = None
     if judged is not None:
@@ -160,7 +169,7 @@ def _fit_network(
     contents: Contents,
     epochs: int,
     learning_rate: float,
-    to_beat: float = -math.inf,
+    to_beat: float | None = None,
 ) -> Progress:
     """Fit all trainable layers on the photos themselves."""
     labels = list(contents.per_label)
@@ -234,18 +243,3 @@ def _export_tflite(task: TrainingTask, settings: HyperParameters, labels: list[s
     with track("convert the model to TensorFlow Lite", total=1, unit="signatures") as bar:
         export_tflite(task.model_dir, "pixels", calibration=calibration)
         bar.advance()
-
-
-def _write_history(
-    task: TrainingTask, settings: HyperParameters, contents: Contents, fits: dict[str, Progress]
-) -> None:
-    facts = {
-        "photos": contents.records,
-        "classes": len(contents.per_label),
-        "settings": settings.model_dump(),
-        "fits": {
-            name: {"best_epoch": p.best_epoch, "seconds": round(p.seconds, 1), "epochs": p.history}
-            for name, p in fits.items()
-        },
-    }
-    (task.run_dir / "history.json").write_text(json.dumps(facts, indent=2), "utf-8")

@@ -14,7 +14,7 @@ from mlplatform.components.image_example_gen.listing import SPLIT, read_listing
 from mlplatform.errors import UsageError
 
 LISTING = "listing.csv"
-EXAM = "test"  # of several evaluation splits, the one of this name judges the finished model
+TEST = "test"  # of several evaluation splits, the one of this name judges the finished model
 
 
 class NoPhotosError(UsageError):
@@ -26,8 +26,8 @@ class NoPhotosError(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"data folder {self.folder}: {self.found}. Give a folder with one folder of photos per category, "
-            f"with {TRAIN}/ and validation/ folders of such, or with a {LISTING}."
+            f"the data folder {self.folder}: {self.found}. Give a folder with one folder of photos per "
+            f"category, with {TRAIN}/ and validation/ folders of such, or with a {LISTING}."
         )
 
 
@@ -40,16 +40,16 @@ class Photos:
         listing: The listing's path, relative to `folder`; None where folders name the categories.
         own_splits: The splits that the data brings, `train` first; empty where a hash divides it.
         train_split: The split to train on.
-        selection_split: The split that chooses the best epoch.
-        exam_split: The split that the finished model is judged on.
+        validation_split: The split that chooses the best epoch.
+        test_split: The split that the finished model is judged on; may be the same.
     """
 
     folder: Path
     listing: str | None
     own_splits: tuple[str, ...]
     train_split: str
-    selection_split: str
-    exam_split: str
+    validation_split: str
+    test_split: str
 
 
 def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int]) -> Photos:
@@ -84,7 +84,7 @@ def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int
         if not own:
             require_class_folders(str(folder / name) for name in names)
     train, *others = own or hash_splits
-    others.sort(key=lambda name: name == EXAM)
+    others.sort(key=lambda name: name == TEST)
     return Photos(folder, listing, tuple(own), train, others[0], others[-1])
 
 

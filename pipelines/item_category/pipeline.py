@@ -90,13 +90,14 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         run_fn="mlplatform.pipelines.item_category.model:train",
         hyperparameters=settings.model.model_dump(),
         train_splits=[photos.train_split],
-        eval_splits=[photos.selection_split],
+        eval_splits=[photos.validation_split],
         work_dir=str(home.cache / "training"),
     )
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
         examples=version.outputs["examples"],
-        eval_splits=[photos.exam_split],
+        eval_splits=[photos.test_split],
         thresholds=settings.thresholds.model_dump(),
         budget=settings.budget.model_dump(),
         models_dir=str(home.models),

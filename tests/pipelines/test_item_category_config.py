@@ -62,7 +62,7 @@ def test_a_wrong_key_or_value_is_named(changes: dict[str, object], says: str) ->
 def test_folders_of_categories_are_divided_by_hash(tmp_path: Path) -> None:
     (tmp_path / "boots").mkdir()
     photos = find_photos(tmp_path, None, SPLITS)
-    assert (photos.own_splits, photos.train_split, photos.exam_split, photos.listing) == (
+    assert (photos.own_splits, photos.train_split, photos.test_split, photos.listing) == (
         (),
         "train",
         "eval",
@@ -75,7 +75,7 @@ def test_splits_that_the_data_brings_are_kept(tmp_path: Path) -> None:
         (tmp_path / name / "boots").mkdir(parents=True)
     photos = find_photos(tmp_path, None, SPLITS)
     assert photos.own_splits == ("train", "test", "validation")
-    assert (photos.train_split, photos.selection_split, photos.exam_split) == ("train", "validation", "test")
+    assert (photos.train_split, photos.validation_split, photos.test_split) == ("train", "validation", "test")
 
 
 def test_a_listing_goes_before_folders(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_listing_may_bring_its_splits(tmp_path: Path) -> None:
     listing.write_text("path,label,split\na,x,train\nb,x,validation\nc,x,test\nd,x,tset\ne,x,\n")
     photos = find_photos(tmp_path, None, SPLITS)
     assert photos.own_splits == ("train", "test", "validation")
-    assert (photos.train_split, photos.selection_split, photos.exam_split) == ("train", "validation", "test")
+    assert (photos.train_split, photos.validation_split, photos.test_split) == ("train", "validation", "test")
     (tmp_path / "rows.jsonl").write_text('{"path": "a", "split": "train"}\n{"path": "b", "split": "val"}\n')
     assert find_photos(tmp_path, "rows.jsonl", SPLITS).own_splits == ("train", "val")
     listing.write_text("path,label,split\na,x,1\nb,x,2\n")

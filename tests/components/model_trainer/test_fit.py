@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.components.model_trainer import fit as fit_module
+from mlplatform.components.model_trainer.errors import MonitorNotFoundError, UnknownDirectionError
 from mlplatform.components.model_trainer.fit import Progress, fit
+from mlplatform.components.model_trainer.monitoring import direction_of
 
 RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.normal(size=(96, 4)).astype(np.float32)
@@ -235,3 +237,93 @@ def test_a_fit_that_beats_nothing_leaves_the_weights_that_were_there(tmp_path: P
     progress = run(network, tmp_path, to_beat=1.0, patience=3)
     assert (progress.epoch, progress.best_epoch) == (3, -1)
     assert all(np.array_equal(one, other) for one, other in zip(before, network.get_weights(), strict=True))
+
+
+def measured(
+    network: keras.Model, folder: Path, monitor: str, **changes: Any
+) -> tuple[Progress, list[float]]:
+    """Fit with growing steps, so that the loss gets worse, and return what the epochs were judged by."""
+    network.compile(
+        keras.optimizers.SGD(3.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            keras.metrics.SparseCategoricalCrossentropy(name="oddity", from_logits=True),
+        ],
+    )
+    progress = run(network, folder, monitor=monitor, epochs=6, **changes)
+    return progress, [epoch[monitor] for epoch in progress.history]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [("val_loss", "auto"), ("val_accuracy", "auto"), ("val_oddity", "min"), ("val_oddity", "max")],
+)
+def test_the_best_epoch_is_the_best_by_the_monitored_metric(tmp_path: Path, monitor: str, mode: str) -> None:
+    network = model()
+
+    progress, values = measured(network, tmp_path, monitor, mode=mode)
+
+    is_lower = monitor == "val_loss" or mode == "min"
+    assert len(set(values)) > 1
+    assert progress.best_epoch == int(np.argmin(values) if is_lower else np.argmax(values))
+    assert progress.best == (min(values) if is_lower else max(values))
+    kept = network.evaluate(VALIDATION, verbose=0, return_dict=True)
+    assert kept[monitor.removeprefix("val_")] == pytest.approx(progress.best, rel=1e-4)
+
+
+def test_a_resumed_fit_still_knows_which_way_is_better(tmp_path: Path) -> None:
+    expected, values = measured(model(), tmp_path / "one", "val_loss")
+    with pytest.raises((tf.errors.OpError, RuntimeError)):
+        measured(model(), tmp_path / "two", "val_loss", batches=killed_in(4, 2))
+    resumed, again = measured(model(), tmp_path / "two", "val_loss")
+    assert (resumed.best_epoch, resumed.direction) == (expected.best_epoch, "min")
+    np.testing.assert_allclose(again, values, rtol=1e-4)
+
+
+def test_a_fit_judged_by_another_metric_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(model(), tmp_path, epochs=2)
+    progress = run(model(), tmp_path, epochs=2, monitor="val_loss")
+    assert (len(progress.history), progress.monitor, progress.direction) == (2, "val_loss", "min")
+    assert "is the checkpoint of a fit judged by val_accuracy (max): the fit begins anew" in caplog.text
+
+
+def test_a_fit_that_must_beat_a_loss_keeps_the_start_where_none_is_lower(tmp_path: Path) -> None:
+    network = model()
+    before = network.get_weights()
+    progress = run(network, tmp_path, monitor="val_loss", to_beat=1e-9, epochs=2)
+    assert progress.best_epoch == -1
+    assert all(np.array_equal(one, other) for one, other in zip(before, network.get_weights(), strict=True))
+
+
+def test_a_metric_of_unknown_direction_or_name_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnknownDirectionError, match="mode='max' or mode='min'"):
+        run(model(), tmp_path / "a", monitor="val_oddity")
+    assert not (tmp_path / "a").exists()  # before anything is computed
+    with pytest.raises(UnknownDirectionError, match="mode is 'up'"):
+        run(model(), tmp_path / "b", mode="up")
+    with pytest.raises(
+        MonitorNotFoundError, match=r"no metric 'val_auc' .*; it has accuracy, loss, val_accur"
+    ):
+        run(model(), tmp_path / "c", monitor="val_auc")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "direction"),
+    [
+        ("val_accuracy", "max"),
+        ("val_top_3_accuracy", "max"),
+        ("val_auc_1", "max"),
+        ("val_precision_at_recall", "max"),
+        ("val_mean_io_u", "max"),
+        ("val_color_accuracy", "max"),
+        ("loss", "min"),
+        ("val_mean_absolute_error", "min"),
+        ("val_root_mean_squared_error_2", "min"),
+        ("val_price_mae", "min"),
+        ("val_kl_divergence", "min"),
+        ("val_accuracy_loss", "min"),  # the loss of an output that is called accuracy
+    ],
+)
+def test_the_name_of_a_metric_says_which_way_is_better(monitor: str, direction: str) -> None:
+    assert direction_of(monitor) == direction

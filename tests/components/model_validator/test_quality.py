@@ -5,8 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from mlplatform.components.model_validator.quality import CONFUSED_PAIRS, Share, measure
+from mlplatform.components.model_validator.quality import (
+    CONFUSED_PAIRS,
+    Share,
+    confusion_matrix,
+    measure,
+    missed,
+)
 from mlplatform.components.model_validator.scoring import NOT_FOUND, Answers
+from mlplatform.components.model_validator.settings import Thresholds
 
 LABELS = ["cup", "hat", "key", "lamp", "shoe", "sofa"]
 
@@ -61,7 +68,7 @@ def test_shares_and_classes() -> None:
     assert by_label["key"].support == 0
     assert [c.label for c in quality.classes] == ["vase", "cup", "hat", "key"]
     assert quality.balanced_top_1 == pytest.approx((0.5 + 0.5 + 0) / 3)
-    assert quality.confidence_gap == pytest.approx(0.5 - 3 / 7, abs=1e-6)
+    assert quality.expected_calibration_error == pytest.approx(0.5 - 3 / 7, abs=1e-6)
 
 
 def test_confusions_are_counted_most_frequent_first() -> None:
@@ -99,3 +106,27 @@ def test_nothing_grows_with_the_square_of_the_classes() -> None:
 
     assert len(quality.confused_pairs) == CONFUSED_PAIRS
     assert len(json.dumps(quality.as_json())) < 1200 * 300
+
+
+def test_the_matrix_holds_the_classes_with_most_wrong_answers() -> None:
+    found = answers(ROWS)
+    matrix = confusion_matrix(found, measure(found), 2)
+
+    assert matrix.labels == ["cup", "hat"]
+    assert (matrix.counts, matrix.others) == ([[2, 2], [0, 1]], [0, 1])
+    (one,) = confusion_matrix(found, measure(found), 1).counts
+    assert one == [2]
+
+
+def test_missed_thresholds_are_named_with_what_was_found() -> None:
+    quality = measure(answers(ROWS))
+
+    # top-1 and top-5 are met exactly; vase has too few photos to be judged.
+    limits = Thresholds(top_1=3 / 7, top_3=0.9, top_5=5 / 7, per_class_recall=0.6, min_support=2)
+    assert missed(quality, limits) == [
+        "top-3 is 0.5714, below 0.9000",
+        "recall of class 'cup' is 0.5000, below 0.6000",
+        "recall of class 'hat' is 0.5000, below 0.6000",
+    ]
+    assert missed(quality, Thresholds()) == []
+    assert missed(quality, Thresholds(per_class_recall=0.5, min_support=2)) == []

@@ -203,7 +203,7 @@ def test_a_model_without_the_signatures_is_told(colours: ModuleType, tmp_path: P
     check = check_serving(tmp_path / "plain", colours.examples(1), Budget())
 
     assert failed(check) == {"signatures"}
-    assert "missing: image_bytes, pixels" in check.reasons[0]
+    assert "missing: image_bytes, pixels (it has" in check.reasons[0]
 
 
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
@@ -215,5 +215,6 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> Non
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     before, grown = map(float, done.stdout.split())
-    assert len(ballast) > 2 * before * 2**20
-    assert 99 < grown < 120
+    # getrusage would give what this process holds (at least the ballast) before and, so, no growth at all.
+    assert before < len(ballast) / 2**20
+    assert grown >= 95

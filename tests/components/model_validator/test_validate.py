@@ -1,89 +1,130 @@
 """The whole judgement on a model whose right and wrong answers are known beforehand."""
 
+import errno
+import html
 import json
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import keras
 import pytest
+import tensorflow as tf
 
-from mlplatform.components.model_validator import validate as validate_module
 from mlplatform.components.model_validator.baseline import Baseline
-from mlplatform.components.model_validator.errors import ModelRejectedError, NothingToEvaluateError
-from mlplatform.components.model_validator.serving_check import Finding, ServingCheck
+from mlplatform.components.model_validator.errors import (
+    BaselineError,
+    ModelRejectedError,
+    NothingToEvaluateError,
+    UnsupportedExamplesError,
+)
+from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Budget, Thresholds
-from mlplatform.components.model_validator.validate import Verdict, validate_model
+from mlplatform.components.model_validator.validate import Terms, judge, validate_model
+from mlplatform.components.model_validator.verdict import Verdict, load_verdict
 from mlplatform.errors import GateError
-from mlplatform.vision.signatures import export_image_classifier
-
-LABELS = ["blue", "green", "red"]
+from mlplatform.vision.exported import WARMUP_FILE
 
 
-@pytest.fixture(scope="module")
-def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`new` knows all colours; `old` takes red for green."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, labels in (("new", LABELS), ("old", ["blue", "red", "green"])):
-        network = colours.colour_network(16, LABELS)
-        export_image_classifier(network, labels, 16, folder / name, samples=colours.examples(1))
-    return folder
+def terms(**changes: Any) -> Terms:
+    given = {"splits": ["eval"], "thresholds": Thresholds(top_1=0.5), "budget": Budget(), "title": "colours"}
+    return Terms(**{**given, **changes})
 
 
-@pytest.fixture(scope="module")
-def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """24 rightly labelled photos, and four red ones that are labelled blue."""
-    wrong = [
-        colours.example(colours.encode("red", 100 + n), "blue", f"wrongly-labelled-{n}") for n in range(4)
-    ]
-    file = tmp_path_factory.mktemp("photos") / "eval.gz"
-    return str(colours.write(file, [*colours.examples(8), *wrong]))
-
-
-@pytest.fixture
-def quick_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The serving check has tests of its own; here it says yes."""
-    check = ServingCheck([Finding("signatures", True)], {"model_size_mb": 1.0})
-    monkeypatch.setattr(validate_module, "check_serving", lambda *_: check)
-
-
-def judge(models: Path, name: str, photos: str, out: Path, **changes: object) -> Verdict:
-    defaults = {"thresholds": Thresholds(top_1=0.5), "baseline": None, "reports_dir": out / "reports"}
+def validate(models: Path, name: str, photos: str, out: Path, **changes: Any) -> Verdict:
+    """The whole gate."""
     return validate_model(
         models / name,
         [photos],
-        splits=["eval"],
-        budget=Budget(),
+        terms(**changes),
         output_dir=out / "evaluation",
-        title="colours",
-        **{**defaults, **changes},  # type: ignore[arg-type]
+        reports_dir=out / "reports",
     )
 
 
-def test_a_good_model_is_accepted_with_all_figures(models: Path, photos: str, tmp_path: Path) -> None:
-    verdict = judge(models, "new", photos, tmp_path)
-
-    verdict.raise_if_rejected()
-    facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
-    assert facts["accepted"] is True
-    assert facts["quality"]["photos"] == 28
-    assert facts["quality"]["top_1"]["value"] == pytest.approx(24 / 28)
-    assert facts["quality"]["confused_pairs"][0] == {
-        "truth": "blue",
-        "answer": "red",
-        "photos": 4,
-        "share_of_truth": pytest.approx(4 / 12),
-    }
-    assert facts["serving"]["figures"]["p99_latency_ms"] > 0
-    assert (tmp_path / "evaluation" / "eval_config.json").exists()
+def judged(
+    models: Path, name: str, photos: str, out: Path, safe: ServingCheck, *, keeps: bool = True, **changes: Any
+) -> Verdict:
+    """The gate with a serving check that is done already, of a model that answers with the same scores."""
+    return judge(
+        models / name,
+        [photos],
+        safe,
+        terms(**changes),
+        output_dir=out / "evaluation",
+        reports_dir=out / "reports" if keeps else None,
+    )
 
 
-@pytest.mark.usefixtures("quick_check")
-class TestVerdict:
-    def test_a_better_model_is_compared_accepted_and_shown(
+class TestWholeGate:
+    """Both halves together, on real models: what one of them finds rejects the model, whatever the other."""
+
+    def test_a_good_model_is_accepted_with_all_figures(
         self, models: Path, photos: str, tmp_path: Path
     ) -> None:
+        verdict = validate(models, "new", photos, tmp_path)
+
+        verdict.raise_if_rejected()
+        facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+        assert facts["accepted"] is True
+        assert facts["quality"]["photos"] == 28
+        assert facts["quality"]["top_1"]["value"] == pytest.approx(24 / 28)
+        assert facts["quality"]["confused_pairs"][0] == {
+            "truth": "blue",
+            "answer": "red",
+            "photos": 4,
+            "share_of_truth": pytest.approx(4 / 12),
+        }
+        assert facts["serving"]["figures"]["p99_latency_ms"] > 0
+        assert (tmp_path / "evaluation" / "eval_config.json").exists()
+
+    def test_a_model_that_is_safe_and_not_good_is_rejected_by_its_quality_alone(
+        self, models: Path, photos: str, tmp_path: Path
+    ) -> None:
+        verdict = validate(models, "old", photos, tmp_path)
+
+        assert verdict.quality_reasons == ("top-1 is 0.2857, below 0.5000",)
+        assert verdict.serving_reasons == ()
+        with pytest.raises(ModelRejectedError, match=r"top-1 is 0\.2857"):
+            verdict.raise_if_rejected()
+
+    def test_a_model_that_is_good_and_not_safe_is_rejected_by_its_serving_alone(
+        self, models: Path, photos: str, tmp_path: Path
+    ) -> None:
+        changed = shutil.copytree(models / "new", tmp_path / "changed")  # not what training wrote any more
+        (changed / WARMUP_FILE).write_bytes((models / "old" / WARMUP_FILE).read_bytes())
+
+        verdict = validate(tmp_path, "changed", photos, tmp_path)
+
+        assert verdict.quality_reasons == ()
+        assert {reason.split(":")[0] for reason in verdict.serving_reasons} == {"same answers"}
+        assert "now and in training" in verdict.serving_reasons[0]
+        facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+        assert facts["accepted"] is False
+        assert facts["quality"]["top_1"]["value"] == pytest.approx(24 / 28)
+
+    def test_a_model_that_cannot_be_loaded_is_rejected(
+        self, models: Path, photos: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"this is no model")
+
+        verdict = validate(tmp_path, "damaged", photos, tmp_path)
+
+        assert any("its quality could not be measured" in reason for reason in verdict.reasons)
+        assert any("at the step: load the model" in reason for reason in verdict.reasons)
+        assert verdict.report is not None
+        assert verdict.report.exists()
+
+
+class TestVerdict:
+    def test_a_better_model_is_compared_accepted_and_shown(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
         baseline = Baseline(models / "old", "version 7 of colours")
-        verdict = judge(models, "new", photos, tmp_path, baseline=baseline)
+        verdict = judged(models, "new", photos, tmp_path, safe, baseline=baseline)
 
         assert verdict.reasons == ()
         facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
@@ -98,13 +139,14 @@ class TestVerdict:
         assert not re.search(r"(src|href)=\"(?!data:)", page)  # it needs nothing else
 
     def test_a_bad_model_is_rejected_for_every_reason_and_the_report_stays(
-        self, models: Path, photos: str, tmp_path: Path
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
-        verdict = judge(
+        verdict = judged(
             models,
             "old",
             photos,
             tmp_path,
+            safe,
             thresholds=Thresholds(top_1=0.9, per_class_recall=0.5, min_support=8),
             baseline=Baseline(models / "new", "version 7 of colours"),
         )
@@ -115,6 +157,7 @@ class TestVerdict:
         text = str(caught.value)
         assert "top-1 is 0.2857, below 0.9000" in text
         assert "recall of class 'red' is 0.0000, below 0.5000" in text
+        assert load_verdict(Path(caught.value.report).parent).reasons == verdict.reasons
         assert "falls behind the baseline's 0.8571 by 0.5714" in text
         assert "16 photos that it answered right are now wrong, 0 the other way" in text
         assert str(verdict.report) in text
@@ -122,15 +165,19 @@ class TestVerdict:
         assert json.loads((folder / "verdict.json").read_text())["accepted"] is False
         assert "rejected" in (folder / "report.html").read_text()
 
-    def test_no_report_is_named_that_tfx_removes(self, models: Path, photos: str, tmp_path: Path) -> None:
-        verdict = judge(models, "old", photos, tmp_path, reports_dir=None)
+    def test_no_report_is_named_that_tfx_removes(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        verdict = judged(models, "old", photos, tmp_path, safe, keeps=False)
 
         with pytest.raises(ModelRejectedError, match="Give ModelValidator a reports_dir") as caught:
             verdict.raise_if_rejected()
         assert "evaluation" not in str(caught.value)
         assert (tmp_path / "evaluation" / "report.html").exists()
 
-    def test_what_is_odd_is_noted(self, models: Path, colours: ModuleType, tmp_path: Path) -> None:
+    def test_what_is_odd_is_noted(
+        self, models: Path, colours: ModuleType, tmp_path: Path, safe: ServingCheck
+    ) -> None:
         records = [
             colours.example(colours.encode("green", kind="WEBP"), "green", "w"),
             *colours.examples(1),
@@ -138,15 +185,14 @@ class TestVerdict:
         ]
         file = colours.write(tmp_path / "eval.gz", records)
 
-        verdict = judge(models, "new", file, tmp_path, baseline=Baseline(tmp_path / "gone", "version 7"))
+        verdict = judged(models, "new", file, tmp_path, safe)
 
-        # A broken baseline keeps no good model out; an unknown class counts as wrong; WebP is evaluated.
+        # An unknown class counts as wrong; WebP is evaluated.
         assert verdict.reasons == ()
         facts = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
         assert facts["quality"]["top_1"]["value"] == 0.8
         assert facts["quality"]["unknown_labels"] == {"purple": 1}
-        assert "The baseline version 7 cannot be asked" in facts["notes"][0]
-        assert "purple (1)" in facts["notes"][1]
+        assert "purple (1)" in facts["notes"][0]
 
     @pytest.mark.parametrize(
         ("thresholds", "unjudged"),
@@ -158,9 +204,15 @@ class TestVerdict:
         ],
     )
     def test_classes_with_too_few_photos_for_their_threshold_are_noted(
-        self, models: Path, photos: str, tmp_path: Path, thresholds: Thresholds, unjudged: int
+        self,
+        models: Path,
+        photos: str,
+        tmp_path: Path,
+        safe: ServingCheck,
+        thresholds: Thresholds,
+        unjudged: int,
     ) -> None:
-        verdict = judge(models, "new", photos, tmp_path, thresholds=thresholds)
+        verdict = judged(models, "new", photos, tmp_path, safe, thresholds=thresholds)
 
         assert verdict.reasons == ()
         assert verdict.report is not None
@@ -172,19 +224,183 @@ class TestVerdict:
         assert notes == ([told] if unjudged else [])
         assert (told in verdict.report.read_text()) == bool(unjudged)
 
+    def test_a_drop_of_exactly_what_is_allowed_is_no_drop(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        baseline, drop = Baseline(models / "new", "version 7"), 24 / 28 - 8 / 28
+        for allowed, reasons in ((drop, 0), (drop - 0.01, 1)):
+            limits = Thresholds(max_top_1_drop=allowed)
+            verdict = judged(models, "old", photos, tmp_path, safe, thresholds=limits, baseline=baseline)
+            assert len(verdict.reasons) == reasons
 
-def test_a_model_that_cannot_be_loaded_is_rejected(models: Path, photos: str, tmp_path: Path) -> None:
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"this is no model")
+    def test_a_notebook_shows_the_verdict_and_what_was_kept_of_it(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        baseline = Baseline(models / "new", "version <7>")
+        verdict = judged(
+            models,
+            "old",
+            photos,
+            tmp_path,
+            safe,
+            title="colours & more",
+            thresholds=Thresholds(top_1=0.9),
+            baseline=baseline,
+        )
+        shown = verdict._repr_html_()
+        for part in ("rejected", "colours &amp; more", "0.2857", "pushed model 0.8571", "below 0.9000"):
+            assert part in shown
+        assert str(verdict.report) in shown
+        assert verdict.report is not None
+        kept = load_verdict(verdict.report.parent)
+        assert (kept, kept._repr_html_()) == (verdict, shown)
+        accepted = judged(models, "new", photos, tmp_path, safe)
+        assert "accepted" in accepted._repr_html_()
 
-    verdict = judge(tmp_path, "damaged", photos, tmp_path)
 
-    assert any("its quality could not be measured" in reason for reason in verdict.reasons)
-    assert any("while it was to load the model" in reason for reason in verdict.reasons)
-    assert verdict.report is not None
-    assert verdict.report.exists()
+class TestBaseline:
+    """A baseline that cannot be scored fails the run, but for a pushed model that does not load."""
+
+    def test_a_pushed_model_that_does_not_load_is_noted(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        damaged = shutil.copytree(models / "old", tmp_path / "7")
+        (damaged / "saved_model.pb").write_bytes(b"this is no model")
+
+        verdict = judged(models, "new", photos, tmp_path, safe, baseline=Baseline(damaged, "version 7"))
+
+        assert verdict.reasons == ()
+        (note,) = verdict.notes
+        assert note.startswith("Nothing is compared: the baseline, version 7, does not load")
+        assert verdict.report is not None
+        facts = json.loads((verdict.report.parent / "verdict.json").read_text())
+        assert facts["baseline"]["problem"] == note
+        page = html.unescape(verdict.report.read_text())
+        assert "Not compared: version 7, does not load." in page
+        assert note in page
+
+    @pytest.mark.parametrize("missing", ["variables", "saved_model.pb"])
+    def test_so_is_one_with_missing_files(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck, missing: str
+    ) -> None:
+        damaged = shutil.copytree(models / "old", tmp_path / "7")
+        for file in [damaged / missing, *(damaged / missing).glob("*")]:
+            if file.is_file():
+                file.unlink()
+        verdict = judged(models, "new", photos, tmp_path, safe, baseline=Baseline(damaged, "version 7"))
+        assert "does not load" in verdict.notes[0]
+
+    def test_a_given_baseline_that_does_not_load_fails_the_run(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        damaged = shutil.copytree(models / "old", tmp_path / "given")
+        (damaged / "saved_model.pb").write_bytes(b"this is no model")
+        baseline = Baseline(damaged, "the given baseline model", is_pushed=False)
+        with pytest.raises(BaselineError, match="the given baseline model, cannot be scored: ValueError"):
+            judged(models, "new", photos, tmp_path, safe, baseline=baseline)
+        assert not (tmp_path / "reports").exists()
+
+    def test_a_baseline_that_is_gone_fails_the_run(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        with pytest.raises(BaselineError, match="version 7, cannot be scored: OSError: SavedModel file does"):
+            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(tmp_path / "gone", "version 7"))
+
+    def test_a_pushed_model_of_another_kind_fails_the_run(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        tabular = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        tabular.export(tmp_path / "7", verbose=False)
+        with pytest.raises(BaselineError, match=r"cannot be scored: FileNotFoundError: .*labels\.txt"):
+            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(tmp_path / "7", "version 7"))
+
+    def test_a_pushed_model_whose_class_names_are_gone_fails_the_run(
+        self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        hurt = shutil.copytree(models / "old", tmp_path / "7")
+        (hurt / "assets" / "labels.txt").write_text("blue\n")
+        with pytest.raises(BaselineError, match="version 7, cannot be scored: "):
+            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(hurt, "version 7"))
+
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            OSError(errno.EIO, "Input/output error"),
+            PermissionError(errno.EACCES, "Permission denied"),
+            MemoryError("exhausted"),
+            tf.errors.ResourceExhaustedError(None, None, "out of memory"),
+            tf.errors.PermissionDeniedError(None, None, "denied"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_what_says_nothing_of_the_model_is_not_a_model_that_does_not_load(
+        self,
+        models: Path,
+        photos: str,
+        tmp_path: Path,
+        safe: ServingCheck,
+        monkeypatch: pytest.MonkeyPatch,
+        problem: Exception,
+    ) -> None:
+        load = tf.saved_model.load
+
+        def failing(folder: str) -> Any:  # the machine's part, which no test can break for real
+            if folder.endswith("old"):
+                raise problem
+            return load(folder)
+
+        monkeypatch.setattr(tf.saved_model, "load", failing)
+        with pytest.raises(BaselineError, match=f"cannot be scored: {type(problem).__name__}") as caught:
+            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(models / "old", "version 7"))
+        assert caught.value.__cause__ is problem
+
+
+class TestExamples:
+    """What is no photo with a class is refused before anything is loaded."""
+
+    @pytest.mark.parametrize(
+        ("lacks", "says"),
+        [
+            ("image/encoded", "with no 'image/encoded'; it has 'item_id' (bytes), 'label' (bytes)"),
+            ("label", "with no 'label'; it has 'image/encoded' (bytes)"),
+        ],
+    )
+    def test_examples_of_another_kind_are_refused(
+        self, colours: ModuleType, models: Path, tmp_path: Path, lacks: str, says: str
+    ) -> None:
+        example = tf.train.Example.FromString(colours.examples(1)[0])
+        del example.features.feature[lacks]
+        file = colours.write(tmp_path / "eval.gz", [example.SerializeToString()])
+        with pytest.raises(UnsupportedExamplesError) as caught:
+            validate(models, "new", file, tmp_path)
+        assert says in str(caught.value)
+        assert not (tmp_path / "evaluation").exists()
+
+    def test_a_row_of_a_table_is_refused_by_name(
+        self, colours: ModuleType, models: Path, tmp_path: Path
+    ) -> None:
+        example = tf.train.Example()
+        example.features.feature["fare"].float_list.value.append(12.5)
+        example.features.feature["payment"].bytes_list.value.append(b"cash")
+        example.features.feature["label"].int64_list.value.append(1)
+        file = colours.write(tmp_path / "eval.gz", [example.SerializeToString()])
+        with pytest.raises(UnsupportedExamplesError) as caught:
+            validate(models, "new", file, tmp_path)
+        assert "judges image classifiers" in str(caught.value)
+        assert "no 'image/encoded' and no 'label'; it has 'fare' (float), 'label' (int64), 'payment'" in str(
+            caught.value
+        )
+
+    def test_one_record_without_a_label_is_named(
+        self, colours: ModuleType, models: Path, tmp_path: Path, safe: ServingCheck
+    ) -> None:
+        example = tf.train.Example.FromString(colours.examples(1)[0])
+        example.features.feature["label"].bytes_list.ClearField("value")
+        file = colours.write(tmp_path / "eval.gz", [*colours.examples(2), example.SerializeToString()])
+        with pytest.raises(UnsupportedExamplesError, match=r"an Example \(record 7\) with no 'label'"):
+            judged(models, "new", file, tmp_path, safe)
 
 
 def test_nothing_to_evaluate_is_an_error(models: Path, colours: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(NothingToEvaluateError, match="the splits eval hold no records"):
-        judge(models, "new", colours.write(tmp_path / "empty.gz", []), tmp_path)
+        validate(models, "new", colours.write(tmp_path / "empty.gz", []), tmp_path)

@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from tfx.components import CsvExampleGen
 from tfx.components.pusher import executor as stock_pusher
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor
@@ -14,15 +16,17 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 from tfx.utils import proto_utils
 
-from mlplatform.components import ModelTrainer, ModelValidator
+from mlplatform.components import DatasetVersioner, ModelTrainer, ModelValidator
 from mlplatform.components.model_trainer.component import ModelTrainerSpec
 from mlplatform.components.model_trainer.errors import SplitNotFoundError
 from mlplatform.components.model_trainer.executor import Executor as TrainerExecutor
 from mlplatform.components.model_trainer.task import TrainingTask
-from mlplatform.components.model_validator import validate
-from mlplatform.components.model_validator.errors import ModelRejectedError, NothingToEvaluateError
+from mlplatform.components.model_validator.errors import (
+    ModelRejectedError,
+    NothingToEvaluateError,
+    UnsupportedExamplesError,
+)
 from mlplatform.components.model_validator.executor import Executor as ValidatorExecutor
-from mlplatform.components.model_validator.serving_check import Finding, ServingCheck
 from mlplatform.config import ConfigError
 from mlplatform.vision.examples import count_labels, sample_records
 from mlplatform.vision.signatures import export_image_classifier
@@ -121,12 +125,8 @@ def test_a_trained_model_is_blessed_and_the_stock_pusher_takes_it(
     assert (version / "saved_model.pb").is_file()
 
 
-def test_a_rejected_model_gets_no_blessing(
-    examples: Any, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rejected_model_gets_no_blessing(examples: Any, code: str, tmp_path: Path) -> None:
     (model,) = run_trainer(examples, code, tmp_path, hyperparameters={"confused": True})["model"]
-    safe = ServingCheck([Finding("signatures", True)])  # that check has tests of its own
-    monkeypatch.setattr(validate, "check_serving", lambda *_: safe)
 
     with pytest.raises(ModelRejectedError, match=r"top-1 is 0\.3333, below 0\.9000"):
         run_validator(
@@ -156,3 +156,29 @@ def test_wrong_words_are_told(examples: Any, code: str, tmp_path: Path) -> None:
 def test_the_interface_is_tfx_standard() -> None:
     assert ModelTrainerSpec.OUTPUTS["model"].type is standard_artifacts.Model
     assert ModelTrainerSpec.OUTPUTS["model_run"].type is standard_artifacts.ModelRun
+
+
+@pytest.mark.parametrize("is_behind_a_versioner", [False, True])
+def test_a_gate_on_a_table_is_refused_when_the_pipeline_is_made(
+    is_behind_a_versioner: bool, tmp_path: Path
+) -> None:
+    table = CsvExampleGen(str(tmp_path)).outputs["examples"]
+    if is_behind_a_versioner:
+        table = DatasetVersioner(examples=table, dataset="rides", store=str(tmp_path / "datasets")).outputs[
+            "examples"
+        ]
+    trainer = ModelTrainer(examples=table, run_fn="a.model:train")
+    with pytest.raises(UnsupportedExamplesError, match="found those of CsvExampleGen, which are rows of a"):
+        ModelValidator(model=trainer.outputs["model"], examples=table)
+
+
+def test_examples_of_unknown_origin_are_looked_at_when_the_gate_runs(
+    colours: ModuleType, tmp_path: Path
+) -> None:
+    row = tf.train.Example()
+    row.features.feature["fare"].float_list.value.append(12.5)
+    colours.write(tmp_path / "examples" / "Split-eval" / "data-00000-of-00001.gz", [row.SerializeToString()])
+    table = standard_artifacts.Examples()
+    table.uri, table.split_names = str(tmp_path / "examples"), artifact_utils.encode_split_names(["eval"])
+    with pytest.raises(UnsupportedExamplesError, match=r"it has 'fare' \(float\)"):
+        run_validator(table, standard_artifacts.Model(), tmp_path)

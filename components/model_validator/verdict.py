@@ -1,0 +1,87 @@
+"""What the model gate decided."""
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlplatform.components.model_validator.errors import ModelRejectedError
+
+REPORT_FILE, VERDICT_FILE = "report.html", "verdict.json"
+_FIGURES = (("top_1", "top-1"), ("top_3", "top-3"), ("top_5", "top-5"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided; shown as a table in a notebook.
+
+    Attributes:
+        quality_reasons: Why the model is not good enough; empty where it is.
+        serving_reasons: Why it is not safe to serve; empty where it is.
+        report: The HTML page that stays whatever is decided; None where there is no folder for it.
+        notes: What else is worth knowing, such as a pushed model that does not load.
+        facts: All that was found, as in `metrics.json`.
+    """
+
+    quality_reasons: tuple[str, ...]
+    serving_reasons: tuple[str, ...]
+    report: Path | None
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], report: Path | None) -> "Verdict":
+        """Return the verdict that `facts` (as in `metrics.json`) hold."""
+        return cls(
+            tuple(facts["quality_reasons"]),
+            tuple(facts["serving_reasons"]),
+            report,
+            tuple(facts["notes"]),
+            facts,
+        )
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """All reasons to reject the model."""
+        return self.quality_reasons + self.serving_reasons
+
+    def raise_if_rejected(self) -> None:
+        """Raise `ModelRejectedError` where there is a reason."""
+        if self.reasons:
+            raise ModelRejectedError(self.reasons, str(self.report or ""))
+
+    def _repr_html_(self) -> str:
+        rows = [("verdict", "rejected" if self.reasons else "accepted")]
+        quality, baseline = self.facts.get("quality") or {}, self.facts.get("baseline") or {}
+        for key, name in _FIGURES:
+            if key in quality:
+                share, old = quality[key], baseline.get(key)
+                beside = "" if old is None else f"; pushed model {old:.4f}"
+                rows.append(
+                    (name, f"{share['value']:.4f} ({share['low']:.4f} to {share['high']:.4f}){beside}")
+                )
+        rows += [("rejected, as", reason) for reason in self.reasons]
+        rows += [("note", note) for note in self.notes]
+        rows += [("report", str(self.report))] if self.report else []
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in rows
+        )
+        title = html.escape(str(self.facts.get("title", "model")))
+        return f"<table><caption>{title}</caption>{body}</table>"
+
+
+def load_verdict(folder: Path) -> Verdict:
+    """Read a verdict that was kept, such as that of a rejected model: `Path(error.report).parent`.
+
+    Args:
+        folder: A folder below `reports_dir` that ModelValidator wrote.
+
+    Raises:
+        FileNotFoundError: There is no verdict in it.
+    """
+    facts = json.loads((folder / VERDICT_FILE).read_text("utf-8"))
+    return Verdict.of(facts, folder / REPORT_FILE)

@@ -1,0 +1,38 @@
+"""Small real models whose right and wrong answers are known, made once and judged by many tests."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
+from mlplatform.components.model_validator.settings import Budget
+from mlplatform.vision.signatures import export_image_classifier
+
+LABELS = ["blue", "green", "red"]
+
+
+@pytest.fixture(scope="session")
+def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`new` knows all colours; `old` takes red for green."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, labels in (("new", LABELS), ("old", ["blue", "red", "green"])):
+        network = colours.colour_network(16, LABELS)
+        export_image_classifier(network, labels, 16, folder / name, samples=colours.examples(1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def safe(models: Path, colours: ModuleType) -> ServingCheck:
+    """What the serving check finds of `new`, as of `old`, which answers other names with the same scores."""
+    return check_serving(models / "new", colours.examples(2), Budget())
+
+
+@pytest.fixture(scope="session")
+def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """24 rightly labelled photos, and four red ones that are labelled blue."""
+    wrong = [
+        colours.example(colours.encode("red", 100 + n), "blue", f"wrongly-labelled-{n}") for n in range(4)
+    ]
+    file = tmp_path_factory.mktemp("photos") / "eval.gz"
+    return str(colours.write(file, [*colours.examples(8), *wrong]))
