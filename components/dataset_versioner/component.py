@@ -8,6 +8,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.dataset_versioner import driver, executor
+from mlplatform.roles import WRITTEN
 
 
 class DatasetVersionerSpec(component_spec.ComponentSpec):
@@ -24,6 +25,7 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "is_firewall_on": component_spec.ExecutionParameter(type=int),
         "beam_options": component_spec.ExecutionParameter(type=str, optional=True),
     }
+    PARAMETER_ROLES = {"store": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }

@@ -12,6 +12,7 @@ from mlplatform.components.serving_pusher.confirm import check_address
 from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
+from mlplatform.roles import WRITTEN
 
 
 class ServingPusherSpec(component_spec.ComponentSpec):
@@ -24,6 +25,7 @@ class ServingPusherSpec(component_spec.ComponentSpec):
         "timeout_s": component_spec.ExecutionParameter(type=float),
         "keep": component_spec.ExecutionParameter(type=int),
     }
+    PARAMETER_ROLES = {"models_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),

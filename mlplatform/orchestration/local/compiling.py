@@ -30,6 +30,7 @@ from mlplatform.orchestration.local.imported import importing, record_imports
 from mlplatform.orchestration.local.libraries import read_distributions
 from mlplatform.orchestration.local.lineage import RUN_CONTEXT
 from mlplatform.orchestration.local.metadata import LockedMetadata
+from mlplatform.orchestration.local.parameter_roles import roles_of
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.records import write_privately
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
@@ -298,6 +299,8 @@ def _plan_node(ir: pipeline_pb2.Pipeline, place: int, deployment: Any, force: se
         is_cached=node.execution_options.caching_options.enable_cache or not spec,
         is_forced=node.node_info.id in force,
         looks_back=looks_back,
+        is_resolver=node.node_info.type.name == RESOLVER,
+        roles=roles_of(node.node_info.type.name) if spec else {},
     )
 
 
