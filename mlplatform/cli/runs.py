@@ -9,7 +9,7 @@ from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.home import Home
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
-from mlplatform.orchestration.local.key_changes import describe_change
+from mlplatform.orchestration.local.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     NodeDetails,
@@ -80,7 +80,7 @@ def show(run: str, root: str | None, as_json: bool) -> None:
         return
     click.echo(f"run {record.run_id} of {record.pipeline}: {record.state}, {seconds(record.wall_s)}")
     click.echo(f"  started {record.started_at}  records {folder.path}")
-    rows = [(n.id, n.state, seconds(n.seconds), memory(n), n.why) for n in record.nodes]
+    rows = [(n.id, n.state, seconds(n.seconds), memory(n), short(n.why)) for n in record.nodes]
     for line in aligned([("node", "state", "time", "memory", "why"), *rows]):
         click.echo(line)
     for node in record.nodes:
@@ -132,7 +132,7 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
             echo_json({each.id: {"state": each.state, "why": reasons[each.id]} for each in record.nodes})
             return
         for line in aligned(
-            [("node", "state", "why"), *((n.id, n.state, reasons[n.id]) for n in record.nodes)]
+            [("node", "state", "why"), *((n.id, n.state, short(reasons[n.id])) for n in record.nodes)]
         ):
             click.echo(line)
         return
@@ -154,7 +154,7 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
     click.echo(f"  key {details.key}, made of:")
     for part, value in details.parts.items():
         if not part.startswith("library "):
-            click.echo(f"    {part} = {value}")
+            click.echo(f"    {part} = {shortened(value)}")
     libraries = [part for part in details.parts if part.startswith("library ")]
     click.echo(f"    and the versions of {len(libraries)} libraries (--json lists them)")
 

@@ -305,7 +305,7 @@ class TestDynamicPipelines:
     @pytest.mark.parametrize(
         ("given", "said"),
         [
-            ({}, "needs --parameter times=VALUE; its runtime parameters are pipeline-root, times"),
+            ({}, "no value is given for times; its runtime parameters are pipeline-root, times"),
             ({"times": 2, "tims": 3}, "no runtime parameter tims"),
             ({"times": 2.5}, "times is 2.5, not int"),
             ({"times": "many"}, "times is 'many', not int"),

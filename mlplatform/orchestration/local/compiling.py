@@ -185,8 +185,7 @@ def bind_parameters(ir: pipeline_pb2.Pipeline, values: Mapping[str, Any]) -> dic
         raise RuntimeParameterError(name, f"no runtime parameter {', '.join(unknown)}", sorted(known))
     missing = sorted(k for k, p in known.items() if k not in values and not p.HasField("default_value"))
     if missing:
-        how = ", ".join(f"--parameter {each}=VALUE" for each in missing)
-        raise RuntimeParameterError(name, f"needs {how}", sorted(known))
+        raise RuntimeParameterError(name, f"no value is given for {', '.join(missing)}", sorted(known))
     bound = {}
     for each, value in values.items():
         kind = _PARAMETER_TYPES[known[each].type]

@@ -183,15 +183,15 @@ class NoLogError(MlplatformError):
 class RunNotFoundError(UsageError):
     """There is no such run, or more than one begins so."""
 
-    def __init__(self, run: str, runs: Path, newest: list[str], *, is_ambiguous: bool = False) -> None:
-        super().__init__(run, runs, newest)
+    def __init__(self, run: str, runs: Path, newest: list[str], is_ambiguous: bool = False) -> None:
+        super().__init__(run, runs, newest, is_ambiguous)
         self.run, self.runs, self.newest, self.is_ambiguous = run, runs, newest, is_ambiguous
 
     def __str__(self) -> str:
         if self.is_ambiguous:
             return f"more than one run under {self.runs} begins with {self.run!r}: {', '.join(self.newest)}"
         if not self.newest:
-            return f"no run is recorded under {self.runs}: run a pipeline first, or give its --root"
+            return f"no run is recorded under {self.runs}: run a pipeline first, or name its root folder"
         return f"no run {self.run!r} under {self.runs}; the newest are {', '.join(self.newest)}"
 
 
