@@ -19,6 +19,7 @@ from mlplatform.orchestration.local.records import (
     find_run,
     read_runs,
 )
+from mlplatform.orchestration.local.run_metrics import run_metrics
 
 
 @click.group()
@@ -49,7 +50,7 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
     if not rows:
         click.echo(f"No run is recorded under {home.runs} yet.")
         return
-    header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "failed")
+    header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "top-1", "failed")
     lines = [
         (
             row["run_id"],
@@ -59,6 +60,7 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
             seconds(row["wall_s"]),
             str(row["nodes"].get("done", 0)),
             str(row["nodes"].get("cached", 0)),
+            f"{row['metrics']['top_1']:.3f}" if "top_1" in row["metrics"] else "",
             ", ".join(row["failed"]),
         )
         for row in rows
@@ -105,6 +107,8 @@ def compare(before: str, now: str, root: str | None, as_json: bool) -> None:
         return
     click.echo(f"{found.before} -> {found.now}")
     for change in [*found.arguments, *found.versions]:
+        click.echo(f"  {change['part']}: {change['before'] or '-'} -> {change['now'] or '-'}")
+    for change in found.metrics:
         click.echo(f"  {change['part']}: {change['before'] or '-'} -> {change['now'] or '-'}")
     rows = [
         (node.id, _side(node.before), _side(node.now), "other outputs" if node.has_other_outputs else "")
@@ -198,6 +202,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "wall_s": record.wall_s,
         "nodes": states,
         "failed": [node.id for node in record.failed],
+        "metrics": run_metrics(record),
     }
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,14 @@ class RunRecord:
             if node.id == node_id:
                 return node
         raise NodeNotFoundError(self.run_id, node_id, [node.id for node in self.nodes])
+
+    def _repr_html_(self) -> str:
+        """Return the run as notebooks show it: its state, and a row for each node."""
+        rows = [(node.id, node.state, f"{node.seconds:.1f} s", node.error or node.why) for node in self.nodes]
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        head = "<tr><th>node</th><th>state</th><th>time</th><th>why</th></tr>"
+        title = f"run {self.run_id} of {self.pipeline}: {self.state}, {self.wall_s:.1f} s"
+        return f"<p>{escape(title)}</p><table>{head}{body}</table>"
 
     @property
     def failed(self) -> list[NodeRecord]:
