@@ -13,6 +13,7 @@ from mlplatform.components.data_validator import executor
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.config import Config, parse_config
 from mlplatform.home import local_path
+from mlplatform.roles import READ, WRITTEN
 
 
 class _Settings(Config):
@@ -37,6 +38,7 @@ class DataValidatorSpec(component_spec.ComponentSpec):
         "id_feature": component_spec.ExecutionParameter(type=str),
         "reports_dir": component_spec.ExecutionParameter(type=str),
     }
+    PARAMETER_ROLES = {"schema_path": READ, "serving_logs": READ, "reports_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),

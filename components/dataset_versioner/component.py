@@ -10,6 +10,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.dataset_versioner import driver, executor
 from mlplatform.datasets.line import forgotten_folder
+from mlplatform.roles import READ, WRITTEN
 
 
 class DatasetVersionerSpec(component_spec.ComponentSpec):
@@ -29,6 +30,7 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         # unchanged run meets what is still in its source.
         "erasures": component_spec.ExecutionParameter(type=str, optional=True),
     }
+    PARAMETER_ROLES = {"store": WRITTEN, "erasures": READ}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }

@@ -60,8 +60,12 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
                 committed.manifest.dataset,
                 examples.id,
             )
-        for key, artifact in (earlier or {}).items():
+        for key, artifact in sorted((earlier or {}).items(), key=lambda one: one[1].id):
             result.output_artifacts[key].artifacts.append(artifact)
+            # The launcher publishes in the order of this dictionary, which a protobuf map leaves to chance,
+            # and TFX's cache later pairs the events with the artifacts sorted by id: in another order, it
+            # would exchange the outputs.
+            execution_info.output_dict[key] = execution_info.output_dict.pop(key)
         return result
 
 

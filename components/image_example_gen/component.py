@@ -17,6 +17,7 @@ from mlplatform.components.image_example_gen.given_splits import given_splits
 from mlplatform.components.image_example_gen.settings import MIB, IngestSettings
 from mlplatform.config import parse_config
 from mlplatform.home import local_path
+from mlplatform.roles import VALUE
 
 ANY_PHOTO = "*/*"  # class folder / photo
 
@@ -28,6 +29,8 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
         **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
         executor.SETTINGS_KEY: component_spec.ExecutionParameter(type=str),
     }
+    # The settings name no data: a listing lies below `input_base`.
+    PARAMETER_ROLES = {executor.SETTINGS_KEY: VALUE}  # noqa: RUF012 - the local runner reads it
     INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
     OUTPUTS = {  # noqa: RUF012
         **standard_component_specs.FileBasedExampleGenSpec.OUTPUTS,

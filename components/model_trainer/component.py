@@ -11,6 +11,7 @@ from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_trainer import executor
 from mlplatform.components.model_trainer.train import check_path
 from mlplatform.home import local_path
+from mlplatform.roles import WRITTEN
 
 
 class ModelTrainerSpec(component_spec.ComponentSpec):
@@ -23,6 +24,7 @@ class ModelTrainerSpec(component_spec.ComponentSpec):
         "eval_splits": component_spec.ExecutionParameter(type=str),
         "work_dir": component_spec.ExecutionParameter(type=str, optional=True),
     }
+    PARAMETER_ROLES = {"work_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema, optional=True),

@@ -12,6 +12,7 @@ from mlplatform.components.model_validator.settings import parse_budget, parse_t
 from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
+from mlplatform.roles import VALUE, WRITTEN
 
 
 class ModelValidatorSpec(component_spec.ComponentSpec):
@@ -25,6 +26,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "model_name": component_spec.ExecutionParameter(type=str, optional=True),
         "reports_dir": component_spec.ExecutionParameter(type=str, optional=True),
     }
+    PARAMETER_ROLES = {"models_dir": VALUE, "reports_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),

@@ -11,6 +11,7 @@ from mlplatform.components.serving_pusher import executor
 from mlplatform.config_file import ConfigError
 from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
+from mlplatform.roles import WRITTEN
 from mlplatform.serving.client import check_address
 
 
@@ -29,6 +30,7 @@ class ServingPusherSpec(component_spec.ComponentSpec):
         "allow_withdrawn": component_spec.ExecutionParameter(type=int, optional=True),
         "signing_key": component_spec.ExecutionParameter(type=str, optional=True),
     }
+    PARAMETER_ROLES = {"models_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),

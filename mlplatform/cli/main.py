@@ -39,6 +39,16 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         return cast(click.Command, getattr(importlib.import_module(module), attribute))
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; print an expected error, with its traceback for `--verbose` alone."""
+        try:
+            return super().invoke(ctx)
+        except (MlplatformError, OSError) as error:  # OSError: disk full, permission denied
+            if ctx.params.get("verbose"):
+                raise
+            click.echo(f"mlplatform: {_text(error)}", err=True)
+            sys.exit(exit_code(error))
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -52,6 +62,7 @@ def cli(verbose: bool) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate said no.
     """
+    del verbose  # `LazyGroup.invoke` reads it
 
 
 def exit_code(error: BaseException) -> int:
@@ -63,21 +74,16 @@ def exit_code(error: BaseException) -> int:
     return EXIT_FAILED
 
 
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    return f"{error}{hint(error)}" if isinstance(error, MlplatformError) else str(error)
+
+
 def main() -> None:
     """Run the command line; an expected error is its own text on stderr and a non-zero exit code."""
-    try:
-        cli()
-    except MlplatformError as error:
-        if "--verbose" in sys.argv:
-            raise
-        click.echo(f"mlplatform: {error}{hint(error)}", err=True)
-        sys.exit(exit_code(error))
-    except OSError as error:  # disk full, permission denied, a read-only root
-        if "--verbose" in sys.argv:
-            raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        click.echo(f"mlplatform: {where}{error.strerror or error}", err=True)
-        sys.exit(EXIT_FAILED)
+    cli()
 
 
 if __name__ == "__main__":

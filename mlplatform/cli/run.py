@@ -10,9 +10,11 @@ import click
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
+from mlplatform.orchestration.local.errors import NodeFailedError, NothingToReuseError, RuntimeParameterError
+from mlplatform.orchestration.local.reference import PipelineArgumentError
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
-STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are taken as they are"
+STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are reused"
 
 
 class OverrideError(UsageError):
@@ -39,6 +41,25 @@ class OnlyOneNodeError(UsageError):
             f"--only {' --only '.join(self.nodes)}: it runs one node alone, and here more is asked for. Give "
             "it once, or give --from and --to: all nodes between these run."
         )
+
+
+# Errors of the library, which knows no flags, and the flag that helps.
+FLAGS: dict[type[Exception], str] = {
+    NothingToReuseError: "--to NODE runs a pipeline up to a node",
+    PipelineArgumentError: "--data PATH and --set NAME=VALUE give its arguments",
+    RuntimeParameterError: "--parameter NAME=VALUE gives the value of a runtime parameter",
+}
+
+
+class FlagError(UsageError):
+    """An error of the library, and the flag that helps."""
+
+    def __init__(self, problem: str, flags: str) -> None:
+        super().__init__(problem, flags)
+        self.problem, self.flags = problem, flags
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.flags})"
 
 
 @click.command()
@@ -106,7 +127,6 @@ def run(
     A run that failed or was stopped goes on where it was: run the same command again. --json prints the run's
     record however the run ended.
     """
-    from mlplatform.orchestration.local.errors import NodeFailedError
     from mlplatform.orchestration.local.runner import LocalRunner
 
     if only_nodes:
@@ -134,10 +154,12 @@ def run(
         raise
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
-        if not isinstance(failed, NodeFailedError):
-            raise
-        click.echo(f"mlplatform: {failed}", err=True)
-        raise SystemExit(failed.exit_code) from error
+        if isinstance(failed, NodeFailedError):
+            click.echo(f"mlplatform: {failed}", err=True)
+            raise SystemExit(failed.exit_code) from error
+        if flags := FLAGS.get(type(error)):
+            raise FlagError(str(error), flags) from error
+        raise
     finally:
         if as_json and local.record is not None:
             echo_json(asdict(local.record))

@@ -9,7 +9,7 @@ from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.home import Home
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
-from mlplatform.orchestration.local.key_changes import describe_change
+from mlplatform.orchestration.local.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     NodeDetails,
@@ -19,6 +19,7 @@ from mlplatform.orchestration.local.records import (
     find_run,
     read_runs,
 )
+from mlplatform.orchestration.local.run_metrics import run_metrics
 
 
 @click.group()
@@ -49,7 +50,7 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
     if not rows:
         click.echo(f"No run is recorded under {home.runs} yet.")
         return
-    header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "failed")
+    header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "top-1", "failed")
     lines = [
         (
             row["run_id"],
@@ -59,6 +60,7 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
             seconds(row["wall_s"]),
             str(row["nodes"].get("done", 0)),
             str(row["nodes"].get("cached", 0)),
+            f"{row['metrics']['top_1']:.3f}" if "top_1" in row["metrics"] else "",
             ", ".join(row["failed"]),
         )
         for row in rows
@@ -80,7 +82,7 @@ def show(run: str, root: str | None, as_json: bool) -> None:
         return
     click.echo(f"run {record.run_id} of {record.pipeline}: {record.state}, {seconds(record.wall_s)}")
     click.echo(f"  started {record.started_at}  records {folder.path}")
-    rows = [(n.id, n.state, seconds(n.seconds), memory(n), n.why) for n in record.nodes]
+    rows = [(n.id, n.state, seconds(n.seconds), memory(n), short(n.why)) for n in record.nodes]
     for line in aligned([("node", "state", "time", "memory", "why"), *rows]):
         click.echo(line)
     for node in record.nodes:
@@ -105,6 +107,8 @@ def compare(before: str, now: str, root: str | None, as_json: bool) -> None:
         return
     click.echo(f"{found.before} -> {found.now}")
     for change in [*found.arguments, *found.versions]:
+        click.echo(f"  {change['part']}: {change['before'] or '-'} -> {change['now'] or '-'}")
+    for change in found.metrics:
         click.echo(f"  {change['part']}: {change['before'] or '-'} -> {change['now'] or '-'}")
     rows = [
         (node.id, _side(node.before), _side(node.now), "other outputs" if node.has_other_outputs else "")
@@ -132,7 +136,7 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
             echo_json({each.id: {"state": each.state, "why": reasons[each.id]} for each in record.nodes})
             return
         for line in aligned(
-            [("node", "state", "why"), *((n.id, n.state, reasons[n.id]) for n in record.nodes)]
+            [("node", "state", "why"), *((n.id, n.state, short(reasons[n.id])) for n in record.nodes)]
         ):
             click.echo(line)
         return
@@ -154,7 +158,7 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
     click.echo(f"  key {details.key}, made of:")
     for part, value in details.parts.items():
         if not part.startswith("library "):
-            click.echo(f"    {part} = {value}")
+            click.echo(f"    {part} = {shortened(value)}")
     libraries = [part for part in details.parts if part.startswith("library ")]
     click.echo(f"    and the versions of {len(libraries)} libraries (--json lists them)")
 
@@ -198,6 +202,7 @@ def _summary(record: RunRecord) -> dict[str, Any]:
         "wall_s": record.wall_s,
         "nodes": states,
         "failed": [node.id for node in record.failed],
+        "metrics": run_metrics(record),
     }
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.orchestration.local import LocalRunner
-from mlplatform.orchestration.local.records import RunRecord
+from mlplatform.orchestration.local.records import RunRecord, read_runs
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture
 from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page
@@ -34,9 +34,9 @@ Say = Callable[[str], object]
 class ServerDidNotStartError(MlplatformError):
     """The model server ended, or was not ready in time."""
 
-    def __init__(self, log: Path, exit_code: int | None) -> None:
-        super().__init__(log, exit_code)
-        self.log, self.exit_code = log, exit_code
+    def __init__(self, log: Path, exit_code: int | None, last_lines: str) -> None:
+        super().__init__(log, exit_code, last_lines)
+        self.log, self.exit_code, self.last_lines = log, exit_code, last_lines
 
     def __str__(self) -> str:
         how = (
@@ -44,8 +44,7 @@ class ServerDidNotStartError(MlplatformError):
             if self.exit_code is None
             else f"ended with exit code {self.exit_code}"
         )
-        last_lines = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-10:])
-        return f"the model server {how}; its last lines ({self.log}):\n{last_lines}"
+        return f"the model server {how}; its last lines ({self.log}):\n{self.last_lines}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,26 @@ def _wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> int:
         if ready:
             return int(ready[1])
         time.sleep(0.1)
-    raise ServerDidNotStartError(log, server.poll())
+    last_lines = "\n".join(log.read_text("utf-8", "replace").splitlines()[-10:])
+    raise ServerDidNotStartError(log, server.poll(), last_lines)
+
+
+def made_times(record: RunRecord, runs: Iterable[RunRecord]) -> tuple[dict[str, float], float]:
+    """Return what the results of a run cost when they were made, also where they are cached now.
+
+    Args:
+        record: The run.
+        runs: All runs, newest first.
+
+    Returns:
+        Seconds per node, and of the whole run: of the newest run in which a node ran.
+    """
+    before = [one for one in runs if one.pipeline == record.pipeline and one.run_id <= record.run_id]
+    ran = [one for one in before if any(node.state == "done" for node in one.nodes)]
+    made_s = {node.id: node.seconds for node in record.nodes}
+    for earlier in reversed(ran):
+        made_s |= {node.id: node.seconds for node in earlier.nodes if node.state == "done"}
+    return made_s, ran[0].wall_s if ran else record.wall_s
 
 
 def _page(
@@ -193,12 +211,13 @@ def _page(
     ]
     pushed = ModelStore(home.models).version(MODEL, "latest")
     right = sum(p.is_right for p in predictions)
+    made_s, wall_s = made_times(record, read_runs(home))
     return RunPage(
         pipeline=MODEL,
         run_id=record.run_id,
         started_at=record.started_at,
-        wall_s=record.wall_s,
-        nodes=[NodeRow(node.id, node.state, node.seconds, node.why) for node in record.nodes],
+        wall_s=wall_s,
+        nodes=[NodeRow(node.id, node.state, made_s[node.id], node.why) for node in record.nodes],
         figures=[
             Fact("unseen photos right", f"{right} / {len(predictions)}"),
             Fact("dataset", pushed.push.dataset if pushed.push else "?"),

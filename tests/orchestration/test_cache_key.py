@@ -6,6 +6,7 @@ import pytest
 
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest, make_key
 from mlplatform.orchestration.local.digests import Digests
+from mlplatform.roles import FINGERPRINT, READ, VALUE, WRITTEN
 
 
 @pytest.fixture
@@ -14,8 +15,9 @@ def key(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
-    def make(*, executor="json.Executor", written=(), **parameters):
+    def make(*, executor="json.Executor", written=(), roles=None, **parameters):
         return make_key(
+            roles=roles,
             pipeline="p",
             node="n",
             component="C",
@@ -63,27 +65,45 @@ def test_a_source_file_counts_with_its_neighbours(key, work, name):
 
 
 @pytest.mark.parametrize("base", ["data", "{work}/data"])
-def test_the_content_of_input_base_stands_for_its_fingerprint(key, work, base):
+def test_the_content_of_what_is_read_stands_for_its_fingerprint(key, work, base):
     (work / "data").mkdir()
     (work / "data/a.csv").write_text("1")
     base = base.format(work=work)
-    first = key(input_base=base, input_fingerprint="at ten")
-    assert key(input_base=base, input_fingerprint="at noon").key == first.key
+    roles = {"photos": READ, "at": FINGERPRINT}
+    first = key(photos=base, at="ten", roles=roles)
+    assert key(photos=base, at="noon", roles=roles).key == first.key
+    assert key(photos=base, at="noon").key != key(photos=base, at="ten").key
     (work / "data/a.csv").write_text("2")
-    assert key(input_base=base, input_fingerprint="at ten").key != first.key
+    assert key(photos=base, at="ten", roles=roles).key != first.key
 
 
 def test_a_fingerprint_counts_where_content_cannot_be_read(key):
-    first = key(input_base="gs://bucket/data", input_fingerprint="at ten")
-    assert key(input_base="gs://bucket/data", input_fingerprint="at noon").key != first.key
+    roles = {"photos": READ, "at": FINGERPRINT}
+    first = key(photos="gs://bucket/data", at="ten", roles=roles)
+    assert key(photos="gs://bucket/data", at="noon", roles=roles).key != first.key
 
 
-def test_a_folder_is_noted_beside_the_key_unless_the_run_writes_around_it(key, work):
+NAMES = ["store", "models_dir", "push_destination", "reports_dir", "work_dir", "input_base", "image_dir"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_of_a_parameter_says_that_a_folder_is_no_data(key, work, name):
     (work / "images/inner").mkdir(parents=True)
     (work / "images/inner/a.png").write_text("a")
-    made = key(image_dir=str(work / "images"), models_dir=str(work / "images"), split="images", all=".")
+    made = key(split="images", all=".", **{name: str(work / "images")})
     assert list(made.folders) == [str(work / "images")]
-    assert key(image_dir=str(work / "images"), written=[str(work / "images/inner")]).folders == {}
+    assert key(written=[str(work / "images/inner")], **{name: str(work / "images")}).folders == {}
+
+
+@pytest.mark.parametrize("role", [WRITTEN, VALUE])
+def test_what_is_written_or_a_plain_value_counts_as_it_is(key, work, role):
+    (work / "models").mkdir()
+    (work / "words").write_text("one")
+    first = key(a=str(work / "models"), b="words", roles={"a": role, "b": role})
+    (work / "models/1").mkdir()
+    (work / "words").write_text("two")
+    again = key(a=str(work / "models"), b="words", roles={"a": role, "b": role})
+    assert (again.key, again.folders, again.paths) == (first.key, {}, {})
 
 
 def test_a_variable_counts_and_its_value_is_not_told(key, work, monkeypatch):

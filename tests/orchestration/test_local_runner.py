@@ -305,7 +305,7 @@ class TestDynamicPipelines:
     @pytest.mark.parametrize(
         ("given", "said"),
         [
-            ({}, "needs --parameter times=VALUE; its runtime parameters are pipeline-root, times"),
+            ({}, "no value is given for times; its runtime parameters are pipeline-root, times"),
             ({"times": 2, "tims": 3}, "no runtime parameter tims"),
             ({"times": 2.5}, "times is 2.5, not int"),
             ({"times": "many"}, "times is 'many', not int"),
@@ -367,7 +367,7 @@ class TestSystemNodes:
         assert calls()[-1] == "show new"
         assert record.node("latest").outputs["found"][0].id == newest.node("Make").outputs["out"][0].id
 
-    def test_a_resolver_that_finds_nothing_leaves_its_node_unresolved(self, runner, pipeline, trace, calls):
+    def test_a_resolver_that_finds_nothing_fails_who_needs_it(self, runner, pipeline, trace, calls):
         import steps
         from tfx.dsl.components.common.resolver import Resolver
         from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
@@ -380,11 +380,37 @@ class TestSystemNodes:
         show = steps.Show(trace=str(trace), source=resolver.outputs["found"])
         with pytest.raises(InputsNotResolvedError) as raised:
             runner.run(pipeline(resolver, show))
-        assert str(raised.value) == (
-            "the inputs of node 'latest' could not be resolved: Error while resolving inputs for latest: "
-            "LatestArtifactStrategy returned None."
+        assert (raised.value.node, raised.value.skipped) == ("Show", ("latest",))
+        assert "latest before it gave no outputs" in str(raised.value)
+        found = runner.record.node("latest")
+        assert (found.state, found.why) == (
+            "skipped",
+            "it found nothing: Error while resolving inputs for latest: "
+            "LatestArtifactStrategy returned None.",
         )
         assert calls() == []
+
+    def test_an_optional_input_goes_without_what_a_resolver_did_not_find(
+        self, runner, pipeline, trace, calls
+    ):
+        """A warm start: the first run has no earlier model, the second has one."""
+        import steps
+        from tfx.dsl.components.common.resolver import Resolver
+        from tfx.dsl.input_resolution.strategies.latest_artifact_strategy import LatestArtifactStrategy
+        from tfx.types import Channel
+        from tfx.types.standard_artifacts import String
+
+        def run():
+            resolver = Resolver(strategy_class=LatestArtifactStrategy, found=Channel(type=String))
+            resolver = resolver.with_id("latest")
+            warm = steps.WarmStart(trace=str(trace), base=resolver.outputs["found"])
+            return runner.run(pipeline(resolver, warm))
+
+        first = run()
+        assert {node.id: node.state for node in first.nodes} == {"latest": "skipped", "WarmStart": "done"}
+        second = run()
+        assert second.node("latest").outputs["found"][0].id == first.node("WarmStart").outputs["out"][0].id
+        assert calls() == ["start from nothing", "start from trained"]
 
     def test_an_input_from_other_pipelines_looks_back_without_a_resolver_too(
         self, runner, pipeline, trace, calls

@@ -182,3 +182,32 @@ class TestFailures:
         processes.preload("jobs:fail_at_length")
         preloaded = heard(processes, Preloaded)
         assert preloaded.failure.type == "ValueError"
+
+
+@pytest.mark.e2e
+def test_nodes_get_the_keras_of_their_caller(tmp_path):
+    """Importing TFX sets `TF_USE_LEGACY_KERAS` when TensorFlow has already chosen Keras 3."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "import tfx.v1 as tfx\n"
+        "import tensorflow as tf\n"
+        "from tfx.orchestration import metadata\n"
+        "from mlplatform.orchestration.local import LocalRunner\n"
+        "@tfx.dsl.components.component\n"
+        "def Keras(out: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.String]):\n"
+        "    out.write(tf.keras.__version__)\n"
+        "if __name__ == '__main__':\n"
+        "    root = sys.argv[1]\n"
+        "    database = metadata.sqlite_metadata_connection_config(f'{root}/m.sqlite')\n"
+        "    record = LocalRunner(root).run(tfx.dsl.Pipeline('p', f'{root}/a', components=[Keras()],\n"
+        "        metadata_connection_config=database))\n"
+        "    [made] = record.node('Keras').outputs['out']\n"
+        "    print(tf.keras.__version__, open(made.uri).read())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, env=environment, check=False
+    )
+    callers, nodes = done.stdout.split()
+    assert nodes == callers, done.stderr

@@ -15,8 +15,9 @@ from mlplatform.orchestration.local.code_closure import closure_of, modules_name
 from mlplatform.orchestration.local.digests import Digests, is_local, text_digest
 from mlplatform.orchestration.local.key_changes import is_digest
 from mlplatform.orchestration.local.surroundings import is_volatile
+from mlplatform.roles import FINGERPRINT, READ, Role
 
-KEY_VERSION = "2"
+KEY_VERSION = "3"
 # What TFX itself notes among an artifact's custom properties, of the execution rather than of the content.
 _OF_THE_EXECUTION = frozenset(
     {
@@ -39,9 +40,6 @@ _OF_TYPE = {
     "InfraBlessing": _OF_A_VERDICT,
     "PushedModel": _OF_A_PUSH,
 }
-_BY_TIME = "input_fingerprint"
-# Folders that components of TFX and of ours write to, or read only as another part of the key says.
-_NOT_DATA = frozenset({"models_dir", "push_destination", "reports_dir", "store", "work_dir"})
 
 
 @dataclass
@@ -100,6 +98,7 @@ def make_key(
     outputs: Mapping[str, Sequence[ArtifactFacts]],
     parameters: Mapping[str, Any],
     digests: Digests,
+    roles: Mapping[str, Role] | None = None,
     command: str = "",
     written: Sequence[str] = (),
 ) -> KeyParts:
@@ -114,6 +113,8 @@ def make_key(
         outputs: Artifacts to be, per output; their places do not count.
         parameters: Execution properties, resolved.
         digests: Reads contents.
+        roles: Declared roles of parameters. Of all others, a file that the value names is data by content,
+            and a folder is noted beside the key.
         command: What runs instead of a Python class: a container's image, command and arguments.
         written: Places that the run writes to; a folder around one of them is not data.
     """
@@ -134,10 +135,10 @@ def make_key(
     sources: list[Path] = []
     named: list[str] = []
     written = [*written, os.path.expanduser("~")]  # noqa: PTH111 - never fails
+    roles = roles or {}
     for name, value in sorted(parameters.items()):
-        _add_parameter(made, name, value, digests, sources, named, written)
-    if is_digest(made.parts.get("parameter input_base", "")):  # its content was read
-        made.parts.pop(f"parameter {_BY_TIME}", None)
+        _add_parameter(made, name, value, roles.get(name), digests, sources, named, written)
+    _leave_out_fingerprints(made, parameters, roles)
     modules = [executor.rpartition(".")[0]] if executor else []
     code = closure_of(modules, sources, named)
     made.files.update(code.files)
@@ -169,6 +170,7 @@ def _add_parameter(
     made: KeyParts,
     name: str,
     value: Any,
+    role: Role | None,
     digests: Digests,
     sources: list[Path],
     named: list[str],
@@ -180,7 +182,7 @@ def _add_parameter(
     made.parts[part] = text
     parsed = _parsed(text)
     named.extend(modules_named_in(parsed))
-    for place in _texts_in(parsed):
+    for place in _texts_in(parsed) if role in (None, READ) else ():
         path = os.path.abspath(place)  # noqa: PTH100 - as it is written, links and all
         if name == "erasures":  # of DatasetVersioner: that nothing is there yet counts, too
             made.parts[part] = made.paths[path] = digests.of(path)
@@ -191,16 +193,26 @@ def _add_parameter(
             else:
                 content = made.paths[path] = digests.of(path)
             made.parts[part if place == text else f"{part}: {place}"] = content
-        elif name in ("input_base", "serving_logs") and os.path.isdir(path):  # noqa: PTH112
-            made.parts[part] = made.paths[path] = digests.of(path)
+        elif role == READ:
+            if os.path.isdir(path):  # noqa: PTH112
+                content = made.paths[path] = digests.of(path)
+                made.parts[part if place == text else f"{part}: {place}"] = content
         elif (
-            name not in _NOT_DATA
-            and (place == text or "/" in place)  # `train` alone is rather the name of a split
+            (place == text or "/" in place)  # `train` alone is rather the name of a split
             and place.strip("./")
             and os.path.isdir(path)  # noqa: PTH112
             and not _is_around(path, written)
         ):
             made.folders[path] = digests.of(path)
+
+
+def _leave_out_fingerprints(made: KeyParts, parameters: Mapping[str, Any], roles: Mapping[str, Role]) -> None:
+    """Leave the fingerprints out where the content of all that the parameters name was read itself."""
+    read = [f"parameter {name}" for name, value in parameters.items() if value and roles.get(name) == READ]
+    if read and all(is_digest(made.parts[part]) for part in read):
+        for name in parameters:
+            if roles.get(name) == FINGERPRINT:
+                made.parts.pop(f"parameter {name}")
 
 
 def _texts_in(value: object) -> Iterator[str]:

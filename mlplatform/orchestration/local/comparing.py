@@ -5,6 +5,7 @@ from typing import Any
 
 from mlplatform.orchestration.local.key_changes import changes_between
 from mlplatform.orchestration.local.records import NodeRecord, RunFolder
+from mlplatform.orchestration.local.run_metrics import run_metrics
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunComparison:
         now: The second run's id.
         arguments: What the pipeline was called with, where it differs: `part`, `before`, `now`.
         versions: Versions that differ.
+        metrics: Figures of the evaluated model that differ.
         nodes: All nodes, in the order of the second run.
     """
 
@@ -42,6 +44,7 @@ class RunComparison:
     now: str
     arguments: list[dict[str, str]]
     versions: list[dict[str, str]]
+    metrics: list[dict[str, str]]
     nodes: list[NodeComparison]
 
 
@@ -56,6 +59,7 @@ def compare_runs(before: RunFolder, now: RunFolder) -> RunComparison:
         now=second.run_id,
         arguments=changes_between(_flat(first.arguments), _flat(second.arguments)),
         versions=changes_between(first.versions, second.versions),
+        metrics=changes_between(_texts(run_metrics(first)), _texts(run_metrics(second))),
         nodes=[_compare_node(id_, old.get(id_), new.get(id_), before, now) for id_ in ids],
     )
 
@@ -76,6 +80,10 @@ def _side(node: NodeRecord | None) -> dict[str, Any] | None:
 
 def _digests(node: NodeRecord) -> dict[str, list[str]]:
     return {key: [artifact.digest for artifact in found] for key, found in node.outputs.items()}
+
+
+def _texts(metrics: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.4g}" for name, value in metrics.items()}
 
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:

@@ -30,6 +30,7 @@ from mlplatform.orchestration.local.imported import importing, record_imports
 from mlplatform.orchestration.local.libraries import read_distributions
 from mlplatform.orchestration.local.lineage import RUN_CONTEXT
 from mlplatform.orchestration.local.metadata import LockedMetadata
+from mlplatform.orchestration.local.parameter_roles import roles_of
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.records import write_privately
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
@@ -184,8 +185,7 @@ def bind_parameters(ir: pipeline_pb2.Pipeline, values: Mapping[str, Any]) -> dic
         raise RuntimeParameterError(name, f"no runtime parameter {', '.join(unknown)}", sorted(known))
     missing = sorted(k for k, p in known.items() if k not in values and not p.HasField("default_value"))
     if missing:
-        how = ", ".join(f"--parameter {each}=VALUE" for each in missing)
-        raise RuntimeParameterError(name, f"needs {how}", sorted(known))
+        raise RuntimeParameterError(name, f"no value is given for {', '.join(missing)}", sorted(known))
     bound = {}
     for each, value in values.items():
         kind = _PARAMETER_TYPES[known[each].type]
@@ -298,6 +298,8 @@ def _plan_node(ir: pipeline_pb2.Pipeline, place: int, deployment: Any, force: se
         is_cached=node.execution_options.caching_options.enable_cache or not spec,
         is_forced=node.node_info.id in force,
         looks_back=looks_back,
+        is_resolver=node.node_info.type.name == RESOLVER,
+        roles=roles_of(node.node_info.type.name) if spec else {},
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration.portable import cache_utils, launcher
+from tfx.orchestration.portable import launcher
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.proto.orchestration import execution_result_pb2, pipeline_pb2
+from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import PushedModel
 
 from mlplatform.orchestration.local.cache_key import ArtifactFacts, KeyParts, make_key
@@ -24,6 +25,7 @@ from mlplatform.orchestration.local.libraries import is_ours
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder
 from mlplatform.orchestration.local.sources import names_digest
 from mlplatform.orchestration.local.writes import Writes
+from mlplatform.roles import Role
 
 RESULT_PROPERTY = "mlplatform_result"
 
@@ -80,6 +82,7 @@ class ContentCache:
         executor: Import path of its executor's class.
         is_cached: Earlier results may be taken.
         is_forced: The caller wants it to run.
+        roles: The declared roles of its parameters.
         memory: Folder of digests, `<root>/cache/nodes/digests`.
         run: The run's records.
         previous: The run whose record of this node is compared, None where there is none.
@@ -89,6 +92,7 @@ class ContentCache:
     executor: str
     is_cached: bool
     is_forced: bool
+    roles: Mapping[str, Role]
     memory: Path
     run: RunFolder
     previous: RunFolder | None
@@ -126,6 +130,7 @@ class ContentCache:
                 inputs=inputs,
                 outputs=outputs,
                 parameters=parameters or {},
+                roles=self.roles,
                 digests=self.digests,
                 command="" if self.executor else " ".join(str(executor_spec).split()),
                 written=[str(self.run.path), *(a.uri for found in outputs.values() for a in found)],
@@ -150,7 +155,7 @@ class ContentCache:
             result = _read_result(execution)
             if result is None or execution.last_known_state != metadata_store_pb2.Execution.COMPLETE:
                 continue
-            outputs = cache_utils._get_outputs_of_execution(metadata_handle, execution.id)
+            outputs = _outputs_of(store, execution.id)
             with metadata_handle.released():
                 refused = self._refusal(result) if outputs is not None else "its earlier outputs are gone"
             if not refused:
@@ -307,6 +312,26 @@ def _all_facts(artifacts: Mapping[str, Sequence[Any]] | None) -> dict[str, list[
         name: [artifact_facts(artifact.mlmd_artifact, artifact.type_name) for artifact in found]
         for name, found in (artifacts or {}).items()
     }
+
+
+def _outputs_of(store: Any, execution: int) -> dict[str, list[Any]] | None:
+    """Return the outputs of an execution, None where one of them is deleted.
+
+    TFX's own `cache_utils` pairs events and artifacts by their places in two lists, of which ML Metadata
+    orders one by artifact; an execution that gives artifacts of another on may have published them in
+    another order.
+    """
+    events = [e for e in store.get_events_by_execution_ids([execution]) if e.type == e.OUTPUT]
+    artifacts = {a.id: a for a in store.get_artifacts_by_id([event.artifact_id for event in events])}
+    types = {t.id: t for t in store.get_artifact_types_by_id([a.type_id for a in artifacts.values()])}
+    outputs: dict[str, list[Any]] = {}
+    for event in events:
+        artifact = artifacts.get(event.artifact_id)
+        if artifact is None or artifact.state != metadata_store_pb2.Artifact.LIVE:
+            return None
+        found = artifact_utils.deserialize_artifact(types[artifact.type_id], artifact)
+        outputs.setdefault(event.path.steps[0].key, []).append(found)
+    return outputs
 
 
 def _is_successful(execution: metadata_store_pb2.Execution) -> bool:

@@ -4,6 +4,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from mlplatform.orchestration.local.key_changes import short
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Lines:
     def ended(self, run: RunRecord) -> None:
         if not run.nodes:  # the pipeline could not be made; its error says all there is
             return
-        rows = [(n.id, n.state, seconds(n.seconds), memory(n), n.why) for n in run.nodes]
+        rows = [(n.id, n.state, seconds(n.seconds), memory(n), short(n.why)) for n in run.nodes]
         self.says("")
         for row in aligned([("node", "state", "time", "memory", "why"), *rows]):
             self.says(row)
@@ -153,7 +154,7 @@ class LiveTable:
                 Text(node.state, style),
                 "" if node.state in ("waiting", "skipped") else seconds(took),
                 memory(node),
-                Text(describe(progress) if progress else node.why, "dim"),
+                Text(describe(progress) if progress else short(node.why), "dim"),
             )
         return table
 

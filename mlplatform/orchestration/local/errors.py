@@ -1,8 +1,10 @@
 """The errors of the local runner."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from mlplatform.errors import MlplatformError, UsageError
+from mlplatform.roles import Role
 
 
 class NodeFailedError(MlplatformError):
@@ -33,9 +35,7 @@ class NodeFailedError(MlplatformError):
     def __str__(self) -> str:
         failed = [(self.node, self.cause, self.log), *self.others]
         causes = "".join(f"{node} failed: {cause}\n  log: {log}\n" for node, cause, log in failed)
-        return causes + (
-            "  to go on: put it right and run the same again; finished nodes are taken as they are"
-        )
+        return causes + ("  to resume: fix the cause and run the same again; finished nodes are reused")
 
 
 class PipelineNotLoadedError(MlplatformError):
@@ -86,8 +86,20 @@ class NothingToReuseError(UsageError):
         return (
             f"pipeline {self.pipeline!r} cannot run in part: no earlier run finished all nodes that are left "
             f"out; the one that came furthest lacks {', '.join(self.unfinished)}. Run it in full, or up "
-            f"to there (--to {self.unfinished[-1]})"
+            f"to node {self.unfinished[-1]}"
         )
+
+
+class ParameterRoleError(UsageError):
+    """A component declares a role that there is not."""
+
+    def __init__(self, component: str, parameter: str, role: object) -> None:
+        super().__init__(component, parameter, role)
+        self.component, self.parameter, self.role = component, parameter, role
+
+    def __str__(self) -> str:
+        roles = ", ".join(get_args(Role))
+        return f"{self.component} declares {self.role!r} as role of {self.parameter!r}; the roles are {roles}"
 
 
 class UnguardedMainError(UsageError):
@@ -116,11 +128,12 @@ class UnsupportedPipelineError(UsageError):
 
 
 class InputsNotResolvedError(MlplatformError):
-    """TFX could not find a node's inputs; stock runners log this and go on."""
+    """TFX could not find a node's inputs; stock runners log this and continue without the node."""
 
-    def __init__(self, node: str, message: str) -> None:
-        super().__init__(node, message)
-        self.node, self.message = node, message
+    def __init__(self, node: str, message: str, skipped: Sequence[str] = ()) -> None:
+        super().__init__(node, message, skipped)
+        self.node, self.message, self.skipped = node, message, tuple(skipped)
 
     def __str__(self) -> str:
-        return f"the inputs of node {self.node!r} could not be resolved: {self.message}"
+        after = f"; {', '.join(self.skipped)} before it gave no outputs" if self.skipped else ""
+        return f"the inputs of node {self.node!r} could not be resolved: {self.message}{after}"

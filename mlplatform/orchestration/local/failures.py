@@ -68,6 +68,14 @@ class Failure:
         return error if isinstance(error, Exception) else None
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception, also of one that fails to make it."""
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - the user's own class
+        return f"(its text could not be made: {type(failed).__name__} in {type(error).__qualname__}.__str__)"
+
+
 def describe_failure(error: BaseException) -> Failure:
     """Return the facts of `error`."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -97,7 +105,7 @@ def _own_message(error: BaseException) -> str:
     """Return the text of an exception; of one whose text is a whole traceback (Beam), its last line."""
     if isinstance(error, SystemExit):
         return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
-    message = _BEAM_TAIL.sub("", str(error)).strip()
+    message = _BEAM_TAIL.sub("", text_of(error)).strip()
     if "Traceback (most recent call last)" in message:
         lines = [line for line in message.splitlines() if line.strip() and not line.startswith(" ")]
         message = lines[-1] if lines else message

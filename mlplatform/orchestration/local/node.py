@@ -72,6 +72,7 @@ def run_node(
         executor=node.executor,
         is_cached=node.is_cached,
         is_forced=node.is_forced,
+        roles=node.roles,
         memory=Path(memory) / "digests",
         run=folder,
         previous=RunFolder(Path(previous)) if previous else None,
@@ -96,7 +97,10 @@ def run_node(
     with handle as metadata:
         [execution] = metadata.store.get_executions_by_id([info.execution_id])
     if execution.last_known_state == metadata_store_pb2.Execution.FAILED:
-        raise InputsNotResolvedError(node.id, _result_message(execution))
+        if node.is_resolver:  # who needs what it did not find says so; an optional input goes without
+            return NodeOutcome("skipped", f"it found nothing: {_result_message(execution)}")
+        nothing = [n.id for n in folder.read().nodes if n.id in node.upstream and n.state == "skipped"]
+        raise InputsNotResolvedError(node.id, _result_message(execution), nothing)
     inputs, outputs = _artifacts_of(handle, info.execution_id)
     return NodeOutcome(
         state="cached" if cache.is_hit else "done",

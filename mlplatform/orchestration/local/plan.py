@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from mlplatform.orchestration.local.records import ArtifactRecord, NodeState
 from mlplatform.orchestration.local.sources import Sources
+from mlplatform.roles import Role
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class NodePlan:
         is_cached: Earlier results may be taken.
         is_forced: The caller wants it to run.
         looks_back: It looks for artifacts of earlier runs.
+        is_resolver: It does nothing but look for artifacts.
+        roles: The declared roles of its parameters.
     """
 
     id: str
@@ -29,6 +32,8 @@ class NodePlan:
     is_cached: bool
     is_forced: bool
     looks_back: bool
+    is_resolver: bool = False
+    roles: dict[str, Role] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

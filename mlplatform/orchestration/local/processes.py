@@ -76,7 +76,7 @@ class Processes:
     _is_stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._environment = dict(os.environ)
+        self._environment = seen_environment()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with open(self.log, "ab") as output:
             self._server = subprocess.Popen(
@@ -85,6 +85,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env=self._environment,
                 start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
             )
         theirs.close()
@@ -102,8 +103,9 @@ class Processes:
         mine, theirs = socket.socketpair()
         self._jobs[job] = _Job(Connection(mine.detach()))
         self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
-        names = self._environment.keys() | os.environ.keys()
-        changed = {n: os.environ.get(n) for n in names if self._environment.get(n) != os.environ.get(n)}
+        seen = seen_environment()
+        names = self._environment.keys() | seen.keys()
+        changed = {n: seen.get(n) for n in names if self._environment.get(n) != seen.get(n)}
         message = Start(job, target, arguments, str(log), tuple(sys.path), _working_folder(), changed)
         self._send(message, theirs.fileno())
         theirs.close()
@@ -231,6 +233,18 @@ class Processes:
                 socket.send_fds(self._control, [b"1"], [content.fileno(), *descriptors])
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise self._gone() from error
+
+
+def seen_environment() -> dict[str, str]:
+    """Return this process's environment, as its TensorFlow saw it.
+
+    Importing TFX sets `TF_USE_LEGACY_KERAS` after TensorFlow was imported and has chosen Keras 3: nodes that
+    inherited the variable would get another Keras than their caller.
+    """
+    environment = dict(os.environ)
+    if getattr(sys.modules.get("tensorflow"), "_tf_uses_legacy_keras", None) is False:
+        environment.pop("TF_USE_LEGACY_KERAS", None)
+    return environment
 
 
 def _working_folder() -> str:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,14 @@ class RunRecord:
                 return node
         raise NodeNotFoundError(self.run_id, node_id, [node.id for node in self.nodes])
 
+    def _repr_html_(self) -> str:
+        """Return the run as notebooks show it: its state, and a row for each node."""
+        rows = [(node.id, node.state, f"{node.seconds:.1f} s", node.error or node.why) for node in self.nodes]
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        head = "<tr><th>node</th><th>state</th><th>time</th><th>why</th></tr>"
+        title = f"run {self.run_id} of {self.pipeline}: {self.state}, {self.wall_s:.1f} s"
+        return f"<p>{escape(title)}</p><table>{head}{body}</table>"
+
     @property
     def failed(self) -> list[NodeRecord]:
         """The nodes that failed."""
@@ -183,15 +192,15 @@ class NoLogError(MlplatformError):
 class RunNotFoundError(UsageError):
     """There is no such run, or more than one begins so."""
 
-    def __init__(self, run: str, runs: Path, newest: list[str], *, is_ambiguous: bool = False) -> None:
-        super().__init__(run, runs, newest)
+    def __init__(self, run: str, runs: Path, newest: list[str], is_ambiguous: bool = False) -> None:
+        super().__init__(run, runs, newest, is_ambiguous)
         self.run, self.runs, self.newest, self.is_ambiguous = run, runs, newest, is_ambiguous
 
     def __str__(self) -> str:
         if self.is_ambiguous:
             return f"more than one run under {self.runs} begins with {self.run!r}: {', '.join(self.newest)}"
         if not self.newest:
-            return f"no run is recorded under {self.runs}: run a pipeline first, or give its --root"
+            return f"no run is recorded under {self.runs}: run a pipeline first, or name its root folder"
         return f"no run {self.run!r} under {self.runs}; the newest are {', '.join(self.newest)}"
 
 

@@ -136,7 +136,7 @@ def make_pipeline(reference: str, data: str | None, root: str, overrides: Mappin
     arguments = dict(overrides)
     if data is not None:
         if "data" not in parameters:
-            raise PipelineArgumentError(reference, "takes no --data", list(parameters))
+            raise PipelineArgumentError(reference, "takes no argument 'data'", list(parameters))
         arguments["data"] = data
     if "root" in parameters:
         arguments["root"] = root
@@ -151,8 +151,7 @@ def make_pipeline(reference: str, data: str | None, root: str, overrides: Mappin
         and name not in arguments
     ]
     if needed:
-        how = ", ".join("--data PATH" if name == "data" else f"--set {name}=VALUE" for name in needed)
-        raise PipelineArgumentError(reference, f"needs {how}", list(parameters))
+        raise PipelineArgumentError(reference, f"needs a value for {', '.join(needed)}", list(parameters))
     return function(**arguments)
 
 
