@@ -58,12 +58,16 @@ EXTRAS_REQUIRE = {
     "s3": ["s3fs>=2024.12"],
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
+    # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
+    "signing": ["model-signing>=1.1", "pyopenssl>=24"],
     "dev": [
         "build>=1.2",
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "model-signing>=1.1",
         "moto[server]>=5.0",
         "mypy>=1.11",
+        "pyopenssl>=24",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.8",

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from mlplatform.errors import GateError, MlplatformError
-from mlplatform.serving.client import ServerAddressError as ServerAddressError
 
 
 class NotBlessedError(GateError):

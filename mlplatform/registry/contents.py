@@ -61,7 +61,8 @@ def contents(source: Path) -> Contents:
             else:
                 raise UnpushableFileError(source, relative, f"is a {_kind(mode)}")
 
-    visit(source, frozenset({inside}))
+    if source.is_dir():  # one that is not there holds nothing
+        visit(source, frozenset({inside}))
     return Contents(tuple(files), tuple(folders))
 
 

@@ -93,6 +93,7 @@ class ItemCategoryConfig(Config):
     budget: Budget
     model_name: Name
     servers: list[Address]
+    allow_withdrawn: bool
     keep: int = Field(ge=0)
 
     @field_validator("schema_path")

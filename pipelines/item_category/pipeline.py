@@ -113,6 +113,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         models_dir=str(home.models),
         model_name=settings.model_name,
         servers=settings.servers,
+        allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
     return Pipeline(

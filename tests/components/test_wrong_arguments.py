@@ -14,10 +14,10 @@ from mlplatform.components import (
     ServingPusher,
 )
 from mlplatform.components.model_trainer.errors import RunFunctionError
-from mlplatform.components.serving_pusher.errors import ServerAddressError
 from mlplatform.config_file import ConfigError
 from mlplatform.home import RemotePathError
 from mlplatform.registry.errors import InvalidModelNameError
+from mlplatform.serving.client import ServerAddressError
 
 EXAMPLES, MODEL = Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Model)
 

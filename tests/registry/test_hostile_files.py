@@ -13,7 +13,7 @@ import pytest
 
 from mlplatform.errors import MlplatformError
 from mlplatform.registry import ModelStore
-from mlplatform.registry.errors import UnpushableFileError, LedgerAccessError
+from mlplatform.registry.errors import LedgerAccessError, UnpushableFileError
 
 Push = Callable[..., int]
 Model = Callable[[str], Path]

@@ -336,18 +336,6 @@ class TestPushedModels:
         (tmp_path / "models" / "half" / "1" / "push.json").write_text("{")
         assert half(client(serve(root=tmp_path)), label="stable") == 3.0
 
-    def test_labels_that_cannot_be_read_stay_as_they_were(
-        self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, caplog: Any
-    ) -> None:
-        asking = client(serve(root=tmp_path))
-        with (tmp_path / "models" / "half" / "ledger.jsonl").open("a") as ledger:
-            ledger.write('{"event"\n')
-        shutil.copytree(models / "half_plus_three" / "1", tmp_path / "models" / "other" / "1")
-        assert asking.wait_until_available("other", timeout_s=20).version == 1
-        time.sleep(0.3)
-        assert half(asking, label="stable") == 3.0
-        assert caplog.text.count("the labels of model half stay as they were") == 1
-
     def test_no_other_configuration_is_taken(
         self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, reload: Any
     ) -> None:

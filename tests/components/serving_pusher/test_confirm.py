@@ -1,5 +1,6 @@
 """A push that real servers confirm, or that is taken back, over real sockets."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -14,15 +15,17 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from mlplatform.components.serving_pusher import push as push_module
+from mlplatform.components.serving_pusher.confirm import ServerTls
 from mlplatform.components.serving_pusher.errors import (
     PushRejectedByServerError,
-    ServerAddressError,
     ServerRefusesError,
 )
 from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.errors import GateError
 from mlplatform.registry import ModelStore
+from mlplatform.registry.errors import ModelWithdrawnError
 from mlplatform.serving import ModelServer
+from mlplatform.serving.client import ServerAddressError
 from mlplatform.vision.exported import WARMUP_FILE, WarmupError
 from mlplatform.vision.signatures import export_image_classifier
 from mlplatform.vision.small_cnn import small_cnn
@@ -148,6 +151,73 @@ def test_what_was_rolled_back_while_it_waited_is_told_as_that(
     with pytest.raises(PushRejectedByServerError, match="was pushed and rolled back: server h:1 went away"):
         push_and_confirm(scaling_model(tmp_path / "m", 3.0), store, "scale", servers=["h:1"])
     assert visible(store) == []
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key and the certificate that it signed itself, for this machine."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+    )
+    return key, cert
+
+
+@pytest.mark.parametrize("is_mutual", [False, True])
+def test_a_server_with_tls_confirms(store: ModelStore, tmp_path: Path, is_mutual: bool) -> None:
+    key, cert = certificate(tmp_path)
+    text = f"server_key: {json.dumps(key.read_text())} server_cert: {json.dumps(cert.read_text())}"
+    if is_mutual:
+        text += f" custom_ca: {json.dumps(cert.read_text())} client_verify: true"
+    (tmp_path / "ssl.config").write_text(text)
+    model = scaling_model(tmp_path / "m", 3.0, golden_answer=6.0)
+    push_and_confirm(scaling_model(tmp_path / "first", 2.0), store, "scale")
+    tls = ServerTls(str(cert), *((str(cert), str(key)) if is_mutual else ()))
+    with ModelServer(
+        model_name="scale",
+        model_base_path=store.models_dir / "scale",
+        port=0,
+        rest_api_port=0,
+        file_system_poll_wait_seconds=0.1,
+        ssl_config_file=str(tmp_path / "ssl.config"),
+    ) as running:
+        address = f"localhost:{running.grpc_port}"
+        pushed = push_and_confirm(model, store, "scale", servers=[address], timeout_s=60, tls=tls)
+        assert (pushed.version.version, pushed.confirmed_by) == (2, (address,))
+        with pytest.raises(PushRejectedByServerError, match="did not have it within 1 s"):
+            push_and_confirm(model, store, "scale", servers=[address], timeout_s=1)
+
+
+def test_a_server_confirms_over_rest(store: ModelStore, tmp_path: Path) -> None:
+    push_and_confirm(scaling_model(tmp_path / "first", 2.0), store, "scale")
+    with ModelServer(
+        model_name="scale",
+        model_base_path=store.models_dir / "scale",
+        port=-1,
+        rest_api_port=0,
+        file_system_poll_wait_seconds=0.1,
+    ) as running:
+        servers = [f"http://127.0.0.1:{running.rest_port}"]
+        wrong = scaling_model(tmp_path / "wrong", 3.0, golden_answer=7.0)
+        with pytest.raises(PushRejectedByServerError, match="with other y"):
+            push_and_confirm(wrong, store, "scale", servers=servers, timeout_s=60)
+        right = scaling_model(tmp_path / "right", 3.0, golden_answer=6.0)
+        push_and_confirm(right, store, "scale", servers=servers, timeout_s=60)
+    assert visible(store) == [1, 3]
+
+
+def test_what_was_rolled_back_is_not_pushed_again(store: ModelStore, tmp_path: Path) -> None:
+    first, second = (scaling_model(tmp_path / name, factor) for name, factor in (("a", 2.0), ("b", 3.0)))
+    push_and_confirm(first, store, "scale")
+    push_and_confirm(second, store, "scale")
+    store.rollback("scale", why="bad on shoes")
+    with pytest.raises(ModelWithdrawnError, match="bad on shoes"):
+        push_and_confirm(second, store, "scale")
+    assert visible(store) == [1]
+    allowed = push_and_confirm(second, store, "scale", allows_withdrawn=True)
+    assert (allowed.version.version, allowed.is_new) == (3, True)
 
 
 PUSH = """
