@@ -69,7 +69,8 @@ def cheapest(
     costs = [_costs([reference, *candidates], inputs, clock) for inputs in batches]
     found, least = reference, MAX_COST * costs[0][0]
     for number, candidate in enumerate(candidates, start=1):
-        if costs[0][number] <= least and all(cost[number] <= cost[0] for cost in costs):
+        is_computed = costs[0][number] < np.inf
+        if is_computed and costs[0][number] <= least and all(cost[number] <= cost[0] for cost in costs):
             found, least = candidate, costs[0][number]
     return found
 

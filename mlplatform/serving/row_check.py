@@ -1,7 +1,8 @@
 """Do the rows of a batch influence each other? Where they do, requests must not share runs."""
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def sample_rows(path: Path, signature: Signature) -> list[dict[str, Array]]:
     """Return a few rows of inputs, recorded or random; none where none are known."""
     rows = recorded_rows(path, signature)
     if len(rows) > 1:
-        return rows[:ROWS]
+        return rows
     random, arrays = np.random.default_rng(0), {}
     for alias, spec in signature.inputs.items():
         empty = zeros(spec, ROWS)
@@ -86,16 +87,24 @@ def sample_rows(path: Path, signature: Signature) -> list[dict[str, Array]]:
 
 
 def recorded_rows(path: Path, signature: Signature) -> list[dict[str, Array]]:
-    """Return the single rows of a signature's recorded warm-up requests, where its inputs are batches."""
-    rows = []
+    """Return a few single rows of a signature's recorded warm-up requests, where its inputs are batches.
+
+    Requests that cannot be read give none: the warm-up, where it is on, reports them.
+    """
+    try:
+        return list(itertools.islice(_recorded_rows(path, signature), ROWS))
+    except StatusError as error:
+        log.debug("the recorded requests of %s are of no use: %s", path, error)
+        return []
+
+
+def _recorded_rows(path: Path, signature: Signature) -> Iterator[dict[str, Array]]:
     for entry in recorded_requests(path):
         request = entry.predict_log.request
         is_asked = (request.model_spec.signature_name or DEFAULT_SIGNATURE) == signature.name
         if not entry.HasField("predict_log") or not is_asked or set(request.inputs) != set(signature.inputs):
             continue
         arrays = {alias: to_array(proto, alias) for alias, proto in request.inputs.items()}
-        if not all(array.ndim for array in arrays.values()):
-            continue
-        count = min((len(array) for array in arrays.values()), default=0)
-        rows += [{alias: array[n : n + 1] for alias, array in arrays.items()} for n in range(count)]
-    return rows
+        count = min((len(array) if array.ndim else 0 for array in arrays.values()), default=0)
+        for n in range(count):
+            yield {alias: array[n : n + 1] for alias, array in arrays.items()}

@@ -88,6 +88,7 @@ def test_an_engine_that_fails_is_not_chosen(form: Any, clock: Clock) -> None:
     assert cheapest(reference, [broken, form("bfloat16", 0.5)], [ONE], clock).engine == "bfloat16"
     assert cheapest(reference, [broken], [ONE], clock) is reference
     assert cheapest(broken, [form("tflite", 1.0)], [ONE], clock).engine == "tflite"
+    assert cheapest(broken, [form("tflite", StatusError(Code.INTERNAL, "no"))], [ONE], clock) is broken
 
 
 def test_what_cannot_be_measured_stays(form: Any, clock: Clock, tmp_path: Path) -> None:

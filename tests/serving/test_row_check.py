@@ -71,6 +71,11 @@ def test_recorded_requests_show_what_texts_do(folder: Path, tmp_path: Path) -> N
     keep_dependent_rows_apart(servable, unless_shown=False)
     assert servable.signatures["texts"].is_batchable
 
+    (recorded / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"no record")
+    servable = load(recorded, "m", 1)
+    keep_dependent_rows_apart(servable, unless_shown=False)
+    assert {name for name, one in servable.signatures.items() if one.is_batchable} == SHOWN
+
 
 @pytest.mark.parametrize(
     ("flags", "shared"),

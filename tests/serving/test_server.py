@@ -650,6 +650,7 @@ class TestTflite:
     ) -> None:
         import shutil
 
+        from mlplatform.serving.saved_model import load
         from mlplatform.serving.tflite_export import TfliteExportError, compare_tflite, export_tflite
 
         folder = tmp_path / "m" / "1"
@@ -663,11 +664,11 @@ class TestTflite:
         assert difference.is_within(0.2)
         with pytest.raises(TfliteExportError, match="texts"):
             export_tflite(folder, "texts")
-        server = serve(model_name="m", model_base_path=folder.parent, prefer_tflite_model=True)
-        with server.manager.servable("m") as servable:
-            engines = {name: s.engine for name, s in servable.signatures.items()}
+        loaded = load(folder, "m", 1, prefers_tflite=True)
+        engines = {name: s.engine for name, s in loaded.signatures.items()}
         assert engines["serving_default"] == "tflite"
         assert engines["sqrt"] == "tensorflow"
+        server = serve(model_name="m", model_base_path=folder.parent, prefer_tflite_model=True)
         y = client(server).predict("m", {"x": np.full((2, 2), 0.5, np.float32)})["y"]
         assert np.allclose(y, [[2, 3], [2, 3]], atol=0.1)
 
