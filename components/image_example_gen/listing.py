@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import signal
 import stat
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ REQUIRED = (PATH, LABEL)
 LONGEST_CELL = 1 << 20  # characters; csv's own limit is 131,072
 LONGEST_LINE = 1 << 24  # characters, of a line of CSV or a row of JSON
 DEEPEST_ROW = 100  # lists and objects within each other, in a row of JSON
+
+_TRY = f"import sys; from {__name__} import try_parquet; try_parquet(sys.argv[1])"
 
 Row = dict[str, Any]
 
@@ -207,6 +212,26 @@ def _is_unicode(row: Row) -> bool:
 
 
 def _read_parquet(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
+    # Some broken files end the process within PyArrow: that is then a process of its own.
+    done = subprocess.run([sys.executable, "-c", _TRY, listing], capture_output=True, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise ListingError(listing, f"it cannot be read as Parquet: PyArrow ends with {name}")
+    yield from _parquet_rows(file, listing)
+
+
+def try_parquet(listing: str) -> None:
+    """Read a Parquet listing to its end, in this process.
+
+    Raises:
+        ListingError: It cannot be read.
+    """
+    with _opened(listing) as file:
+        for _ in _parquet_rows(file, listing):
+            pass
+
+
+def _parquet_rows(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:
     from mlplatform.arrow import pq
 
     number = 0

@@ -118,7 +118,8 @@ def _check_listings(seed: int, count: int, folder: Path) -> None:
     whole = whole_listings(folder)
     outcomes, texts = set(), []
     for number in range(count):
-        name, content = whole[number % len(whole)]
+        # A Parquet file is tried in a process of its own, which takes a second.
+        name, content = whole[2] if number % 30 == 0 else whole[number % 2]
         (folder / name).write_bytes(broken(content, random_))
         try:
             looked = check_listing(str(folder / name), ("path", "label"))

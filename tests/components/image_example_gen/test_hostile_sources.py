@@ -153,3 +153,9 @@ def test_a_pipe_for_a_listing_is_one_clear_error(shop: Path, ingest: RunIngest) 
     os.mkfifo(shop / "listing.csv")
     with pytest.raises(UsageError, match="it is not a file"):
         ingest(input_base=str(shop), listing="listing.csv", splits=HASHED)
+
+
+def test_a_parquet_file_that_crashes_its_reader_is_one_clear_error() -> None:
+    file = Path(__file__).with_name("crashes_pyarrow_10.parquet")  # found by changing bytes at random
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+        list(read_listing(str(file)))
