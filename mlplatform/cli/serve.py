@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mlplatform.cli.options import root_option
-from mlplatform.serving.settings import ServerSettings
+from mlplatform.serving.settings import ServerSettings, SettingsError
 
 # TensorFlow Serving's flags that scripts pass and that mean nothing here: taken, and told.
 IDLE_FLAGS = (
@@ -61,7 +61,10 @@ def serve(root: str | None, log_level: str, **flags: Any) -> None:
         if flags.pop(name) is not None:
             click.echo(f"mlplatform serve: --{name} has no effect on this server", err=True)
     settings = {**flags, "root": root or ""}
-    ServerSettings(**settings)  # wrong flags are told before anything heavy is loaded
+    try:
+        ServerSettings(**settings)  # before anything heavy is loaded
+    except SettingsError as error:
+        raise SettingsError(error.named("--")) from None
     from mlplatform.serving.process import serve_until_stopped
 
     serve_until_stopped(settings, log_level=log_level)

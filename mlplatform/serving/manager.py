@@ -209,7 +209,7 @@ class ModelManager:
             raise StatusError(
                 Code.FAILED_PRECONDITION,
                 "This server follows its root folder and takes no other configuration: push models there, or "
-                "start it with --model_config_file or --model_base_path",
+                "start it with model_config_file or model_base_path",
             )
         with self._changed:
             self._check_labels(models)

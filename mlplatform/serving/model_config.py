@@ -106,7 +106,7 @@ def checked_models(
             )
         _check_platform(entry, served)
         if entry.HasField("logging_config"):
-            log.warning("logging_config of model %s is not taken: use --request_log_dir", entry.name)
+            log.warning("logging_config of model %s is not taken: set request_log_dir", entry.name)
         models[entry.name] = ModelConfig(
             name=entry.name,
             base_path=Path(urlparse(entry.base_path).path if scheme else entry.base_path),

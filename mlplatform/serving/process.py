@@ -2,6 +2,7 @@
 
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 
 def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info") -> NoReturn:
     """Serve until SIGTERM or SIGINT; one line on stderr names the addresses when ready.
+
+    SIGHUP has the configuration file read and the folders looked through at once, as servers do; the process
+    goes on. Started with SIGHUP ignored (`nohup`), it stays ignored.
 
     Does not return: the process ends with 0.
 
@@ -28,15 +32,17 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for each malformed message
     logging.getLogger("mlplatform").setLevel(log_level.upper())
-    asked_to_stop, is_ready = threading.Event(), threading.Event()
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    is_ready = threading.Event()
 
-    def stop_when_told(signals: int) -> None:
-        os.read(signals, 1)
-        asked_to_stop.set()
-        if not is_ready.is_set():  # nobody is served yet; a load that is under way would go on for long
-            _end()
+    def hear(signals: int) -> None:
+        while True:
+            number = os.read(signals, 1)[0]
+            asked.put(number)
+            if number != signal.SIGHUP and not is_ready.is_set():
+                _end()  # nobody is served yet; a load that is under way would go on for long
 
-    threading.Thread(target=stop_when_told, args=[_signals()], name="signals", daemon=True).start()
+    threading.Thread(target=hear, args=[_signals()], name="signals", daemon=True).start()
 
     from mlplatform.serving.server import ModelServer
     from mlplatform.serving.settings import host_and_port
@@ -61,22 +67,25 @@ def serve_until_stopped(settings: Mapping[str, Any], *, log_level: str = "info")
         file=sys.stderr,
         flush=True,
     )
-    asked_to_stop.wait()
+    while asked.get() == signal.SIGHUP:
+        # In a thread of its own: a load may take long, and a stop is not to wait for it.
+        threading.Thread(target=server.reload, name="reload", daemon=True).start()
     server.stop()
     print("mlplatform serve: stopped", file=sys.stderr, flush=True)  # noqa: T201
     _end()
 
 
 def _signals() -> int:
-    """Return a pipe's end to which each SIGTERM and SIGINT writes, whichever thread the kernel gives it to.
+    """Return a pipe's end to which each signal's number is written, whichever thread the kernel gives it to.
 
     Handlers run in the main thread, which does not wake for a signal that another thread has taken.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     return reading
 
 

@@ -90,6 +90,8 @@ class ModelServer:
         self._api = Api(inference, self.metrics, self._request_log, budget)
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
+        self._taking_over = threading.Lock()
+        self._reported = ""  # what was logged last of the model config file
         self._discovered: dict[str, ModelConfig] = {}  # the models below the root folder
         self._unreadable: set[str] = set()  # those whose ledger cannot be read
 
@@ -146,6 +148,17 @@ class ModelServer:
         self.manager.stop()
         if self._request_log:
             self._request_log.close()
+
+    def reload(self) -> None:
+        """Read the model config file, if there is one, and look through the base paths now.
+
+        What is wrong with the file is logged, and what is served stays.
+        """
+        self._reported = ""
+        if self.settings.model_config_file:
+            self._take_config_file_over()
+        self.manager.look_now()
+        log.info("configuration reloaded; serving: %s", self.manager.serving())
 
     def __enter__(self) -> "ModelServer":
         self.start()
@@ -220,22 +233,23 @@ class ModelServer:
         return checked_models(config)
 
     def _poll_config_file(self) -> None:
-        """Take the file over at each look, as TensorFlow Serving does; say once what is wrong with it.
+        """Take the file over at each look, as TensorFlow Serving does; say once what is wrong with it."""
+        while not self._stopping.wait(self.settings.model_config_file_poll_wait_seconds):
+            self._take_config_file_over()
 
-        An empty file is wrong: who writes one anew may empty it first.
-        """
-        wait_s, told = self.settings.model_config_file_poll_wait_seconds, ""
-        while not self._stopping.wait(wait_s):
+    def _take_config_file_over(self) -> None:
+        """Take the file over. An empty one is wrong: who writes one anew may empty it first."""
+        with self._taking_over:
             try:
                 models = self._configured()
                 if models is None:
                     raise ModelConfigFileError(Path(self.settings.model_config_file), "it is empty")
-                self.manager.configure(models, timeout_s=wait_s)
-                told = ""
+                self.manager.configure(models, self.settings.model_config_file_poll_wait_seconds or None)
+                self._reported = ""
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next look may help
-                if str(error) != told:
+                if str(error) != self._reported:
                     log.error("the model config file is not taken over: %s", error)
-                told = str(error)
+                self._reported = str(error)
 
 
 def _followed(store: ModelStore, name: str) -> ModelConfig:

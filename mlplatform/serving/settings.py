@@ -1,6 +1,7 @@
 """What a model server can be told: TensorFlow Serving's flags by their own names, and a few more."""
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,22 @@ from mlplatform.machine import usable_cores
 
 
 class SettingsError(UsageError):
-    """Settings that do not fit together."""
+    """Settings that do not fit together.
+
+    Args:
+        problem: What is wrong; names of settings are written as `<name>`.
+    """
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
 
     def __str__(self) -> str:
-        return self.problem
+        return self.named("")
+
+    def named(self, prefix: str) -> str:
+        """Return the text with the settings' names after a prefix, such as the command line's."""
+        return re.sub("<([a-z_]+)>", rf"{prefix}\1", self.problem)
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -108,41 +117,41 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if self.model_config_file_poll_wait_seconds and not self.model_config_file:
-            raise SettingsError("--model_config_file_poll_wait_seconds needs --model_config_file")
+            raise SettingsError("<model_config_file_poll_wait_seconds> needs <model_config_file>")
         for name, most in _AT_MOST.items():
             if getattr(self, name) > most:
-                raise SettingsError(f"--{name} {getattr(self, name)} is above {most}")
+                raise SettingsError(f"<{name}> {getattr(self, name)} is above {most}")
         if self.port > 0 and self.port == self.rest_api_port:
             raise SettingsError(
-                f"--rest_api_port cannot be same as --port ({self.port}). Use a different port for REST."
+                f"<rest_api_port> cannot be same as <port> ({self.port}). Use a different port for REST."
             )
         if max(self.port, self.rest_api_port) < 0 and not self.grpc_socket_path:
             raise SettingsError(
-                "--port and --rest_api_port are both negative and there is no --grpc_socket_path: "
+                "<port> and <rest_api_port> are both negative and there is no <grpc_socket_path>: "
                 "nobody could ask this server. Leave one of them on"
             )
         is_named = self.model_name != "default"
         if is_named and not self.model_base_path and not self.model_config_file:
             raise SettingsError(
-                f"--model_name {self.model_name} needs --model_base_path: the folder it lies in"
+                f"<model_name> {self.model_name} needs <model_base_path>: the folder it lies in"
             )
         for name in _ABOVE_ZERO:
             if getattr(self, name) <= 0:
-                raise SettingsError(f"--{name} {getattr(self, name)} is not above 0")
+                raise SettingsError(f"<{name}> {getattr(self, name)} is not above 0")
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
-                raise SettingsError(f"--{name} {getattr(self, name)} is negative")
+                raise SettingsError(f"<{name}> {getattr(self, name)} is negative")
         if self.mixed_precision not in ("", "bfloat16", "none"):
-            raise SettingsError(f"--mixed_precision {self.mixed_precision!r} is not bfloat16 or none")
+            raise SettingsError(f"<mixed_precision> {self.mixed_precision!r} is not bfloat16 or none")
         self.channel_arguments()
         if not 0 <= self.request_log_sampling_rate <= 1:
             raise SettingsError(
-                f"--request_log_sampling_rate {self.request_log_sampling_rate} is not within 0 and 1"
+                f"<request_log_sampling_rate> {self.request_log_sampling_rate} is not within 0 and 1"
             )
         for name in _FILES:
             value = getattr(self, name)
             if value and not Path(value).is_file():
-                raise SettingsError(f"--{name} {value}: there is no such file")
+                raise SettingsError(f"<{name}> {value}: there is no such file")
 
     @property
     def serves_root(self) -> bool:
@@ -179,7 +188,7 @@ class ServerSettings:
         for pair in filter(None, self.grpc_channel_arguments.split(",")):
             key, equals, value = pair.partition("=")
             if not key or not equals:
-                raise SettingsError(f"--grpc_channel_arguments: {pair!r} is no key=value pair")
+                raise SettingsError(f"<grpc_channel_arguments>: {pair!r} is no key=value pair")
             options[key] = int(value) if value.lstrip("-").isdigit() else value
         return list(options.items())
 

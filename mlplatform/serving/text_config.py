@@ -5,6 +5,7 @@
 
 import logging
 import os
+import re
 import ssl
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _PACKAGE = "mlplatform.serving.text_config"
 _NOT_TAKEN = ("pad_variable_length_inputs", "enable_large_batch_splitting", "max_execution_batch_size")
+_PEM = re.compile("-----BEGIN ([A-Z0-9 ]+)-----")
+_PEM_KINDS = {"server_key": "PRIVATE KEY", "server_cert": "CERTIFICATE", "custom_ca": "CERTIFICATE"}
 _Field = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, dict[str, Any]] = {
     "BatchingParameters": {
@@ -59,7 +62,7 @@ class ConfigFileError(UsageError):
 
 
 def read_batching_parameters(file: Path, defaults: BatchingParameters) -> BatchingParameters:
-    """Read `--batching_parameters_file`; what it does not say stays as in `defaults`.
+    """Read a BatchingParameters file; what it does not say stays as in `defaults`.
 
     Raises:
         ConfigFileError: It cannot be read, or its values do not fit together.
@@ -94,7 +97,7 @@ def read_batching_parameters(file: Path, defaults: BatchingParameters) -> Batchi
 
 
 def read_metrics_path(file: Path) -> str | None:
-    """Return the path of the metrics page that `--monitoring_config_file` turns on, or None.
+    """Return the path of the metrics page that a MonitoringConfig file turns on, or None.
 
     Raises:
         ConfigFileError: It cannot be read.
@@ -104,7 +107,7 @@ def read_metrics_path(file: Path) -> str | None:
 
 
 def read_ssl_config(file: Path) -> Any:
-    """Return the SSLConfig in `--ssl_config_file`: PEM texts of key and certificates.
+    """Return the SSLConfig in a file: PEM texts of key and certificates.
 
     Raises:
         ConfigFileError: It cannot be read, or its key and certificates are missing, broken or of different
@@ -116,6 +119,14 @@ def read_ssl_config(file: Path) -> Any:
     if config.client_verify and not config.custom_ca:
         reason = "client_verify needs custom_ca: the authority that signs the clients' certificates"
         raise ConfigFileError(file, "SSLConfig", reason)
+    for name, kind in _PEM_KINDS.items():
+        text = getattr(config, name)
+        if text and f"{kind}-----" not in text:
+            found = ", ".join(sorted(set(_PEM.findall(text)))) or "no PEM text"
+            reason = f"{name} holds no {kind.lower()} but: {found.lower()}"
+            if name != "custom_ca" and found != "no PEM text":
+                reason += "; are server_key and server_cert swapped?"
+            raise ConfigFileError(file, "SSLConfig", reason)
     what = "server_key and server_cert"
     try:
         _check_pair(config.server_key, config.server_cert)

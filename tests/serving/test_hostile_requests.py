@@ -28,7 +28,8 @@ pytestmark = pytest.mark.e2e
 
 METHODS = ["Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata"]
 OUTCOMES = {
-    "OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INTERNAL",
+    "OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION",
+    "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INTERNAL",
 }  # fmt: skip
 MALFORMED = "the message is no tensorflow.serving."
 SIGNATURES = ["", "two", "texts", "scalar", "sqrt", "specials", "same_string", "same_uint8", "no such"]
@@ -124,13 +125,11 @@ def grpc_messages(chance: random.Random, count: int) -> Iterator[tuple[str, byte
             request.model_spec.name = chance.choice(["m"] * 5 + ["", "other", "漢" * 3000])
             request.model_spec.signature_name = chance.choice(SIGNATURES)
         content = request.SerializeToString()
-        kind = chance.randrange(4)
-        if kind == 0:
+        kind = chance.randrange(20)
+        if kind < 5:
             content = damaged(content, chance)
-        elif kind == 1:
-            content += chance.choice([b"\x1a\0", b"\x12\0", b"\x0a\0", b"\x82\x01\0"]) * chance.choice(
-                [9, 3_000_000]
-            )
+        elif kind == 5:
+            content += chance.choice([b"\x1a\0", b"\x12\0", b"\x0a\0", b"\x82\x01\0"]) * 700_000
         yield method, content
 
 
@@ -240,9 +239,7 @@ def send_all(server: Any, requests: Iterator[bytes]) -> None:
 class TestHostile:
     def test_grpc(self, server: Any) -> None:
         counts = ask_all_over_grpc(server, grpc_messages(random.Random(SEED), 300))
-        assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "RESOURCE_EXHAUSTED"} <= set(counts), (
-            counts
-        )
+        assert set(counts) >= {"INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "RESOURCE_EXHAUSTED"}, counts
         assert counts.get("OK", 0) < 60, counts
 
     def test_rest(self, server: Any) -> None:

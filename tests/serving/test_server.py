@@ -1,6 +1,8 @@
 """The server's own promises: limits, batching, warm-up, TLS, sockets, metrics, log, stop."""
 
+import asyncio
 import ctypes
+import gzip
 import http.client
 import json
 import os
@@ -25,13 +27,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from mlplatform.serving.client import RequestFailedError
+from mlplatform.serving.client import Client, RequestFailedError
+from mlplatform.serving.http_connection import LoopErrors
 from mlplatform.serving.scheduling import BatchingParameters
 from mlplatform.serving.servable import Servable, Signature, TensorSpec
 from mlplatform.serving.settings import ServerSettings, SettingsError
 from mlplatform.serving.status import StatusError
 from mlplatform.serving.tensors import fill_content
-from mlplatform.serving.text_config import ConfigFileError, read_batching_parameters
+from mlplatform.serving.text_config import ConfigFileError, read_batching_parameters, read_ssl_config
 from mlplatform.serving.warmup import WARMUP_FILE, warm_up
 
 pytestmark = pytest.mark.e2e
@@ -319,6 +322,72 @@ class TestLimits:
         time.sleep(0.2)
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
+    def test_headers_that_never_end_are_cut(self, serve: Any, base_path: Path) -> None:
+        server = serve(model_name="half", model_base_path=base_path, rest_api_timeout_in_ms=300)
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=60) as connection:
+            connection.sendall(b"GET /v1/models/half HTTP/1.1\r\nHost: loc")
+            assert connection.recv(10_000) == b""  # closed
+
+    def test_a_connection_that_is_kept_open_is_not_cut(
+        self, serve: Any, base_path: Path, running: Any
+    ) -> None:
+        server = serve(model_name="half", model_base_path=base_path, rest_api_timeout_in_ms=100)
+        kept = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
+        kept.request("GET", "/v1/models/half")
+        assert kept.getresponse().read()
+        used = kept.sock
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=60) as later:
+            later.sendall(b"GET ")
+            assert later.recv(10) == b""  # what began after it has run out of time already
+        kept.request("GET", "/v1/models/half")
+        assert kept.getresponse().status == 200
+        assert kept.sock is used
+        kept.close()
+
+    def test_status_answers_while_large_documents_are_read(self, serve: Any, base_path: Path) -> None:
+        """Eight bodies of a few kilobytes that inflate to megabytes hold up no other request."""
+        server = serve(model_name="half", model_base_path=base_path)
+        body = gzip.compress(b'{"instances": [' + b"[1.0]," * 2_000_000 + b"[1.0]]}", 1)
+        headers = {"Content-Encoding": "gzip"}
+        statuses: list[int] = []
+        loads = [
+            threading.Thread(
+                target=lambda: statuses.append(
+                    rest(server, "/v1/models/half:predict", body, headers=headers)[0]
+                )
+            )
+            for _ in range(4)
+        ]
+        for load in loads:
+            load.start()
+        answered_meanwhile = 0
+        while any(load.is_alive() for load in loads):
+            assert rest(server, "/v1/models/half")[0] == 200
+            answered_meanwhile += len(statuses) < len(loads)
+        assert answered_meanwhile > len(loads)
+        assert set(statuses) <= {200, 429, 504}
+
+    @pytest.mark.parametrize("host", ["attacker.example", "attacker.example:8501"])
+    def test_another_sites_name(self, serve: Any, base_path: Path, host: str) -> None:
+        server = serve(model_name="half", model_base_path=base_path)
+        status, answer = rest(server, "/v1/models/half", headers={"Host": host})
+        assert (status, host in answer["error"]) == (403, True)
+        server = serve(
+            model_name="half", model_base_path=base_path, rest_api_allowed_hosts=("attacker.example",)
+        )
+        assert rest(server, "/v1/models/half", headers={"Host": host})[0] == 200
+
+    def test_a_lack_of_descriptors_is_one_line(self, caplog: Any) -> None:
+        loop, report = asyncio.new_event_loop(), LoopErrors()
+        for _ in range(512):
+            report(
+                loop, {"message": "socket.accept() out of system resource", "exception": OSError(24, "many")}
+            )
+        loop.close()
+        (record,) = caplog.records
+        assert "REST connections cannot be accepted: many" in record.getMessage()
+        assert not record.exc_info
+
     def test_too_many_rest_requests(self, serve: Any, models: Path, hold: Any) -> None:
         server = serve(model_name="m", model_base_path=models / "everything", max_concurrent_requests=1)
         held = hold()
@@ -394,6 +463,21 @@ class TestListening:
         with pytest.raises(RequestFailedError, match="UNAVAILABLE"):
             client(server, timeout_s=3).predict("half", {"x": X})
 
+    def test_swapped_key_and_certificate(self, tmp_path: Path) -> None:
+        key, cert = certificate(tmp_path)
+        file = tmp_path / "ssl.config"
+        file.write_text(
+            f"server_key: {json.dumps(cert.read_text())} server_cert: {json.dumps(key.read_text())}"
+        )
+        with pytest.raises(ConfigFileError) as caught:
+            read_ssl_config(file)
+        assert str(caught.value).endswith(
+            "server_key holds no private key but: certificate; are server_key and server_cert swapped?"
+        )
+        file.write_text('server_key: "k" server_cert: "c"')
+        with pytest.raises(ConfigFileError, match="server_key holds no private key but: no pem text"):
+            read_ssl_config(file)
+
     @pytest.mark.parametrize("is_one_file", [False, True])
     def test_a_clients_certificate_needs_no_authority_of_its_own(
         self, serve: Any, base_path: Path, tmp_path: Path, is_one_file: bool
@@ -447,8 +531,11 @@ class TestListening:
                 lambda key, cert: {"server_key": key, "server_cert": cert, "client_verify": True},
                 "client_verify needs custom_ca",
             ),
-            (lambda key, cert: {"server_key": "k", "server_cert": cert}, "server_key and server_cert: "),
-            (lambda key, cert: {"server_key": key, "server_cert": cert, "custom_ca": "c"}, "custom_ca: "),
+            (lambda key, cert: {"server_key": "k", "server_cert": cert}, "server_key holds no private key"),
+            (
+                lambda key, cert: {"server_key": key, "server_cert": cert, "custom_ca": "c"},
+                "custom_ca holds no certificate",
+            ),
         ],
     )
     def test_tls_files_that_are_wrong_are_told_before_anything_is_loaded(
@@ -796,6 +883,28 @@ class TestStop:
         assert max(takes_it) != pid
         assert server.process.wait(timeout=30) == 0
 
+    def test_sighup_reloads_and_sigterm_still_stops(self, running: Any, models: Path, tmp_path: Path) -> None:
+        def config(*names: str) -> str:
+            entries = (
+                f'config {{ name: "{name}" base_path: "{models / name}" model_platform: "tensorflow" }}'
+                for name in names
+            )
+            return f"model_config_list {{ {' '.join(entries)} }}"
+
+        file = tmp_path / "models.config"
+        file.write_text(config("half_plus_two"))
+        server = running.ServerProcess("--model_config_file", str(file), log=tmp_path / "log")
+        file.write_text(config("half_plus_two", "half_plus_three"))
+        server.process.send_signal(signal.SIGHUP)
+        with Client(server.grpc) as asking:
+            asking.wait_until_available("half_plus_three")
+        file.write_text("broken {")
+        server.process.send_signal(signal.SIGHUP)
+        running.until(lambda: "the model config file is not taken over" in server.log.read_text())
+        with Client(server.grpc) as asking:
+            assert asking.status("half_plus_three")[0].state == "AVAILABLE"
+        assert server.stop() == 0
+
     def test_connections_that_are_kept_open_end_with_their_answer(
         self, serve: Any, models: Path, hold: Any
     ) -> None:
@@ -882,20 +991,20 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "text"),
         [
-            ({"port": 5, "rest_api_port": 5}, "cannot be same as --port"),
+            ({"port": 5, "rest_api_port": 5}, "rest_api_port cannot be same as port"),
             ({"model_config_file": "/nowhere"}, "there is no such file"),
             ({"request_log_sampling_rate": 2.0}, "not within 0 and 1"),
-            ({"model_config_file_poll_wait_seconds": 1.0}, "needs --model_config_file"),
+            ({"model_config_file_poll_wait_seconds": 1.0}, "needs model_config_file"),
             ({"port": -1, "rest_api_port": -1}, "nobody could ask this server"),
-            ({"port": 70000}, "--port 70000 is above 65535"),
-            ({"rest_api_port": 65536}, "--rest_api_port 65536 is above 65535"),
-            ({"max_request_bytes": 1 << 31}, "--max_request_bytes 2147483648 is above 2147483647"),
-            ({"model_name": "m"}, "--model_name m needs --model_base_path"),
-            ({"grpc_max_threads": 0}, "--grpc_max_threads 0 is not above 0"),
-            ({"max_concurrent_requests": -1}, "--max_concurrent_requests -1 is not above 0"),
-            ({"drain_s": -1.0}, "--drain_s -1.0 is negative"),
+            ({"port": 70000}, "^port 70000 is above 65535"),
+            ({"rest_api_port": 65536}, "^rest_api_port 65536 is above 65535"),
+            ({"max_request_bytes": 1 << 31}, "^max_request_bytes 2147483648 is above 2147483647"),
+            ({"model_name": "m"}, "^model_name m needs model_base_path"),
+            ({"grpc_max_threads": 0}, "^grpc_max_threads 0 is not above 0"),
+            ({"max_concurrent_requests": -1}, "^max_concurrent_requests -1 is not above 0"),
+            ({"drain_s": -1.0}, "^drain_s -1.0 is negative"),
             ({"ssl_config_file": "/nowhere"}, "there is no such file"),
-            ({"grpc_channel_arguments": "a"}, "--grpc_channel_arguments: 'a' is no key=value pair"),
+            ({"grpc_channel_arguments": "a"}, "^grpc_channel_arguments: 'a' is no key=value pair"),
         ],
     )
     def test_refused(self, settings: dict[str, Any], text: str) -> None:
@@ -911,6 +1020,7 @@ class TestSettings:
         idle = ["--num_load_threads=4", "--flush_filesystem_caches", "--per_process_gpu_memory_fraction=0.5"]
         done = CliRunner().invoke(serve, [*flags, *idle])
         assert isinstance(done.exception, SettingsError)
+        assert "--rest_api_port cannot be same as --port (5)" in str(done.exception)
         assert "--num_load_threads has no effect" in done.output
         assert "--flush_filesystem_caches has no effect" in done.output
         assert "--num_tflite_pools" not in done.output
