@@ -2,11 +2,13 @@
 
 import gzip
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from mlplatform import progress
 from mlplatform.datasets import DatasetStore, native
 from mlplatform.datasets.tfrecord import frame
 
@@ -110,3 +112,29 @@ def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "is_built", lambda: False)
         yield
+
+
+class _Waiting:
+    """A progress sink that hears when somebody waits for a lock."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def update(self, task: progress.Task) -> None:
+        if task.description.startswith("wait for others"):
+            self.begun.set()
+
+    def finish(self, task: progress.Task) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture
+def is_waiting() -> Iterator[threading.Event]:
+    """Set as soon as some thread found a dataset held by another, and waits."""
+    sink = _Waiting()
+    before = progress.set_sink(sink)
+    yield sink.begun
+    progress.set_sink(before)

@@ -140,7 +140,11 @@ def test_the_note_keeps_who_used_it_and_not_whose_it_was(
 
 
 def test_a_commit_that_lands_while_forget_waits_is_erased_too(
-    tmp_path: Path, write_examples: Write, store: DatasetStore, make_example: Make
+    tmp_path: Path,
+    write_examples: Write,
+    store: DatasetStore,
+    make_example: Make,
+    is_waiting: threading.Event,
 ) -> None:
     everyone = people(make_example)
     store.commit("d", write_examples(tmp_path / "a", {"train": [everyone]}), key=["item_id"])
@@ -151,7 +155,7 @@ def test_a_commit_that_lands_while_forget_waits_is_erased_too(
     with storage.hold("d", alone=False):  # as a commit does
         forgetting = threading.Thread(target=lambda: done.append(store.forget("d", "i3", is_erasing=True)))
         forgetting.start()
-        time.sleep(0.2)
+        assert is_waiting.wait(60)
         assert not done
         store.commit("d", source)
     forgetting.join()
@@ -168,6 +172,7 @@ def test_forget_waits_for_those_who_read(
     store: DatasetStore,
     make_example: Make,
     monkeypatch: pytest.MonkeyPatch,
+    is_waiting: threading.Event,
 ) -> None:
     everyone = people(make_example)
     store.commit("d", write_examples(tmp_path / "a", {"train": [everyone]}), key=["item_id"])
@@ -186,7 +191,7 @@ def test_forget_waits_for_those_who_read(
 
     def slowly(*arguments: Any) -> Any:
         is_reading.set()
-        may_go_on.wait(10)
+        may_go_on.wait(60)
         return real(*arguments)
 
     monkeypatch.setattr(module, slow, slowly)
@@ -199,7 +204,7 @@ def test_forget_waits_for_those_who_read(
     }
     reading = threading.Thread(target=calls[verb])
     reading.start()
-    assert is_reading.wait(10)
+    assert is_reading.wait(60)
 
     def forget() -> None:
         DatasetStore(store.url).forget("d", "i3", is_erasing=True)
@@ -207,7 +212,8 @@ def test_forget_waits_for_those_who_read(
 
     forgetting = threading.Thread(target=forget)
     forgetting.start()
-    assert not is_erased.wait(0.2)
+    assert is_waiting.wait(60)
+    assert not is_erased.is_set()
     may_go_on.set()
     reading.join()
     forgetting.join()

@@ -12,7 +12,7 @@ from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.datasets import native
+from mlplatform.datasets import DatasetStore, native
 from mlplatform.datasets.canonical import canonical_window
 from mlplatform.datasets.hashing import Ids
 from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
@@ -155,3 +155,22 @@ def test_arrays_of_another_kind_are_refused() -> None:
         native.checksums(np.zeros(9, np.uint8), places.astype(np.int32), places)
     with pytest.raises(TypeError, match="contiguous"):
         native.checksums(np.zeros(9, np.uint8)[::2], places, places)
+
+
+def test_a_commit_without_the_library_makes_the_same_version(
+    tmp_path: Path, write_examples: Callable[..., Path], make_example: Callable[..., bytes]
+) -> None:
+    rows = [
+        make_example({"id": f"i{n}", "image/encoded": bytes(range(256)) * (n % 13), "n": n}, shuffled_by=n)
+        for n in range(60)
+    ]
+    records = [*rows, b"", b"no example", rows[3]]
+    source = write_examples(tmp_path / "a", {"train": [records[:30], records[30:]], "eval": [rows[7:9]]})
+    with_it, without = DatasetStore(tmp_path / "with"), DatasetStore(tmp_path / "without")
+    made = with_it.commit("d", source, key=["id"]).manifest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "is_built", lambda: False)
+        again = without.commit("d", source, key=["id"]).manifest
+        assert with_it.verify("d").is_whole
+    assert (again.digest, again.packs, again.bitmaps) == (made.digest, made.packs, made.bitmaps)
+    assert without.verify("d").is_whole

@@ -195,7 +195,6 @@ def test_the_firewall_stops_a_pipeline(tmp_path: Path, run: Callable[..., tuple[
 def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(tmp_path: Path) -> None:
     """Under the local runner, whose cache does not ask the driver."""
     from mlplatform.orchestration.local import LocalRunner
-    from mlplatform.orchestration.local.errors import NodeFailedError
 
     write(tmp_path / "in", {"train": [example(number) for number in range(5)]})
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "mlmd.sqlite"))
@@ -224,7 +223,7 @@ def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(tmp_p
     assert states(runner.run(pipeline()))["DatasetVersioner"] == "done"
     assert states(runner.run(pipeline()))["DatasetVersioner"] == "cached"
     DatasetStore(tmp_path / "store").forget("items", "i3", is_erasing=True)
-    with pytest.raises(NodeFailedError, match="source still has them: item_id=i3"):
+    with pytest.raises(ForgottenRecordError, match="source still has them: item_id=i3"):
         runner.run(pipeline())
     write(tmp_path / "in", {"train": [example(number) for number in range(5) if number != 3]})
     assert states(runner.run(pipeline()))["DatasetVersioner"] == "done"
