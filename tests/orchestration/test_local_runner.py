@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
