@@ -136,7 +136,7 @@ class DatabaseUnusableError(MlplatformError):
 
     def __str__(self) -> str:
         return (
-            f"ML Metadata in {self.database} cannot be opened: {self.problem}. Where another program holds it, "
+            f"ML Metadata in {self.database} cannot be opened: {self.problem}. If another program holds it, "
             "end that and run again; a damaged file can be moved away: a new one is made, and all nodes run."
         )
 
