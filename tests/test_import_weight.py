@@ -1,10 +1,8 @@
-"""Nothing heavy at import: what a fresh process loads, and how long it takes."""
+"""Nothing heavy at import: what a fresh process loads."""
 
 import json
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,16 +25,6 @@ def fresh_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
-def median_seconds(command: list[str], repeats: int = 5) -> float:
-    def once() -> float:
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        return time.perf_counter() - started
-
-    once()  # reads the files into the page cache
-    return statistics.median(once() for _ in range(repeats))
-
-
 def test_importing_the_package_loads_the_standard_library_alone() -> None:
     loaded = json.loads(
         fresh_python(
@@ -45,11 +33,6 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
         )
     )
     assert set(loaded) - set(sys.stdlib_module_names) == {"mlplatform"}
-
-
-def test_importing_the_package_takes_a_tenth_of_a_second_at_most() -> None:
-    code = "import time; t = time.perf_counter(); import mlplatform; print(time.perf_counter() - t)"
-    assert statistics.median(float(fresh_python(code)) for _ in range(5)) <= 0.1
 
 
 @pytest.mark.parametrize("command", ["run", "runs", "datasets", "models", "serve", "demo", "doctor"])
@@ -67,8 +50,18 @@ def test_the_help_of_every_command_loads_nothing_heavy(command: str) -> None:
     assert loaded & HEAVY == set()
 
 
-def test_help_answers_in_three_tenths_of_a_second_at_most() -> None:
-    assert median_seconds([sys.executable, "-m", "mlplatform.cli.main", "--help"]) <= 0.3
+def test_the_help_of_the_program_loads_no_command() -> None:
+    loaded = fresh_python(
+        "import sys\n"
+        "from mlplatform.cli.main import cli\n"
+        "try:\n"
+        "    cli(['--help'])\n"
+        "except SystemExit as stop:\n"
+        "    assert stop.code == 0\n"
+        "print('LOADED', *(m for m in sys.modules if m.startswith('mlplatform.')))"
+    )
+    names = set(loaded.rpartition("LOADED ")[2].split())
+    assert names == {"mlplatform.cli", "mlplatform.cli.main", "mlplatform.errors"}
 
 
 def test_components_have_one_import_name() -> None:

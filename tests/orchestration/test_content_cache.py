@@ -46,23 +46,21 @@ def own_runner(tmp_path):
 
 
 class TestCode:
-    def test_a_helper_is_code_and_so_is_a_variable_that_it_reads(self, runner, pipeline, tmp_path, pipelines):
-        """The helper is put back: it is no copy, as the warm processes know these files by their place."""
-        import cached
+    def test_a_helper_is_code_and_so_is_a_variable_that_it_reads(self, code, own_runner, tmp_path):
+        overrides = {"root": str(tmp_path / "root")}
 
         def run():
-            return runner.run(pipeline(cached.Help(text="hi"))).node("Help")
+            record = own_runner.run_reference(str(code / "cached.py:create_help"), overrides=overrides)
+            return record.node("Help")
 
-        helper = pipelines / "helper_of_cached.py"
+        helper = code / "helper_of_cached.py"
         before = helper.read_text()
         assert run().state == "done"
         assert run().state == "cached"
-        try:
-            helper.write_text(before + "\n# edited\n")
-            assert run().why == f"code edited: {helper}"
-            assert run().state == "cached"
-        finally:
-            helper.write_text(before)
+        helper.write_text(before + "\n# edited\n")
+        assert run().why == f"code edited: {helper}"
+        assert run().state == "cached"
+        helper.write_text(before)
         again = run()
         assert again.state == "cached"  # the first result is still there
         assert "same inputs, code and libraries as in run" in again.why

@@ -20,7 +20,7 @@ OF_EXAMPLE_GEN = {"input_base": READ, "input_fingerprint": FINGERPRINT}
         ("mlplatform.components.serving_pusher.component.ServingPusher", {"models_dir": WRITTEN}),
         (
             "mlplatform.components.image_example_gen.component.ImageExampleGen",
-            OF_EXAMPLE_GEN | {"rejects": VALUE},
+            OF_EXAMPLE_GEN | {"settings": VALUE},
         ),
         ("not_here.Component", {}),
         ("NoModule", {}),

@@ -11,6 +11,7 @@ from ml_metadata.proto import metadata_store_pb2
 from mlplatform.home import Home
 from mlplatform.orchestration.local import surroundings, unchanged
 from mlplatform.orchestration.local.digests import Digests, file_digest
+from mlplatform.orchestration.local.errors import DatabaseUnusableError
 from mlplatform.orchestration.local.lineage import Database
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.records import (
@@ -258,6 +259,20 @@ def test_a_database_whose_folder_is_gone_is_made_anew(tmp_path):
     lock = str(tmp_path / "gone" / "metadata.lock")
     with Database(config.SerializeToString(), "ConnectionConfig", lock).open() as store:
         assert store.get_executions() == []
+
+
+def test_a_damaged_database_is_named(tmp_path):
+    file = tmp_path / "metadata.sqlite"
+    file.write_bytes(b"not a database" * 100)
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(file)
+    with (
+        pytest.raises(DatabaseUnusableError, match="file is not a database") as raised,
+        Database(config.SerializeToString(), "ConnectionConfig", "").open(),
+    ):
+        pass
+    assert raised.value.database == str(file)
+    assert file.read_bytes() == b"not a database" * 100
 
 
 def test_the_hour_is_a_part(monkeypatch):

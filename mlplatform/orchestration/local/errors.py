@@ -127,6 +127,20 @@ class UnsupportedPipelineError(UsageError):
         return f"pipeline {self.pipeline!r} cannot run on this machine: {self.reason}"
 
 
+class DatabaseUnusableError(MlplatformError):
+    """ML Metadata cannot be opened: it is damaged, or another program holds it."""
+
+    def __init__(self, database: str, problem: str) -> None:
+        super().__init__(database, problem)
+        self.database, self.problem = database, problem
+
+    def __str__(self) -> str:
+        return (
+            f"ML Metadata in {self.database} cannot be opened: {self.problem}. If another program holds it, "
+            "end that and run again; a damaged file can be moved away: a new one is made, and all nodes run."
+        )
+
+
 class InputsNotResolvedError(MlplatformError):
     """TFX could not find a node's inputs; stock runners log this and continue without the node."""
 

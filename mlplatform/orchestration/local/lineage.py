@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlplatform.orchestration.local.errors import DatabaseUnusableError
+
 PIPELINE_CONTEXT, RUN_CONTEXT = "pipeline", "pipeline_run"
 
 
@@ -29,7 +31,6 @@ class Database:
     @contextmanager
     def open(self) -> Iterator[Any]:
         """Yield the `ml_metadata.MetadataStore`, for this process alone where it is a SQLite file."""
-        import ml_metadata
         from ml_metadata.proto import metadata_store_pb2
 
         config = getattr(metadata_store_pb2, self.kind).FromString(self.connection)
@@ -39,10 +40,25 @@ class Database:
         try:
             if descriptor >= 0:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield ml_metadata.MetadataStore(config)
+            yield _opened(config)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _opened(config: Any) -> Any:
+    """Return the store.
+
+    Raises:
+        DatabaseUnusableError: It cannot be opened.
+    """
+    import ml_metadata
+
+    try:
+        return ml_metadata.MetadataStore(config)
+    except (ml_metadata.errors.StatusError, RuntimeError) as error:
+        place = config.sqlite.filename_uri if hasattr(config, "sqlite") else f"{config.host}:{config.port}"
+        raise DatabaseUnusableError(place or "the database", " ".join(str(error).split())) from error
 
 
 def newest_of(store: Any, pipeline: str, *, is_alone: bool) -> list[str]:

@@ -117,3 +117,13 @@ def create_pipeline(root, mark):
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
     )
+
+
+def create_help(root):
+    return Pipeline(
+        pipeline_name="help",
+        pipeline_root=f"{root}/artifacts",
+        components=[Help(text="hi")],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.sqlite"),
+    )

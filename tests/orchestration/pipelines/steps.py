@@ -72,6 +72,11 @@ def Show(trace: Parameter[str], source: InputArtifact[String]):
 
 
 @component
+def Server(number: Parameter[int], out: OutputArtifact[String]):
+    out.write(str(os.getppid()))
+
+
+@component
 def WarmStart(trace: Parameter[str], out: OutputArtifact[String], base: InputArtifact[String] = None):
     note(trace, f"start from {base.read() if base else 'nothing'}")
     out.write("trained")
