@@ -234,6 +234,7 @@ def _compare(
         return _Comparison("There is no pushed model to compare with.")
     try:
         old = score_photos(load_classifier(baseline.folder), files, "evaluate the baseline model")
+        quality = measure(old)
     except ModelNotLoadableError as error:
         if not baseline.is_pushed or not baseline.folder.is_dir():
             raise BaselineError(baseline.name, error.cause) from error
@@ -244,7 +245,6 @@ def _compare(
         # Whatever it is (exhausted memory, unreadable files, another kind of model, our own fault): going on
         # without the comparison would turn the gate off.
         raise BaselineError(baseline.name, brief(error)) from error
-    quality = measure(old)
     return _Comparison(
         text=f"Compared with {baseline.name}.",
         quality=quality,
