@@ -111,17 +111,12 @@ def training_environment(schema: schema_pb2.Schema) -> str | None:
 def served_features(schema: schema_pb2.Schema, names: Iterable[str]) -> set[str]:
     """Return those of `names` that are in the environment `SERVING`: all where the schema does not say."""
     known = {feature.name: feature for feature in schema.feature}
-    return {name for name in names if name not in known or _is_served(schema, known[name])}
+    return {name for name in names if name not in known or _is_in(schema, known[name], _SERVING)}
 
 
 def serving_only_features(schema: schema_pb2.Schema) -> set[str]:
     """Return the features that the schema wants in requests and not in the data."""
-    return {
-        feature.name
-        for feature in schema.feature
-        if _TRAINING in feature.not_in_environment
-        or (feature.in_environment and _TRAINING not in feature.in_environment)
-    }
+    return {feature.name for feature in schema.feature if not _is_in(schema, feature, _TRAINING)}
 
 
 def presence(
@@ -156,14 +151,13 @@ def value_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, featur
     return {bucket.label: int(bucket.sample_count) for bucket in found.string_stats.rank_histogram.buckets}
 
 
-def _is_served(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> bool:
-    if _SERVING in feature.not_in_environment:
+def _is_in(schema: schema_pb2.Schema, feature: schema_pb2.Feature, environment: str) -> bool:
+    """Say whether a feature is in an environment, as TensorFlow Data Validation decides it."""
+    if environment in feature.not_in_environment:
         return False
-    return (
-        _SERVING in feature.in_environment
-        or _SERVING in schema.default_environment
-        or not (schema.default_environment or feature.in_environment)
-    )
+    has_environments = bool(schema.default_environment or feature.in_environment)
+    named = (*schema.default_environment, *feature.in_environment)
+    return environment in named or not has_environments
 
 
 def _forget_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> None:

@@ -111,7 +111,7 @@ def test_features_that_requests_lack_or_add_are_skew(
         if feature.name == "weight":
             feature.not_in_environment.append("SERVING")
     coupon = schema.feature.add(name="coupon", type=1)
-    coupon.in_environment.append("SERVING")
+    coupon.not_in_environment.append("TRAINING")
     coupon.presence.min_fraction = 1.0
     again = gate(data, serving_logs=logs, schema=schema, policy={"skew": "block"})
     assert {(p.kind, p.feature, p.action) for p in again.verdict.problems} == {("skew", "color", "block")}
