@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     # Configuration, terminal and pages.
     "click>=8.1",
     "jinja2>=3.1",
+    "markupsafe>=2.1",
     "packaging>=23",
     "psutil>=5.9",
     "pydantic>=2.5,<3",

@@ -6,7 +6,8 @@ be imported before the first file is read; ruff refuses `import pyarrow` elsewhe
 """
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow_hotfix  # noqa: F401 - where PyArrow has the fix of its own, this does nothing
 
-__all__ = ["pa", "pq"]
+__all__ = ["pa", "pc", "pq"]

@@ -15,7 +15,9 @@ from mlplatform.components.dataset_versioner.versioning import VERSION_FILE, che
 from mlplatform.datasets import DatasetStore
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
-LIGHT_FILE = "PhotoLight.pb"  # beside the standard file of statistics, which readers of it pass over
+BRIGHTNESS_FILE = (
+    "PhotoBrightness.pb"  # beside the standard file of statistics, which readers of it pass over
+)
 _KIND, _ACCEPTED, _REJECTED = "data_gate", "accepted", "rejected"
 
 
@@ -26,12 +28,12 @@ class Baseline:
     Attributes:
         name: What it is, such as `items@v3`.
         statistics: Of its training split.
-        light: Statistics of the light of its photos; None where it has none.
+        brightness: Statistics of the brightness and contrast of its photos; None where it has none.
     """
 
     name: str
     statistics: Statistics
-    light: Statistics | None = None
+    brightness: Statistics | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def last_accepted(
         train_split: The split to compare.
         work_dir: Folder or URL for a checkout, where the statistics of the accepted version are gone.
         measure: Gives, for a folder of `Split-*` folders, the statistics of the training split and those of
-            the light of its photos.
+            the brightness and contrast of its photos.
     """
     store = DatasetStore(version.store)
     verdicts = {
@@ -91,9 +93,9 @@ def last_accepted(
     last = max(accepted, key=lambda use: use.at)
     name = f"{version.dataset}@{last.version}"
     statistics = posixpath.join(last.detail, f"Split-{train_split}", statistics_gen.DEFAULT_FILE_NAME)
-    if fileio.exists(statistics):
-        light = posixpath.join(posixpath.dirname(statistics), LIGHT_FILE)
-        return Baseline(name, tfdv.load_stats_binary(statistics), read_light(light))
+    brightness = posixpath.join(posixpath.dirname(statistics), BRIGHTNESS_FILE)
+    if fileio.exists(statistics) and fileio.exists(brightness):
+        return Baseline(name, tfdv.load_stats_binary(statistics), read_brightness(brightness))
     manifest = store.show(version.dataset, last.version)
     if train_split not in manifest.splits:
         return None
@@ -101,6 +103,6 @@ def last_accepted(
     return Baseline(name, *measure(work_dir))
 
 
-def read_light(file: str) -> Statistics | None:
-    """Return the statistics of the light of photos; None where there is no such file."""
+def read_brightness(file: str) -> Statistics | None:
+    """Return the statistics of the brightness and contrast of photos; None where there is no such file."""
     return tfdv.load_stats_binary(file) if fileio.exists(file) else None

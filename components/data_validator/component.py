@@ -1,6 +1,7 @@
 """`DataValidator`: what it takes and gives."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class _Settings(Config):
     image_feature: str = Field(min_length=1)
     label_feature: str = Field(min_length=1)
     id_feature: str = Field(min_length=1)
+    serving_features: list[str] | None
 
 
 class DataValidatorSpec(component_spec.ComponentSpec):
@@ -33,6 +35,7 @@ class DataValidatorSpec(component_spec.ComponentSpec):
         "train_split": component_spec.ExecutionParameter(type=str),
         "drift_threshold": component_spec.ExecutionParameter(type=float),
         "serving_logs": component_spec.ExecutionParameter(type=str),
+        "serving_features": component_spec.ExecutionParameter(type=str),
         "image_feature": component_spec.ExecutionParameter(type=str),
         "label_feature": component_spec.ExecutionParameter(type=str),
         "id_feature": component_spec.ExecutionParameter(type=str),
@@ -75,6 +78,7 @@ class DataValidator(base_beam_component.BaseBeamComponent):
         train_split: str = "train",
         drift_threshold: float = 0.1,
         serving_logs: str | None = None,
+        serving_features: Sequence[str] | None = None,
         image_feature: str = "image/encoded",
         label_feature: str = "label",
         id_feature: str = "item_id",
@@ -97,6 +101,9 @@ class DataValidator(base_beam_component.BaseBeamComponent):
                 skewed in service, where the schema has no comparator of its own.
             serving_logs: Local folder of a model server's request log (files of PredictionLog), to find skew:
                 what the model is asked in service and differs from the training split.
+            serving_features: The features that a request must hold. Default: those of the training split that
+                the schema has in the environment `SERVING`, all if it has no environments; but not the
+                label, the id, and what describes a photo (`image/height`).
             image_feature: The feature that holds an encoded photo, if there is one.
             label_feature: The feature that holds the class, if there is one.
             id_feature: The feature that names a record, if there is one.
@@ -104,7 +111,7 @@ class DataValidator(base_beam_component.BaseBeamComponent):
 
         Raises:
             ConfigError: The policy has an unknown kind or action, or a value is out of its range.
-            RemotePathError: `serving_logs` or `reports_dir` is no local folder.
+            RemotePathError: `serving_logs` or `reports_dir` is not a local folder.
         """
         parsed = parse_config(Policy, policy or {}, source="DataValidator.policy")
         settings = parse_config(
@@ -115,6 +122,7 @@ class DataValidator(base_beam_component.BaseBeamComponent):
                 "image_feature": image_feature,
                 "label_feature": label_feature,
                 "id_feature": id_feature,
+                "serving_features": None if serving_features is None else list(serving_features),
             },
             source="DataValidator",
         )
@@ -130,7 +138,8 @@ class DataValidator(base_beam_component.BaseBeamComponent):
                 schema_path=schema_path or "",
                 policy=parsed.model_dump_json(),
                 serving_logs=str(Path(serving_logs).absolute()) if serving_logs else "",
-                **settings.model_dump(),
+                serving_features=json.dumps(settings.serving_features),
+                **settings.model_dump(exclude={"serving_features"}),
                 reports_dir=reports_dir or "",
                 statistics=channel.Channel(type=standard_artifacts.ExampleStatistics),
                 schema=channel.Channel(type=standard_artifacts.Schema),

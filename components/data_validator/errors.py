@@ -1,8 +1,14 @@
 """Why data is not let through."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mlplatform.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from mlplatform.components.data_validator.verdict import Verdict
+
+_NO_REPORT = "Give DataValidator a reports_dir to keep the report with the records."
 
 
 class DataRejectedError(GateError):
@@ -11,19 +17,24 @@ class DataRejectedError(GateError):
     Attributes:
         reasons: One sentence per problem, with offending values and records.
         report: The HTML page that shows them; empty where no reports folder was given.
+        verdict: All problems with their records; None where only the text is known.
     """
 
-    def __init__(self, reasons: Sequence[str], report: str) -> None:
-        super().__init__(reasons, report)
-        self.reasons, self.report = reasons, report
+    def __init__(self, reasons: Sequence[str], report: str, verdict: "Verdict | None" = None) -> None:
+        super().__init__(reasons, report, verdict)
+        self.reasons, self.report, self.verdict = reasons, report, verdict
+
+    def _repr_html_(self) -> str | None:
+        """Return the verdict for a notebook, where the outputs of the component that failed are gone."""
+        return self.verdict._repr_html_() if self.verdict is not None else None
 
     def __str__(self) -> str:
         shown = "".join(f"\n  {reason}" for reason in self.reasons[:10])
         more = f"\n  and {len(self.reasons) - 10} more" if len(self.reasons) > 10 else ""
-        report = f"\nReport with the records: {self.report}" if self.report else ""
+        report = f"Report with the records: {self.report}" if self.report else _NO_REPORT
         return (
             f"the data is rejected, {len(self.reasons)} problem{'s' if len(self.reasons) > 1 else ''} "
-            f"(mend the data, or the schema, or let the policy warn):{shown}{more}{report}"
+            f"(fix the data or the schema, or set the policy to warn):{shown}{more}\n{report}"
         )
 
 
@@ -50,8 +61,8 @@ class ServingLogsError(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"serving_logs {self.folder}: {self.problem}. Give the folder of one model below the folder that "
-            "the server was started with (--request_log_dir): <request_log_dir>/<model>."
+            f"serving_logs {self.folder}: {self.problem}. Give the folder of one model below the model "
+            "server's request_log_dir: <request_log_dir>/<model>."
         )
 
 

@@ -20,11 +20,11 @@ from tfx.utils import io_utils, writer_utils
 
 from mlplatform import progress
 from mlplatform.components.data_validator.baseline import (
-    LIGHT_FILE,
+    BRIGHTNESS_FILE,
     Baseline,
     Version,
     last_accepted,
-    read_light,
+    read_brightness,
 )
 from mlplatform.components.data_validator.errors import DataRejectedError
 from mlplatform.components.data_validator.policy import Policy
@@ -62,16 +62,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         report = ""
         if exec_properties["reports_dir"]:
             kept = keep_report(
-                exec_properties["reports_dir"], "DataValidator", lambda folder: _write_verdict(found, folder)
+                exec_properties["reports_dir"],
+                "DataValidator",
+                lambda folder: _write_verdict(found, folder),
+                run=getattr(self._context, "pipeline_run_id", None) or "",
             )
             report = str(kept / REPORT_FILE)
         if version is not None:
             statistics = artifact_utils.get_single_uri(output_dict["statistics"])
             version.record(is_accepted=verdict.accepted, detail=statistics if verdict.accepted else report)
         if not verdict.accepted:
-            raise DataRejectedError([str(problem) for problem in verdict.blocking], report)
+            raise DataRejectedError([str(problem) for problem in verdict.blocking], report, verdict)
         if verdict.warnings:
-            progress.say(_told(verdict, report))
+            progress.say(_accepted_with_warnings(verdict, report))
 
     def _validate(
         self,
@@ -92,10 +95,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties["label_feature"],
             exec_properties["id_feature"],
             log_files(logs) if logs else (),
+            json.loads(exec_properties["serving_features"]),
         )
 
         def measured(folder: str) -> tuple[Statistics, Statistics]:
-            """Return the statistics of a version that was checked out, and of the light of its photos."""
+            """Return the statistics of a version that was checked out, and of its photos' brightness."""
             files = {train_split: [posixpath.join(folder, f"Split-{train_split}", "*")]}
             other = dataclasses.replace(data, files=files, serving_logs=())
             place = posixpath.join(work_dir, "of-baseline")
@@ -144,8 +148,8 @@ def _given_baseline(input_dict: Artifacts, train_split: str) -> Baseline | None:
         return None
     artifact = artifact_utils.get_single_instance(input_dict["baseline"])
     statistics = stats_artifact_utils.load_statistics(artifact, train_split).proto()
-    light = posixpath.join(artifact_utils.get_split_uri([artifact], train_split), LIGHT_FILE)
-    return Baseline("the pipeline's baseline", statistics, read_light(light))
+    brightness = posixpath.join(artifact_utils.get_split_uri([artifact], train_split), BRIGHTNESS_FILE)
+    return Baseline("the pipeline's baseline", statistics, read_brightness(brightness))
 
 
 def _write_standard_artifacts(found: Validated, examples: types.Artifact, output_dict: Artifacts) -> None:
@@ -160,8 +164,8 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
         fileio.makedirs(folder)
         with fileio.open(posixpath.join(folder, statistics_gen.DEFAULT_FILE_NAME), "wb") as file:
             file.write(found.statistics[split].SerializeToString(deterministic=True))
-        with fileio.open(posixpath.join(folder, LIGHT_FILE), "wb") as file:
-            file.write(found.light[split].SerializeToString(deterministic=True))
+        with fileio.open(posixpath.join(folder, BRIGHTNESS_FILE), "wb") as file:
+            file.write(found.brightness[split].SerializeToString(deterministic=True))
         path = posixpath.join(
             artifact_utils.get_split_uri([anomalies], split), example_validator.DEFAULT_FILE_NAME
         )
@@ -188,7 +192,7 @@ def _write_verdict(found: Validated, folder: Path) -> None:
     write_report(folder / REPORT_FILE, found)
 
 
-def _told(verdict: Verdict, report: str) -> str:
+def _accepted_with_warnings(verdict: Verdict, report: str) -> str:
     """Return one line: what of the accepted data is not as it should be."""
     kinds = [f"{p.kind} of {p.feature}" if p.feature else p.kind for p in verdict.warnings]
     shown = ", ".join(list(dict.fromkeys(kinds))[:4]) + (", ..." if len(set(kinds)) > 4 else "")

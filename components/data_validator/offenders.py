@@ -30,7 +30,7 @@ _TYPES = {"bytes_list": schema_pb2.BYTES, "int64_list": schema_pb2.INT, "float_l
 
 def concerns_records(problem: Problem) -> bool:
     """Say whether single records have the problem and can be shown."""
-    return bool(problem.offenders) or problem.kind in _BY_RECORD
+    return bool(problem.offenders) or (problem.kind in _BY_RECORD and problem.records is None)
 
 
 class FindOffenders(beam.DoFn):

@@ -40,7 +40,8 @@ class Policy(Config):
     Attributes:
         type_change: A feature has another type than the schema says.
         missing_column: A feature that the schema requires is in no record of a split.
-        missing_values: A feature that the schema requires is missing in some records.
+        missing_values: A feature that the schema requires is missing in some records; where the schema is
+            inferred, any feature.
         missing_label: The class is missing in some records.
         unknown_value: A value is not in the feature's domain.
         unknown_label: A class is not in the schema.
@@ -49,12 +50,13 @@ class Policy(Config):
         new_column: A feature is not in the schema.
         distribution: How many different values there are is not what the schema asks.
         drift: A feature's distribution moved away from the baseline's.
-        skew: A feature's distribution is another in what the model is asked in service.
+        skew: Requests lack a feature that the training has, or have one that it lacks, or its distribution
+            is another in what the model is asked in service.
         too_few_examples: A split has fewer or more records than the schema allows, or none.
         bad_schema: The schema contradicts itself, or asks for what cannot be checked.
         custom: A validation of the user's own, in the schema, says no.
         untrained_label: A class is in an evaluation split and not in the training split.
-        leak: The same photo, byte by byte, is in two splits.
+        leak: The same photo, byte by byte, or the same key is in two splits.
         label_conflict: The same photo has two labels.
         duplicate: The same photo is in one split twice.
         other: Anything else that TensorFlow Data Validation reports.
@@ -77,7 +79,7 @@ class Policy(Config):
     bad_schema: Action = "block"
     custom: Action = "block"
     untrained_label: Action = "warn"
-    leak: Action = "warn"
+    leak: Action = "block"
     label_conflict: Action = "warn"
     duplicate: Action = "warn"
     other: Action = "warn"

@@ -1,15 +1,21 @@
 """The page of a verdict."""
 
+import math
 from pathlib import Path
+from typing import TypeAlias
 
+from markupsafe import Markup
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from mlplatform.components.data_validator.problems import record_count
 from mlplatform.components.data_validator.schema import feature_statistics
 from mlplatform.components.data_validator.validate import Validated
 from mlplatform.components.data_validator.verdict import Problem
+from mlplatform.reports.charts import Bucket, histogram, top_values
 from mlplatform.reports.data_page import (
     ClassRow,
     DataPage,
+    FeatureOfSplit,
     FeatureRow,
     OffenderCard,
     ProblemRow,
@@ -17,6 +23,8 @@ from mlplatform.reports.data_page import (
 )
 from mlplatform.reports.page import picture
 
+_MOST_CATEGORIES = 500  # different values that a text feature may have for its values to be drawn
+_Feature: TypeAlias = statistics_pb2.FeatureNameStatistics
 _TYPES = statistics_pb2.FeatureNameStatistics.Type
 
 
@@ -30,11 +38,7 @@ def write_report(path: Path, found: Validated) -> Path:
         records=verdict.records,
         problems=[_problem(problem) for problem in verdict.problems],
         classes=_classes(found),
-        features=[
-            row
-            for split, some in found.statistics.items()
-            for row in (*_features(split, some), *_features(split, found.light[split]))
-        ],
+        features=_features(found),
     )
     return write_data_page(path, page)
 
@@ -43,7 +47,7 @@ def _compared_with(found: Validated) -> list[str]:
     verdict = found.verdict
     compared = [f"{verdict.baseline} (drift)"] if verdict.baseline else []
     if verdict.serving_records is not None:
-        compared.append(f"{verdict.serving_records:,} records asked in service (skew)")
+        compared.append(f"{verdict.serving_records:,} requests (skew)")
     return compared
 
 
@@ -74,31 +78,82 @@ def _classes(found: Validated) -> list[ClassRow]:
     ]
 
 
-def _features(split: str, statistics: statistics_pb2.DatasetFeatureStatisticsList) -> list[FeatureRow]:
-    records = statistics.datasets[0].num_examples if statistics.datasets else 0
+def _features(found: Validated) -> list[FeatureRow]:
+    """Return a row per feature; its chart is of the split that was compared, or of the first."""
+    rows = []
+    charted = found.train_split if found.train_split in found.statistics else next(iter(found.statistics), "")
+    baseline = found.baseline
+    for mine, good, served in (
+        (found.statistics, baseline.statistics if baseline else None, found.served[0]),
+        (found.brightness, baseline.brightness if baseline else None, found.served[1]),
+    ):
+        by_split = {split: feature_statistics(some) for split, some in mine.items()}
+        theirs = [
+            (f"baseline {baseline.name}" if baseline else "", feature_statistics(good) if good else {}),
+            ("requests", feature_statistics(served)),
+        ]
+        for name in sorted({name for some in by_split.values() for name in some}):
+            charts = []
+            if name in by_split.get(charted, {}):
+                feature = by_split[charted][name]
+                others = [(title, some[name]) for title, some in theirs if name in some]
+                charts = [_chart(feature, other, (charted, title)) for title, other in others]
+                charts = [chart for chart in charts if chart] or [_chart(feature, None, (charted, ""))]
+            of_splits = [
+                _split(split, some[name], record_count(mine[split]))
+                for split, some in by_split.items()
+                if name in some
+            ]
+            rows.append(FeatureRow(name, of_splits, [chart for chart in charts if chart]))
+    return rows
+
+
+def _chart(feature: _Feature, other: _Feature | None, names: tuple[str, str]) -> Markup:
+    kind = feature.WhichOneof("stats")
+    if other is not None and other.WhichOneof("stats") != kind:
+        return Markup()
+    if kind == "num_stats":
+        return histogram(_buckets(feature), _buckets(other) if other else (), names=names)
+    if kind == "string_stats" and feature.string_stats.unique <= _MOST_CATEGORIES:
+        return top_values(_shares(feature), _shares(other) if other else (), names=names)
+    return Markup()
+
+
+def _buckets(feature: _Feature) -> list[Bucket]:
     return [
-        _feature(split, name, feature, int(records))
-        for name, feature in sorted(feature_statistics(statistics).items())
+        Bucket(bucket.low_value, bucket.high_value, bucket.sample_count)
+        for histogram in feature.num_stats.histograms
+        if histogram.type == histogram.STANDARD
+        for bucket in histogram.buckets
+        if bucket.sample_count and math.isfinite(bucket.low_value) and math.isfinite(bucket.high_value)
     ]
 
 
-def _feature(
-    split: str, name: str, feature: statistics_pb2.FeatureNameStatistics, records: int
-) -> FeatureRow:
+def _shares(feature: _Feature) -> list[tuple[str, float]]:
+    buckets = feature.string_stats.rank_histogram.buckets
+    total = sum(bucket.sample_count for bucket in buckets) or 1
+    return [(bucket.label, bucket.sample_count / total) for bucket in buckets]
+
+
+def _split(split: str, feature: _Feature, records: int) -> FeatureOfSplit:
     kind = feature.WhichOneof("stats")
     common = getattr(feature, kind).common_stats if kind else None
     present = common.num_non_missing if common is not None else 0
-    if kind == "num_stats":
+    if not present:
+        values = "no values"
+    elif kind == "num_stats":
         n = feature.num_stats
         values = f"{n.min:g} to {n.max:g}, median {n.median:g}, mean {n.mean:.4g}"
     elif kind == "bytes_stats":
         b = feature.bytes_stats
         values = f"{b.min_num_bytes:,.0f} to {b.max_num_bytes:,.0f} bytes, mean {b.avg_num_bytes:,.0f}"
-    elif kind == "string_stats":
-        s = feature.string_stats
-        top = ", ".join(f"{value.value} ({value.frequency:g})" for value in s.top_values[:3])
-        values = f"{s.unique} different; most frequent: {top}"
     else:
-        values = ""
+        s = feature.string_stats
+        values = f"{s.unique:,} different" + ("" if s.unique > _MOST_CATEGORIES else _most_frequent(s))
     missing = 1 - present / records if records else 0.0
-    return FeatureRow(split, name, _TYPES.Name(feature.type).lower(), missing, values)
+    return FeatureOfSplit(split, _TYPES.Name(feature.type).lower(), missing, values)
+
+
+def _most_frequent(strings: statistics_pb2.StringStatistics) -> str:
+    top = ", ".join(f"{value.value} ({value.frequency:g})" for value in strings.top_values[:3])
+    return f"; most frequent: {top}"

@@ -1,6 +1,6 @@
 """The schema that the data must fit: read, or inferred and completed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from tfx.dsl.io import fileio
 from mlplatform.components.data_validator.errors import SchemaFileError
 
 _IDENTIFIER_SHARE = 0.5  # of values that differ, above which a text feature is no category
+_TRAINING, _SERVING = "TRAINING", "SERVING"  # environments, named as TFX's own examples do
 _LARGEST_DOMAIN = 100  # different values that a text feature may have to be a category
 
 
@@ -27,7 +28,7 @@ def read_schema(path: str) -> schema_pb2.Schema:
     except (OSError, tf.errors.OpError) as error:
         raise SchemaFileError(path, f"cannot read it: {error}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise SchemaFileError(path, f"it is no schema: {error}") from error
+        raise SchemaFileError(path, f"it is not a schema: {error}") from error
 
 
 def with_image_domain(schema: schema_pb2.Schema, image_feature: str) -> schema_pb2.Schema:
@@ -51,7 +52,7 @@ def infer_schema(
     """Return the schema that the training split suggests.
 
     A text feature with few different values becomes a category, one whose values hardly repeat (an id) does
-    not. The classes are those of all splits: whether each is trained is asked apart.
+    not. The classes are those of all splits: whether each is trained is checked separately.
     """
     train = statistics[train_split]
     schema = tfdv.infer_schema(train, max_string_domain_size=_LARGEST_DOMAIN)
@@ -102,6 +103,35 @@ def with_comparators(
     return compared
 
 
+def training_environment(schema: schema_pb2.Schema) -> str | None:
+    """Return the environment that the data is in: `TRAINING` where the schema has environments."""
+    return _TRAINING if _TRAINING in schema.default_environment else None
+
+
+def served_features(schema: schema_pb2.Schema, names: Iterable[str]) -> set[str]:
+    """Return those of `names` that are in the environment `SERVING`: all where the schema does not say."""
+    known = {feature.name: feature for feature in schema.feature}
+    return {name for name in names if name not in known or _is_in(schema, known[name], _SERVING)}
+
+
+def serving_only_features(schema: schema_pb2.Schema) -> set[str]:
+    """Return the features that the schema wants in requests and not in the data."""
+    return {feature.name for feature in schema.feature if not _is_in(schema, feature, _TRAINING)}
+
+
+def presence(
+    statistics: statistics_pb2.DatasetFeatureStatisticsList,
+) -> dict[str, int]:
+    """Return how many records have a value of each feature; a feature that none has is left out."""
+    found = {}
+    for name, feature in feature_statistics(statistics).items():
+        kind = feature.WhichOneof("stats")
+        count = int(getattr(feature, kind).common_stats.num_non_missing) if kind else 0
+        if count:
+            found[name] = count
+    return found
+
+
 def feature_statistics(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
 ) -> dict[str, statistics_pb2.FeatureNameStatistics]:
@@ -119,6 +149,15 @@ def value_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, featur
     if found is None:
         return {}
     return {bucket.label: int(bucket.sample_count) for bucket in found.string_stats.rank_histogram.buckets}
+
+
+def _is_in(schema: schema_pb2.Schema, feature: schema_pb2.Feature, environment: str) -> bool:
+    """Say whether a feature is in an environment, as TensorFlow Data Validation decides it."""
+    if environment in feature.not_in_environment:
+        return False
+    has_environments = bool(schema.default_environment or feature.in_environment)
+    named = (*schema.default_environment, *feature.in_environment)
+    return environment in named or not has_environments
 
 
 def _forget_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> None:

@@ -17,6 +17,7 @@ from mlplatform.components.data_validator.errors import ServingLogsError
 
 IMAGE_BYTES = "image_bytes"  # the input of raw photos, in the signature of that name
 DAMAGED = "damaged"
+UNREAD = "unread"
 _LARGEST_ROW = 1000  # values of one row that may be a feature; more is an image or an embedding
 
 
@@ -38,8 +39,9 @@ class ReadRequests(beam.DoFn):
     """A log file (TFRecord of PredictionLog) becomes the serialized Examples that were asked about.
 
     An Example that was sent is taken as it is; a raw photo becomes an Example with the photo; plain columns
-    become one with a feature each. What is no feature (pixels, embeddings) is left out. A file that is cut
-    off, by a server that was killed, is read up to there and counted under `DAMAGED`.
+    become one with a feature each. What is not a feature (pixels, embeddings) is left out, and its name goes
+    to `UNREAD`. A file that is cut off, by a server that was killed, is read up to there and counted under
+    `DAMAGED`.
     """
 
     def __init__(self, image_feature: str) -> None:
@@ -53,14 +55,14 @@ class ReadRequests(beam.DoFn):
             logging.warning("%s is damaged: %s", file, error)
             yield beam.pvalue.TaggedOutput(DAMAGED, 1)
 
-    def _examples(self, log: prediction_log_pb2.PredictionLog) -> Iterator[bytes]:
+    def _examples(self, log: prediction_log_pb2.PredictionLog) -> Iterator[bytes | beam.pvalue.TaggedOutput]:
         kind = log.WhichOneof("log_type")
         if kind == "predict_log":
             yield from self._of_tensors(dict(log.predict_log.request.inputs))
         elif kind in ("classify_log", "regress_log", "multi_inference_log"):
             yield from _of_input(getattr(log, kind).request.input)
 
-    def _of_tensors(self, inputs: dict[str, TensorProto]) -> Iterator[bytes]:
+    def _of_tensors(self, inputs: dict[str, TensorProto]) -> Iterator[bytes | beam.pvalue.TaggedOutput]:
         columns = {name: np.atleast_1d(tf.make_ndarray(tensor)) for name, tensor in inputs.items()}
         if len(columns) == 1:
             (values,) = columns.values()
@@ -69,7 +71,10 @@ class ReadRequests(beam.DoFn):
                 return
         if IMAGE_BYTES in columns:
             columns[self._image_feature] = columns.pop(IMAGE_BYTES)
-        columns = {name: v for name, v in columns.items() if len(v) and np.size(v[0]) <= _LARGEST_ROW}
+        for name in [name for name, v in columns.items() if len(v) and np.size(v[0]) > _LARGEST_ROW]:
+            del columns[name]
+            yield beam.pvalue.TaggedOutput(UNREAD, name)
+        columns = {name: values for name, values in columns.items() if len(values)}
         for row in range(min((len(values) for values in columns.values()), default=0)):
             example = tf.train.Example()
             for name, values in columns.items():

@@ -1,7 +1,7 @@
 """The data gate's work: look at the data, compare it with its schema, say what is wrong and where."""
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,12 +12,13 @@ from tfx_bsl.tfxio import tf_example_record
 
 from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.gathered import WriteGathered, read_gathered
-from mlplatform.components.data_validator import photos, problems
+from mlplatform.components.data_validator import problems, repetitions
 from mlplatform.components.data_validator import schema as schemas
 from mlplatform.components.data_validator.baseline import Baseline
+from mlplatform.components.data_validator.brightness import brightness_schema, separated, with_brightness
 from mlplatform.components.data_validator.constants import with_wide_constants
 from mlplatform.components.data_validator.errors import NoTrainSplitError
-from mlplatform.components.data_validator.light import apart, light_schema, with_light
+from mlplatform.components.data_validator.missing import may_be_empty, with_missing
 from mlplatform.components.data_validator.offenders import (
     SHOWN,
     FindOffenders,
@@ -26,7 +27,7 @@ from mlplatform.components.data_validator.offenders import (
     with_found,
 )
 from mlplatform.components.data_validator.policy import Policy
-from mlplatform.components.data_validator.serving_logs import DAMAGED, ReadRequests
+from mlplatform.components.data_validator.serving_logs import DAMAGED, UNREAD, ReadRequests
 from mlplatform.components.data_validator.verdict import Problem, Verdict
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
@@ -35,6 +36,7 @@ _HISTOGRAM_BUCKETS = (
     10_000  # values of a text feature that are compared with its domain, the most frequent first
 )
 _SERVING = "serving"
+_ABOUT_MISSING = ("missing_values", "missing_label", "missing_column")
 _TELEMETRY = ["mlplatform", "DataValidator"]
 
 
@@ -48,6 +50,8 @@ class Data:
         label_feature: The feature that holds the class.
         id_feature: The feature that names the record.
         serving_logs: Files of a request log, of what the model is asked in service; none where there is none.
+        serving_features: What a request must hold; None: every feature of the training split that the schema
+            has in the environment `SERVING`, but not the label, the id, and what describes the photo.
     """
 
     files: Mapping[str, Sequence[str]]
@@ -55,6 +59,7 @@ class Data:
     label_feature: str = "label"
     id_feature: str = "item_id"
     serving_logs: Sequence[str] = ()
+    serving_features: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,19 +68,25 @@ class Validated:
 
     Attributes:
         statistics: Per split.
-        light: Per split, statistics of the light of its photos.
+        brightness: Per split, statistics of the brightness and contrast of its photos.
         schema: What the data was compared with.
         anomalies: Per split, as TensorFlow Data Validation reports them.
         labels: Per split, how many records each class has, the largest first.
         verdict: The decision and its grounds.
+        train_split: The split that was compared.
+        baseline: What it was compared with for drift; None for nothing.
+        served: Statistics of the requests that it was compared with, and of their photos' brightness.
     """
 
     statistics: Mapping[str, Statistics]
-    light: Mapping[str, Statistics]
+    brightness: Mapping[str, Statistics]
     schema: schema_pb2.Schema
     anomalies: Mapping[str, anomalies_pb2.Anomalies]
     labels: Mapping[str, Mapping[str, int]]
     verdict: Verdict
+    train_split: str
+    baseline: Baseline | None
+    served: tuple[Statistics, Statistics]
 
 
 def validate(
@@ -112,6 +123,7 @@ def validate(
         raise NoTrainSplitError(train_split, list(data.files))
     gathered = _gather(data, make_pipeline, work_dir, schema)
     statistics = gathered.statistics
+    is_inferred = schema is None
     if schema is None:
         schema = schemas.infer_schema(statistics, train_split, data.image_feature, data.label_feature)
     anomalies = {
@@ -126,49 +138,52 @@ def validate(
             for p in problems.anomaly_problems(some, statistics[split], split, data.label_feature, policy)
         ),
         *problems.untrained_labels(labels, train_split, data.label_feature, policy),
-        *problems.photo_problems(
-            gathered.counts, gathered.repeated, list(data.files), data.image_feature, policy
+        *problems.repetition_problems(
+            gathered.counts,
+            gathered.repeated,
+            list(data.files),
+            data.image_feature,
+            data.id_feature,
+            policy,
         ),
     ]
-    if train_split in statistics:
-        light = light_schema(data.image_feature, drift_threshold)
-        if baseline is not None and baseline.light is not None and _has_features(baseline.light):
-            moved = _compare(gathered.light[train_split], light, previous_statistics=baseline.light)
-            found += problems.comparison_problems(moved, "drift", train_split, policy)
-        if data.serving_logs:
-            train, served = statistics[train_split], gathered.served
-            compared = schemas.with_comparators(
-                schema, [train, served], drift_threshold, comparator="skew_comparator"
-            )
-            for here, wanted, there in (
-                (train, compared, served),
-                (gathered.light[train_split], light, gathered.served_light),
-            ):
-                if _has_features(there):
-                    skewed = _compare(here, wanted, serving_statistics=there)
-                    found += problems.comparison_problems(skewed, "skew", train_split, policy)
-            damaged = gathered.counts.get(DAMAGED, 0)
-            found += problems.skew_problems(train, served, damaged, train_split, policy)
+    if is_inferred:
+        reported = {(p.split, p.feature) for p in found if p.kind in _ABOUT_MISSING}
+        found += problems.undeclared_missing_values(statistics, data.label_feature, reported, policy)
+    if baseline is not None and train_split in statistics:
+        found += _brightness_drift(gathered, baseline, data, drift_threshold, train_split, policy)
+    if data.serving_logs:
+        found += _skew(gathered, schema, data, drift_threshold, train_split, policy)
     found = [problem for problem in found if problem.action != "ignore"]
     found = _with_offenders(found, data, make_pipeline, work_dir, schema)
     found.sort(key=lambda problem: problem.action != "block")
     verdict = Verdict(
         schema_source,
-        {split: _records(some) for split, some in statistics.items()},
+        {split: problems.record_count(some) for split, some in statistics.items()},
         tuple(found),
         baseline=baseline.name if baseline else "",
-        serving_records=_records(gathered.served) if data.serving_logs else None,
+        serving_records=problems.record_count(gathered.served) if data.serving_logs else None,
         duplicates={name: count for name, count in gathered.counts.items() if count and name != DAMAGED},
     )
-    return Validated(statistics, gathered.light, schema, anomalies, labels, verdict)
+    return Validated(
+        statistics,
+        gathered.brightness,
+        schema,
+        anomalies,
+        labels,
+        verdict,
+        train_split,
+        baseline,
+        (gathered.served, gathered.served_brightness),
+    )
 
 
 def measure(
     data: Data, make_pipeline: MakePipeline, work_dir: str
 ) -> Mapping[str, tuple[Statistics, Statistics]]:
-    """Return, per split, the statistics of its records and those of the light of their photos."""
+    """Return, per split, the statistics of its records and those of its photos' brightness."""
     gathered = _gather(data, make_pipeline, work_dir, None)
-    return {split: (some, gathered.light[split]) for split, some in gathered.statistics.items()}
+    return {split: (some, gathered.brightness[split]) for split, some in gathered.statistics.items()}
 
 
 @dataclass(frozen=True)
@@ -177,19 +192,21 @@ class _Gathered:
 
     Attributes:
         statistics: Per split, of the records.
-        light: Per split, of the light of their photos.
+        brightness: Per split, of the brightness and contrast of their photos.
         served: Of the records of the serving logs; empty without logs.
-        served_light: Of the light of their photos.
-        repeated: Some of the photos that occur more than once.
-        counts: How many are `leaks`, `conflicts` and `within`, and `damaged` log files.
+        served_brightness: Of the brightness and contrast of their photos.
+        repeated: Some of the photos and keys that occur more than once.
+        counts: How many are `leaks`, `key_leaks`, `conflicts` and `within`, and `damaged` log files.
+        unread: Inputs of requests that are too large to be a feature, such as pixels.
     """
 
     statistics: dict[str, Statistics]
-    light: dict[str, Statistics]
+    brightness: dict[str, Statistics]
     served: Statistics
-    served_light: Statistics
-    repeated: list[photos.Repeated]
+    served_brightness: Statistics
+    repeated: list[repetitions.Repeated]
     counts: dict[str, int]
+    unread: frozenset[str]
 
 
 def _gather(
@@ -201,12 +218,15 @@ def _gather(
         num_rank_histogram_buckets=_HISTOGRAM_BUCKETS,
     )
     samples_file, counts_file = posixpath.join(work_dir, "repeated"), posixpath.join(work_dir, "counts.json")
+    unread_file = posixpath.join(work_dir, "unread")
+    empty_features = may_be_empty(schema or schema_pb2.Schema())
 
     def measured(batches: beam.PCollection, name: str) -> None:
-        """Write the statistics of batches, with the light of their photos."""
+        """Write the statistics of batches, with the brightness and contrast of their photos."""
         _ = (
             batches
-            | f"Light[{name}]" >> beam.Map(with_light, data.image_feature)
+            | f"Missing[{name}]" >> beam.Map(with_missing, empty_features)
+            | f"Brightness[{name}]" >> beam.Map(with_brightness, data.image_feature)
             | f"Statistics[{name}]" >> tfdv.GenerateStatistics(options)
             | f"WriteStatistics[{name}]" >> tfdv.WriteStatisticsToBinaryFile(_statistics_file(work_dir, name))
         )
@@ -217,56 +237,117 @@ def _gather(
             batches = pipeline | f"Read[{split}]" >> _source(data, split).BeamSource()
             measured(batches, f"split-{split}")
             names = (split, data.image_feature, data.id_feature, data.label_feature)
-            seen.append(batches | f"Photos[{split}]" >> beam.FlatMap(photos.sightings, *names))
-        repeated = seen | "AllPhotos" >> beam.Flatten() | "RepeatedPhotos" >> photos.Repetitions()
+            seen.append(batches | f"Sightings[{split}]" >> beam.FlatMap(repetitions.sightings, *names))
+        repeated = seen | "AllSightings" >> beam.Flatten() | "Repeated" >> repetitions.Repetitions()
         counts = {
-            "leaks": repeated | "Leaks" >> beam.Map(lambda photo: int(photo.is_leak)),
-            "conflicts": repeated | "Conflicts" >> beam.Map(lambda photo: int(photo.is_conflict)),
-            "within": repeated | "Within" >> beam.Map(lambda photo: photo.copies_within),
+            fault: repeated | f"Count[{fault}]" >> beam.Map(repetitions.fault_count, fault)
+            for fault in repetitions.FAULTS
         }
         if data.serving_logs:
             requests = (
                 pipeline
                 | "ServingLogs" >> beam.Create(list(data.serving_logs))
                 | "ReadRequests"
-                >> beam.ParDo(ReadRequests(data.image_feature)).with_outputs(DAMAGED, main="examples")
+                >> beam.ParDo(ReadRequests(data.image_feature)).with_outputs(DAMAGED, UNREAD, main="examples")
             )
             as_batches = tf_example_record.TFExampleBeamRecord("prediction_log", _TELEMETRY).BeamSource()
             asked = requests["examples"] | "Typed" >> beam.Map(bytes).with_output_types(bytes)
             measured(asked | "RequestBatches" >> as_batches, _SERVING)
             counts[DAMAGED] = requests[DAMAGED]
+            _ = (
+                requests[UNREAD]
+                | "UnreadNames" >> beam.Distinct()
+                | "KeepUnread" >> WriteGathered(unread_file)
+            )
         _ = counts | "Count" >> WriteCounts(counts_file)
         _ = (
             repeated
-            | "SampleRepeated" >> photos.Samples(SHOWN)
+            | "SampleRepeated" >> repetitions.Samples(SHOWN)
             | "KeepRepeated" >> WriteGathered(samples_file)
         )
 
     def read(name: str) -> tuple[Statistics, Statistics]:
-        return apart(tfdv.load_stats_binary(_statistics_file(work_dir, name)), data.image_feature)
+        return separated(tfdv.load_stats_binary(_statistics_file(work_dir, name)), data.image_feature)
 
     by_split = {split: read(f"split-{split}") for split in data.files}
-    served, served_light = read(_SERVING) if data.serving_logs else (Statistics(), Statistics())
-    samples = sorted(set(read_gathered(samples_file)), key=lambda photo: photo.sightings)
+    served, served_brightness = read(_SERVING) if data.serving_logs else (Statistics(), Statistics())
+    chosen = {(one.what, one.digest): one for one in read_gathered(samples_file)}
+    samples = sorted(chosen.values(), key=lambda one: (one.what, one.sightings))
     return _Gathered(
         {split: some for split, (some, _) in by_split.items()},
-        {split: light for split, (_, light) in by_split.items()},
+        {split: brightness for split, (_, brightness) in by_split.items()},
         served,
-        served_light,
+        served_brightness,
         samples,
         read_counts(counts_file),
+        frozenset(read_gathered(unread_file)) if data.serving_logs else frozenset(),
     )
+
+
+def _expected_in_requests(
+    data: Data, schema: schema_pb2.Schema, train: Statistics, unread: frozenset[str]
+) -> set[str]:
+    """Return the features that every request should hold.
+
+    What was asked as pixels or as an embedding is there, although no statistics are made of it; and where
+    there is such an input of another name, it may be the photo.
+    """
+    if data.serving_features is not None:
+        expected = set(data.serving_features)
+    else:
+        folder, slash, _ = data.image_feature.rpartition("/")
+        described = {name for name in schemas.presence(train) if slash and name.startswith(folder + slash)}
+        expected = schemas.served_features(schema, schemas.presence(train))
+        expected -= {data.label_feature, data.id_feature} | (described - {data.image_feature})
+    return expected - unread - ({data.image_feature} if unread else set())
 
 
 def _anomalies(
     statistics: Statistics, schema: schema_pb2.Schema, baseline: Baseline | None, drift_threshold: float
 ) -> anomalies_pb2.Anomalies:
     if baseline is None:
-        return tfdv.validate_statistics(statistics, schema)
+        return tfdv.validate_statistics(statistics, schema, schemas.training_environment(schema))
     compared = schemas.with_comparators(
         schema, [statistics, baseline.statistics], drift_threshold, comparator="drift_comparator"
     )
     return _compare(statistics, compared, previous_statistics=baseline.statistics)
+
+
+def _brightness_drift(
+    gathered: _Gathered, baseline: Baseline, data: Data, threshold: float, train_split: str, policy: Policy
+) -> Iterator[Problem]:
+    """Yield the problems of photos that are darker, brighter, flatter or harsher than the baseline's."""
+    if baseline.brightness is not None and _has_features(baseline.brightness):
+        wanted = brightness_schema(data.image_feature, threshold)
+        here = gathered.brightness[train_split]
+        moved = _compare(here, wanted, previous_statistics=baseline.brightness)
+        yield from problems.comparison_problems(moved, "drift", train_split, policy)
+
+
+def _skew(
+    gathered: _Gathered,
+    schema: schema_pb2.Schema,
+    data: Data,
+    threshold: float,
+    train_split: str,
+    policy: Policy,
+) -> Iterator[Problem]:
+    """Yield the problems of what the model is asked in service and differs from the training split."""
+    train, served = gathered.statistics[train_split], gathered.served
+    compared = schemas.with_comparators(schema, [train, served], threshold, comparator="skew_comparator")
+    of_photos = brightness_schema(data.image_feature, threshold)
+    for here, wanted, there in (
+        (train, compared, served),
+        (gathered.brightness[train_split], of_photos, gathered.served_brightness),
+    ):
+        if _has_features(there):
+            skewed = _compare(here, wanted, serving_statistics=there)
+            yield from problems.comparison_problems(skewed, "skew", train_split, policy)
+    damaged = gathered.counts.get(DAMAGED, 0)
+    yield from problems.skew_problems(train, served, damaged, train_split, policy)
+    expected = _expected_in_requests(data, schema, train, gathered.unread)
+    serving_only = schemas.serving_only_features(schema) | {data.label_feature, data.id_feature}
+    yield from problems.presence_skew(train, served, expected, serving_only, threshold, train_split, policy)
 
 
 def _compare(
@@ -277,15 +358,13 @@ def _compare(
     """Validate, and compare with other statistics."""
     ((name, there),) = other.items()
     here = with_wide_constants(statistics, there)
-    return tfdv.validate_statistics(here, schema, **{name: with_wide_constants(there, statistics)})
+    return tfdv.validate_statistics(
+        here, schema, schemas.training_environment(schema), **{name: with_wide_constants(there, statistics)}
+    )
 
 
 def _has_features(statistics: Statistics) -> bool:
     return bool(schemas.feature_statistics(statistics))
-
-
-def _records(statistics: Statistics) -> int:
-    return int(statistics.datasets[0].num_examples) if statistics.datasets else 0
 
 
 def _with_offenders(

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from markupsafe import Markup
+
 from mlplatform.components.data_validator.policy import Action, Kind
+from mlplatform.reports.page import picture
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class Verdict:
         problems: Everything found that the policy does not ignore, what blocks first.
         baseline: What the training split was compared with for drift, such as `items@v3`; empty for nothing.
         serving_records: How many records of the serving logs it was compared with; None without logs.
-        duplicates: Photos that occur more than once: how many records are copies within a split (`within`),
-            how many photos are in several splits (`leaks`), how many have several labels (`conflicts`).
+        duplicates: What occurs more than once: how many records are copies within a split (`within`),
+            how many photos are in several splits (`leaks`), how many have several labels (`conflicts`), and
+            how many keys are in several splits (`key_leaks`).
     """
 
     schema_source: str
@@ -91,13 +95,20 @@ class Verdict:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The problems that are told and do not stop the run."""
+        """The problems that are reported and do not stop the run."""
         return tuple(problem for problem in self.problems if problem.action == "warn")
 
     @property
     def blocking(self) -> tuple[Problem, ...]:
         """The problems that stop the run."""
         return tuple(problem for problem in self.problems if problem.action == "block")
+
+    def _repr_html_(self) -> str:
+        """Return the decision and its grounds for a notebook, with pictures of the records."""
+        decision = "accepted" if self.accepted else "rejected"
+        counts = ", ".join(f"{count:,} records in {split}" for split, count in self.records.items())
+        problems = Markup().join(_problem_html(problem) for problem in self.problems)
+        return Markup("<p><b>Data {}</b>: {}</p><ul>{}</ul>").format(decision, counts, problems)
 
     def as_json(self) -> str:
         """Return the verdict as a JSON document; pictures are left to the report."""
@@ -113,6 +124,17 @@ class Verdict:
             },
             indent=2,
         )
+
+
+def _problem_html(problem: Problem) -> Markup:
+    pictures = Markup().join(
+        Markup('<img src="{}" height="64" title="{} ({})" alt="{}">').format(
+            picture(offender.thumbnail), offender.item_id, offender.value, offender.item_id
+        )
+        for offender in problem.offenders
+        if offender.thumbnail
+    )
+    return Markup("<li><b>{}s</b> {}<br>{}</li>").format(problem.action, problem, pictures)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from mlplatform.reports.page import write_page
 
 _SHOWN_CLASSES = 100
@@ -65,14 +67,22 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class FeatureRow:
-    """One feature of one split; `missing` is a share, 0 to 1, `values` a line of text."""
+class FeatureOfSplit:
+    """A feature in one split; `missing` is a share, 0 to 1, `values` a line of text."""
 
     split: str
-    name: str
     type: str
     missing: float
     values: str
+
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """A feature in all splits, and its distribution drawn; beside what it was compared with, if anything."""
+
+    name: str
+    splits: Sequence[FeatureOfSplit]
+    charts: Sequence[Markup]
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,17 @@ class DataPage:
     def blocking(self) -> int:
         """How many problems stop the run."""
         return sum(problem.action == "block" for problem in self.problems)
+
+    @property
+    def with_records(self) -> Sequence[ProblemRow]:
+        """The problems of which single records are shown."""
+        return [problem for problem in self.problems if problem.offenders]
+
+    @property
+    def moved(self) -> Sequence[FeatureRow]:
+        """The features that have drifted or are skewed, which are drawn beside the problem."""
+        names = {problem.feature for problem in self.problems if problem.kind in ("drift", "skew")}
+        return [row for row in self.features if row.name in names and row.charts]
 
     @property
     def shown_classes(self) -> Sequence[ClassRow]:

@@ -79,6 +79,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         policy=settings.policy,
         drift_threshold=settings.drift_threshold,
         serving_logs=settings.serving_logs,
+        serving_features=["image/encoded"],  # the model is asked with the photo alone
         train_split=photos.train_split,
         id_feature="item_id" if photos.listing else "path",  # what a person finds the photo by
         reports_dir=str(home.reports),

@@ -184,9 +184,7 @@ def _add_parameter(
     named.extend(modules_named_in(parsed))
     for place in _texts_in(parsed) if role in (None, READ) else ():
         path = os.path.abspath(place)  # noqa: PTH100 - as it is written, links and all
-        if name == "erasures":  # of DatasetVersioner: that nothing is there yet counts, too
-            made.parts[part] = made.paths[path] = digests.of(path)
-        elif os.path.isfile(path):  # noqa: PTH113 - False for what cannot be a path
+        if os.path.isfile(path):  # noqa: PTH113 - False for what cannot be a path
             if path.endswith(".py"):
                 sources.append(Path(path))
                 content = Path(path).name
@@ -197,6 +195,8 @@ def _add_parameter(
             if os.path.isdir(path):  # noqa: PTH112
                 content = made.paths[path] = digests.of(path)
                 made.parts[part if place == text else f"{part}: {place}"] = content
+            elif is_local(place):
+                made.paths[path] = ""  # that nothing is there yet counts, too
         elif (
             (place == text or "/" in place)  # `train` alone is rather the name of a split
             and place.strip("./")

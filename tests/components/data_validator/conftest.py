@@ -61,7 +61,13 @@ def write_examples() -> Callable[[Path, Splits], dict[str, list[str]]]:
         import tensorflow as tf
 
         def feature(value: Any) -> tf.train.Feature:
+            if isinstance(value, list) and value[1:] == [[]]:  # ["float", []]: a list of that kind, empty
+                empty = tf.train.Feature()
+                getattr(empty, f"{value[0]}_list").SetInParent()
+                return empty
             values = value if isinstance(value, list) else [value]
+            if not values:
+                return tf.train.Feature(bytes_list=tf.train.BytesList())
             if isinstance(values[0], int):
                 return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
             if isinstance(values[0], float):
@@ -89,7 +95,13 @@ def gate(
 ) -> Callable[..., Any]:
     """Validate records; takes what `validate` takes."""
 
-    def run(splits: Splits, serving_logs: Sequence[str] = (), policy: Any = None, **options: Any) -> Any:
+    def run(
+        splits: Splits,
+        serving_logs: Sequence[str] = (),
+        serving_features: Sequence[str] | None = None,
+        policy: Any = None,
+        **options: Any,
+    ) -> Any:
         import apache_beam as beam
 
         from mlplatform.components.data_validator.policy import Policy
@@ -99,7 +111,29 @@ def gate(
         work = tmp_path_factory.mktemp("work")
         if isinstance(policy, dict):
             policy = Policy(**policy)
-        data = Data(files, serving_logs=serving_logs)
+        data = Data(files, serving_logs=serving_logs, serving_features=serving_features)
         return validate(data, beam.Pipeline, str(work), policy=policy, **options)
 
     return run
+
+
+@pytest.fixture
+def request_log(tmp_path: Path) -> Callable[..., Path]:
+    """Write Predict requests with the server's own log; returns the folder of the model."""
+
+    def write(*requests: dict[str, Any]) -> Path:
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        from mlplatform.serving.request_log import RequestLog
+
+        log = RequestLog(tmp_path / "log", sampling_rate=1.0, max_bytes=1 << 20)
+        for inputs in requests:
+            request = predict_pb2.PredictRequest()
+            for name, values in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+            log.write("predict_log", "shop", request, predict_pb2.PredictResponse())
+        log.close()
+        return tmp_path / "log" / "shop"
+
+    return write

@@ -1,6 +1,7 @@
 """The gate as a TFX component: standard artifacts, a verdict, and a run that stops."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -279,6 +280,18 @@ def test_blocked_data_stops_the_run_and_leaves_a_report(shop: Shop, execute: Exe
     assert "http" not in page.replace("http-equiv", ""), "the page needs no network"
     verdict = json.loads((report.parent / "verdict.json").read_text())
     assert verdict["accepted"] is False
+    index = (tmp_path / "reports" / "index.html").read_text()
+    assert f'href="{report.parent.name}/report.html"' in index
+
+    # In a notebook the outputs of the failed component are gone: the error holds them, also after a process.
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert str(error) == text
+    shown = error._repr_html_()
+    assert "<b>Data rejected</b>" in shown
+    assert "item-33" in shown
+    assert "data:image/jpeg;base64," in shown
+    assert "&lt;submarine&gt;" in shown
+    assert "<submarine>" not in shown
     assert verdict["problems"][0]["offenders"][0]["item_id"] == "item-33"
 
 

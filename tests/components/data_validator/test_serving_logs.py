@@ -13,28 +13,6 @@ from mlplatform.components.data_validator.serving_logs import ReadRequests, log_
 Shop = Callable[..., dict[str, list[dict[str, Any]]]]
 
 
-@pytest.fixture
-def request_log(tmp_path: Path) -> Callable[..., Path]:
-    """Write Predict requests with the server's own log; returns the folder of the model."""
-
-    def write(*requests: dict[str, Any]) -> Path:
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        from mlplatform.serving.request_log import RequestLog
-
-        log = RequestLog(tmp_path / "log", sampling_rate=1.0, max_bytes=1 << 20)
-        for inputs in requests:
-            request = predict_pb2.PredictRequest()
-            for name, values in inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
-            log.write("predict_log", "shop", request, predict_pb2.PredictResponse())
-        log.close()
-        return tmp_path / "log" / "shop"
-
-    return write
-
-
 def example(**features: Any) -> bytes:
     import tensorflow as tf
 
@@ -66,7 +44,9 @@ def test_examples_photos_and_columns_become_examples(
         example(miles=3.0, company=b"blue", seats=2),
         example(miles=4.0, company=b"red", seats=4),
     ]
-    assert read(folder) == expected
+    *examples, unread = read(folder)
+    assert examples == expected
+    assert (unread.tag, unread.value) == ("unread", "images")
 
 
 def test_classify_requests_become_examples_with_their_context(tmp_path: Path) -> None:
@@ -94,6 +74,51 @@ def test_a_file_that_is_cut_off_is_read_up_to_there_and_told(request_log: Callab
     assert (damaged.tag, damaged.value) == ("damaged", 1)
 
 
+def test_features_that_requests_lack_or_add_are_skew(
+    shop: Shop, gate: Any, request_log: Callable[..., Path]
+) -> None:
+    """The case that data validation is known for: training has a feature that the serving log lacks."""
+    usual = shop()["train"]
+    sent = [
+        example(**{
+            "image/encoded": record["image/encoded"],
+            "price": record["price"],
+            **({"color": record["color"].encode()} if number % 3 else {}),
+            **({"coupon": b"x"} if number < 6 else {}),
+        })
+        for number, record in enumerate(usual)
+    ]  # fmt: skip
+    for record in usual:
+        record["weight"] = 7 + len(record["label"])
+    logs = log_files(str(request_log({"examples": sent})))
+    data = {"train": usual}
+    done = gate(data, serving_logs=logs)
+    skewed = {p.feature: p for p in done.verdict.problems}
+    assert {name: (p.kind, p.action) for name, p in skewed.items()} == {
+        "color": ("skew", "warn"),
+        "coupon": ("skew", "warn"),
+        "weight": ("skew", "warn"),
+    }, "neither the label, nor the id, nor what follows from the photo"
+    assert skewed["weight"].description == (
+        "missing in 30 of 30 (100.0 %) requests and in 0 of 30 (0.0 %) records here"
+    )
+    assert "missing in 10 of 30 (33.3 %) requests" in skewed["color"].description
+    assert "missing in 24 of 30 (80.0 %) requests" in skewed["coupon"].description
+
+    schema = done.schema  # environments declare what is not expected
+    schema.default_environment.extend(["TRAINING", "SERVING"])
+    for feature in schema.feature:
+        if feature.name == "weight":
+            feature.not_in_environment.append("SERVING")
+    coupon = schema.feature.add(name="coupon", type=1)
+    coupon.not_in_environment.append("TRAINING")
+    coupon.presence.min_fraction = 1.0
+    again = gate(data, serving_logs=logs, schema=schema, policy={"skew": "block"})
+    assert {(p.kind, p.feature, p.action) for p in again.verdict.problems} == {("skew", "color", "block")}
+    named = gate(data, serving_logs=logs, serving_features=["image/encoded", "prise"])
+    assert {p.feature for p in named.verdict.problems} == {"coupon", "prise"}
+
+
 def test_skew_is_told_and_can_block(
     shop: Shop, gate: Any, photo: Callable[..., bytes], request_log: Callable[..., Path]
 ) -> None:
@@ -106,7 +131,10 @@ def test_skew_is_told_and_can_block(
     random.Random(0).shuffle(asked)
     folder = request_log(*asked, *dark)
     done = gate(
-        shop(), serving_logs=log_files(str(folder)), policy={"features": {"color": {"skew": "block"}}}
+        shop(),
+        serving_logs=log_files(str(folder)),
+        serving_features=["image/encoded"],
+        policy={"features": {"color": {"skew": "block"}}},
     )
     found = {(p.kind, p.feature): p.action for p in done.verdict.problems}
     assert found == {

@@ -123,7 +123,78 @@ def test_photos_that_occur_twice_are_found(shop: Shop, gate: Gate) -> None:
     assert {o.item_id for o in problems["label_conflict"].offenders} == {"item-02", "item-31"}
     assert {o.item_id for o in problems["duplicate"].offenders} == {"item-04", "item-07"}
     assert all(o.thumbnail for p in problems.values() for o in p.offenders)
-    assert {p.action for p in done.verdict.problems} == {"warn"}
+    assert {p.kind: p.action for p in done.verdict.problems} == {
+        "leak": "block",
+        "label_conflict": "warn",
+        "duplicate": "warn",
+    }
+
+
+def test_the_same_key_in_training_and_evaluation_blocks_and_the_policy_can_relax_it(
+    shop: Shop, gate: Gate
+) -> None:
+    data = shop()
+    data["eval"][0]["item_id"] = "item-03"
+    data["train"][5]["item_id"] = "item-04"  # two photos of one item in one split are fine
+    done = gate(data)
+    assert not done.verdict.accepted
+    assert done.verdict.duplicates == {"key_leaks": 1}
+    (problem,) = done.verdict.problems
+    assert (problem.kind, problem.feature, problem.action) == ("leak", "item_id", "block")
+    assert [(o.split, o.item_id) for o in problem.offenders] == [("eval", "item-03"), ("train", "item-03")]
+    assert gate(data, policy={"features": {"item_id": {"leak": "warn"}}}).verdict.accepted
+
+
+def test_empty_cells_are_missing_values(gate: Gate) -> None:
+    def rows(start: int, count: int, label: Callable[[int], str | list[str]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "item_id": f"{n}",
+                "label": label(n),
+                "price": 1.5 if n % 10 == 0 else ["float", []],  # an empty list, as CsvExampleGen writes
+                "note": None,  # a feature without a kind
+                "size": 3 + n % 4,
+            }
+            for n in range(start, start + count)
+        ]
+
+    splits = {
+        "train": rows(0, 40, lambda n: "hat" if n % 8 else []),
+        "eval": rows(100, 20, lambda n: "hat"),
+    }
+    done = gate(splits)
+    problems = found(done.verdict)
+    assert {key: (p.action, p.records) for key, p in problems.items()} == {
+        ("missing_label", "label", "train"): ("block", 5),
+        ("missing_values", "price", "train"): ("warn", 36),
+        ("missing_values", "price", "eval"): ("warn", 18),
+    }
+    assert "missing in 36 of 40 (90.0 %) records" in problems["missing_values", "price", "train"].description
+    assert {o.item_id for o in problems["missing_label", "label", "train"].offenders} == {
+        "0", "8", "16", "24", "32",
+    }  # fmt: skip
+    price = next(f for f in done.schema.feature if f.name == "price")
+    assert not price.presence.min_fraction, "the schema for other components says that it is optional"
+    schema = type(done.schema).FromString(done.schema.SerializeToString())
+    for feature in schema.feature:
+        if feature.name == "price":
+            feature.presence.min_fraction = 1.0
+            feature.value_count.min = 0  # a record may have none
+        if feature.name == "label":
+            feature.presence.min_fraction = 1.0
+    again = found(gate({"train": splits["train"]}, schema=schema).verdict)
+    assert set(again) == {("missing_label", "label", "train")}
+
+
+def test_a_column_that_is_empty_throughout_is_reported(gate: Gate) -> None:
+    splits = {
+        split: [{"item_id": f"{split}{n}", "note": ["bytes", []], "size": 3 + n % 4} for n in range(20)]
+        for split in ("train", "eval")
+    }
+    assert {key: p.records for key, p in found(gate(splits).verdict).items()} == {
+        ("missing_values", "note", "train"): 20,
+        ("missing_values", "note", "eval"): 20,
+    }
 
 
 def test_a_class_that_is_not_trained_is_told(shop: Shop, gate: Gate) -> None:
@@ -137,7 +208,7 @@ def test_a_class_that_is_not_trained_is_told(shop: Shop, gate: Gate) -> None:
 
 
 def test_drift_from_a_baseline_is_told_and_can_block(shop: Shop, gate: Gate, usual: Any) -> None:
-    baseline = Baseline("items@v1", usual.statistics["train"], usual.light["train"])
+    baseline = Baseline("items@v1", usual.statistics["train"], usual.brightness["train"])
     data = {"train": shop()["train"]}
     assert gate(data, baseline=baseline).verdict.problems == ()
     for record in data["train"][:25]:

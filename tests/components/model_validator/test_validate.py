@@ -161,7 +161,7 @@ class TestVerdict:
         assert "falls behind the baseline's 0.8571 by 0.5714" in text
         assert "16 photos that it answered right are now wrong, 0 the other way" in text
         assert str(verdict.report) in text
-        (folder,) = (tmp_path / "reports").iterdir()
+        (folder,) = (tmp_path / "reports").glob("ModelValidator-*")
         assert json.loads((folder / "verdict.json").read_text())["accepted"] is False
         assert "rejected" in (folder / "report.html").read_text()
 
