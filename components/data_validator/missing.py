@@ -4,9 +4,9 @@ An ExampleGen writes an empty cell as a feature without values. TensorFlow Data 
 feature that is absent as missing, so a column of empty cells would be complete.
 """
 
-from mlplatform.arrow import pa
-from mlplatform.arrow import pc
 from tensorflow_metadata.proto.v0 import schema_pb2
+
+from mlplatform.arrow import pa, pc
 
 
 def may_be_empty(schema: schema_pb2.Schema) -> frozenset[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import apache_beam as beam
+
 from mlplatform.arrow import pa
 
 What = Literal["photo", "key"]
