@@ -204,7 +204,7 @@ class TestPartialRuns:
         assert states(record)["a"] == "skipped"
 
     def test_from_nodes_without_an_earlier_run_is_an_error(self, runner, diamond):
-        with pytest.raises(NothingToReuseError, match=r"lacks a, b\. Run it in full, or up to there"):
+        with pytest.raises(NothingToReuseError, match=r"lacks a, b\. Run it in full, or up to node b"):
             runner.run(diamond(), from_nodes=["d"])
 
     def test_from_nodes_goes_past_runs_that_did_not_come_so_far(self, runner, pipeline, trace, calls):
