@@ -14,6 +14,7 @@ import pytest
 
 from mlplatform.datasets import DatasetStore
 
+KILLS = int(os.environ.get("SOAK_STORE_KILLS", "500"))
 KILL_LOOP = Path(__file__).with_name("kill_loop.py")
 
 
@@ -35,9 +36,9 @@ def test_kills_of_commits_on_beam(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(5))
-def test_five_hundred_kills(tmp_path: Path, seed: int) -> None:
-    kill_loop(tmp_path, 100, seed, "commit", "first", "beam", "checkout", "gc", "tag")
+def test_five_hundred_kills(tmp_path: Path, soak_seed: int) -> None:
+    for at in range(KILLS // 100):
+        kill_loop(tmp_path / str(at), 100, soak_seed + at, "commit", "first", "beam", "checkout", "gc", "tag")
 
 
 COMMIT = """

@@ -23,9 +23,7 @@ NEW, RUNNING = 1, 2
 REPOSITORY = Path(__file__).parents[2]
 TAXI = REPOSITORY.parent / "shared/data/taxi"
 TAXI_NODES = ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
-KILLS = 50
-# Where and when to kill follows from the seed; name another one to look elsewhere.
-SEEDS = [int(os.environ.get("MLPLATFORM_KILL_SEED", "1"))]
+KILLS = int(os.environ.get("SOAK_RUNNER_KILLS", "50"))
 WAYS = (
     ("runner", signal.SIGKILL),
     ("runner", signal.SIGTERM),
@@ -136,9 +134,8 @@ def place(tmp_path, pipelines):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_killed_in_every_way_the_next_run_resumes(place, seed):
-    random.seed(seed)
+def test_killed_in_every_way_the_next_run_resumes(place, soak_seed):
+    random.seed(soak_seed)
     root = place / "root"
     name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
     for number, (target, sent) in enumerate(WAYS):
@@ -175,11 +172,10 @@ def test_what_was_finished_before_a_kill_is_not_done_again(place):
 @pytest.mark.soak
 @pytest.mark.shared_data
 @pytest.mark.timeout(3 * 3600)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_fifty_random_kills_of_a_real_pipeline(tmp_path, seed):
+def test_fifty_random_kills_of_a_real_pipeline(tmp_path, soak_seed):
     if not TAXI.is_dir():
         pytest.skip(f"the development data is not there: {TAXI}")
-    random.seed(seed)
+    random.seed(soak_seed)
     root, code = tmp_path / "root", tmp_path / "taxi"
     shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
     name = [str(code / "pipeline.py"), "--data", str(TAXI), "--root", str(root), "--set", "eval_steps=2"]

@@ -1,12 +1,11 @@
 """Requests as an attacker sends them, made from a seed: each is answered or refused; the server goes on.
 
-`soak`: more of them, of another seed each time (`MLPLATFORM_SEED` repeats one).
+`soak`: more of them, of the seed that SOAK_SEED names.
 """
 
 import gzip
 import http.client
 import json
-import os
 import random
 import socket
 import struct
@@ -35,7 +34,6 @@ MALFORMED = "the message is no tensorflow.serving."
 SIGNATURES = ["", "two", "texts", "scalar", "sqrt", "specials", "same_string", "same_uint8", "no such"]
 GROWTH = 1 << 30  # bytes that the process may have grown at the end
 SEED = 20_240
-SOAK_SEED = int(os.environ.get("MLPLATFORM_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +249,8 @@ class TestHostile:
 
     @pytest.mark.soak
     @pytest.mark.timeout(3600)
-    def test_for_long(self, server: Any) -> None:
-        print(f"MLPLATFORM_SEED={SOAK_SEED}")
-        chance = random.Random(SOAK_SEED)
+    def test_for_long(self, server: Any, soak_seed: int) -> None:
+        chance = random.Random(soak_seed)
         ask_all_over_grpc(server, grpc_messages(chance, 5000))
         ask_all_over_rest(server, rest_bodies(chance, 3000))
         send_all(server, raw_requests(chance, 3000))

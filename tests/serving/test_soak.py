@@ -146,7 +146,7 @@ class Abuser:
         self.random.choice(ways)()
 
 
-def test_mixed_load(running: Any, models: Path, tmp_path: Path) -> None:
+def test_mixed_load(running: Any, models: Path, tmp_path: Path, soak_seed: int) -> None:
     from mlplatform.serving import Client
 
     flags = (
@@ -174,7 +174,7 @@ def test_mixed_load(running: Any, models: Path, tmp_path: Path) -> None:
                 answered[number] += 1
 
     def abuse(seed: int) -> None:
-        abuser = Abuser(server, seed)
+        abuser = Abuser(server, soak_seed + seed)
         while time.monotonic() < stop:
             try:
                 abuser.abuse()
