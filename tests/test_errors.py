@@ -24,8 +24,6 @@ VALUES: dict[Any, Any] = {
     Exception: ValueError("cause"), BaseException: ValueError("cause"),
 }  # fmt: skip
 
-NAME_FLAGS = ("NoKeyError", "NoPhotosError")  # to be rid of
-
 _opened: list[str] = []
 _is_watching = False
 
@@ -121,5 +119,5 @@ def test_an_error_survives_and_reads_nothing(kind: type[MlplatformError]) -> Non
         assert type(again) is kind
         assert str(again) == text
         assert facts(again) == facts(error)
-    if not kind.__module__.startswith("mlplatform.cli") and kind.__name__ not in NAME_FLAGS:
+    if not kind.__module__.startswith("mlplatform.cli"):
         assert " --" not in f" {text}", "the library names settings, the command line its flags"

@@ -1,12 +1,9 @@
 """Why data is not let through."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.errors import GateError, UsageError
-
-if TYPE_CHECKING:
-    from mlplatform.components.data_validator.verdict import Verdict
 
 _NO_REPORT = "Give DataValidator a reports_dir to keep the report with the records."
 
@@ -20,7 +17,7 @@ class DataRejectedError(GateError):
         verdict: All problems with their records; None where only the text is known.
     """
 
-    def __init__(self, reasons: Sequence[str], report: str, verdict: "Verdict | None" = None) -> None:
+    def __init__(self, reasons: Sequence[str], report: str, verdict: Verdict | None = None) -> None:
         super().__init__(reasons, report, verdict)
         self.reasons, self.report, self.verdict = reasons, report, verdict
 

@@ -68,7 +68,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         )
         allowed, page = settings.max_reject_fraction, ""
         if settings.reports_dir:
-            page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir)
+            run = getattr(self._context, "pipeline_run_id", None) or ""
+            page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir, run)
         rejects.check_summary(summary, refused, allowed, source.name, page)
         if refused or odd or summary.turned:
             progress.say(rejects.told(summary, page))

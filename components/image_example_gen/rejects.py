@@ -179,6 +179,7 @@ def keep_page(
     allowed: float,
     source: str,
     reports_dir: str,
+    run: str = "",
 ) -> str:
     """Leave verdict, rejects and their page where they outlive the run; return the page.
 
@@ -189,6 +190,7 @@ def keep_page(
         allowed: Share of the entries that may be rejected.
         source: What was ingested.
         reports_dir: Folder of all reports.
+        run: Id of the run, for the list of reports; empty where it is not known.
     """
     is_accepted = not is_too_much(summary, allowed)
 
@@ -208,4 +210,4 @@ def keep_page(
             shown=_SHOWN,
         )
 
-    return str(keep_report(reports_dir, "ImageExampleGen", write) / REPORT)
+    return str(keep_report(reports_dir, "ImageExampleGen", write, run=run) / REPORT)

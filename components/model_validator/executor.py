@@ -45,6 +45,7 @@ class Executor(base_executor.BaseExecutor):
             baseline=_baseline(input_dict, exec_properties),
             title=exec_properties.get("model_name") or "model",
             run_dir=local_path(artifact_utils.get_single_uri(model_run), "model_run") if model_run else None,
+            run=getattr(self._context, "pipeline_run_id", None) or "",
         )
         verdict = validate_model(
             saved_model(model),

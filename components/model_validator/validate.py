@@ -52,6 +52,7 @@ class Terms:
         baseline: The model to compare with, if there is one.
         title: The model's name in the report.
         run_dir: What its training left (`history.json`), for the report; None where it is not known.
+        run: Id of the run that judges, for the list of reports; empty where it is not known.
     """
 
     splits: Sequence[str]
@@ -60,6 +61,7 @@ class Terms:
     baseline: Baseline | None = None
     title: str = "model"
     run_dir: Path | None = None
+    run: str = ""
 
 
 def validate_model(
@@ -142,7 +144,7 @@ def judge(
         )
         bar.advance()
     (output_dir / METRICS_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    return Verdict.of(facts, _keep(page, facts, reports_dir) if reports_dir else None)
+    return Verdict.of(facts, _keep(page, facts, reports_dir, terms.run) if reports_dir else None)
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,14 @@ def _quality(model_dir: Path, files: Sequence[str], terms: Terms, output_dir: Pa
     return _Found(answers, quality, compared, reasons, _notes(answers, quality, compared, terms.thresholds))
 
 
-def _keep(page: Path, facts: dict[str, Any], reports_dir: Path) -> Path:
+def _keep(page: Path, facts: dict[str, Any], reports_dir: Path, run: str) -> Path:
     """Copy page and verdict to where they stay."""
 
     def write(folder: Path) -> None:
         (folder / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
         (folder / REPORT_FILE).write_bytes(page.read_bytes())
 
-    return keep_report(reports_dir, "ModelValidator", write) / REPORT_FILE
+    return keep_report(reports_dir, "ModelValidator", write, run=run) / REPORT_FILE
 
 
 @dataclass(frozen=True)

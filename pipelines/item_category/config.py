@@ -81,6 +81,7 @@ class ItemCategoryConfig(Config):
     splits: dict[Name, Annotated[int, Field(ge=1)]] = Field(min_length=2)
     split_by: str = Field(min_length=1)
     max_reject_fraction: float = Field(ge=0, le=1)
+    follow_links: bool
     shards: int | None = Field(ge=1, le=100_000)
     key: list[Annotated[str, Field(min_length=1)]]
     firewall: bool

@@ -61,6 +61,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         splits=list(photos.own_splits) or settings.splits,
         split_by=settings.split_by,
         max_reject_fraction=settings.max_reject_fraction,
+        follow_links=settings.follow_links,
         shards=settings.shards,
         reports_dir=str(home.reports),
     )
