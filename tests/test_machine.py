@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -135,3 +136,31 @@ def test_a_missing_or_broken_c_library_is_named(
         library.write_bytes(content)
     check = found(tmp_path)["dataset store in C"]
     assert (check.status, says in check.found) == ("warning", True)
+
+
+@pytest.mark.parametrize(("quota", "threads"), [("max", 64), ("150000", 2), ("400000", 4), ("10000", 1)])
+def test_a_containers_quota_bounds_threads(
+    quota: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlplatform.serving.server import batching_parameters
+    from mlplatform.serving.settings import ServerSettings
+
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+    monkeypatch.setattr(machine, "control_groups", lambda *_: [tmp_path])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert machine.usable_threads() == threads
+    settings = ServerSettings()
+    assert settings.inter_op_threads == threads
+    assert settings.intra_op_threads == (1 if threads <= 4 else 0)  # 0: TensorFlow's own choice
+    assert batching_parameters(settings).num_batch_threads == threads
+
+
+def test_only_the_machine_module_counts_cores() -> None:
+    """Elsewhere the count of the hardware would miss a container's quota."""
+    root = Path(machine.__file__).parents[1]
+    counting = re.compile(r"\b(sched_getaffinity|cpu_count|process_cpu_count)\b")
+    files = [
+        file for name in ("mlplatform", "components", "pipelines") for file in (root / name).rglob("*.py")
+    ]
+    found = {str(file.relative_to(root)) for file in files if counting.search(file.read_text("utf-8"))}
+    assert found == {"mlplatform/machine.py"}

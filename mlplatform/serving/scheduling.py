@@ -80,6 +80,12 @@ class Scheduler:
         self._free_runners = parameters.num_batch_threads
         self._queue: deque[_Call] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a free runner."""
+        with self._lock:
+            return len(self._queue)
+
     def run(
         self, signature: Signature, inputs: Mapping[str, Array], timeout_s: float | None = None
     ) -> dict[str, Array]:

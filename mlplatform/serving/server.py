@@ -13,6 +13,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from mlplatform.errors import GateError
 from mlplatform.home import Home
+from mlplatform.machine import usable_threads
 from mlplatform.registry import ModelStore
 from mlplatform.registry.integrity import check_version
 from mlplatform.registry.signing import PUBLIC_KEY_VARIABLE, check_public_key, public_key
@@ -36,7 +37,7 @@ from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
-from mlplatform.serving.settings import ServerSettings, SettingsError, cores
+from mlplatform.serving.settings import ServerSettings, SettingsError
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.text_config import read_batching_parameters, read_metrics_path
 from mlplatform.serving.threads import limit_threads
@@ -75,7 +76,7 @@ class ModelServer:
             max_load_retries=self.settings.max_num_load_retries,
             load_retry_interval_s=self.settings.load_retry_interval_micros / 1e6,
         )
-        self._batching = _batching_parameters(self.settings)
+        self._batching = batching_parameters(self.settings)
         self._trusted_key = _trusted_key(self.settings)
         self._credentials = grpc_credentials(self.settings.ssl_config_file)
         monitoring = self.settings.monitoring_config_file
@@ -276,17 +277,22 @@ def _trusted_key(settings: ServerSettings) -> str:
     key = public_key(settings.signature_public_key)
     if not key:
         raise SettingsError(
-            "require_signature needs a key to trust: give signature_public_key, or set "
+            "<require_signature> needs a key to trust: give <signature_public_key>, or set "
             f"${PUBLIC_KEY_VARIABLE} to a PEM file or its text"
         )
     check_public_key(key)
     return key
 
 
-def _batching_parameters(settings: ServerSettings) -> BatchingParameters:
+def batching_parameters(settings: ServerSettings) -> BatchingParameters:
+    """Return how requests share runs: by default on as many runners as there are usable cores.
+
+    Raises:
+        ConfigFileError: The batching parameters file is wrong.
+    """
     defaults = BatchingParameters(
         max_batch_size=32 if settings.is_batching else 1,
-        num_batch_threads=cores(),
+        num_batch_threads=usable_threads(),
         max_queued=settings.max_concurrent_requests,
     )
     if settings.batching_parameters_file and settings.is_batching:

@@ -1,13 +1,12 @@
-"""What a model server can be told: TensorFlow Serving's flags by their own names, and a few more."""
+"""Settings of a model server: TensorFlow Serving's flags by their own names, and a few more."""
 
-import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import UsageError
-from mlplatform.machine import usable_cores
+from mlplatform.machine import usable_threads
 
 
 class SettingsError(UsageError):
@@ -167,12 +166,13 @@ class ServerSettings:
     def intra_op_threads(self) -> int:
         """Threads within an op; 0 leaves it to TensorFlow."""
         asked = self.tensorflow_session_parallelism or self.tensorflow_intra_op_parallelism
-        return asked or (1 if cores() <= 4 else 0)
+        return asked or (1 if usable_threads() <= 4 else 0)
 
     @property
     def inter_op_threads(self) -> int:
         """Threads between ops."""
-        return self.tensorflow_session_parallelism or self.tensorflow_inter_op_parallelism or cores()
+        asked = self.tensorflow_session_parallelism or self.tensorflow_inter_op_parallelism
+        return asked or usable_threads()
 
     def channel_arguments(self) -> list[tuple[str, int | str]]:
         """Return options of the gRPC server; what `grpc_channel_arguments` says takes precedence.
@@ -223,11 +223,6 @@ _NOT_NEGATIVE = (
 def host_and_port(host: str, port: int) -> str:
     """Return an address as clients write it: an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def cores() -> int:
-    """Return how many threads can compute at the same time: the cores this process may use, rounded up."""
-    return max(1, math.ceil(usable_cores()))
 
 
 def help_texts() -> dict[str, str]:
