@@ -251,8 +251,9 @@ class TestSignatures:
         self, serve: Any, tmp_path: Path, keys: Path, monkeypatch: Any
     ) -> None:
         monkeypatch.delenv("MLPLATFORM_PUBLIC_KEY", raising=False)
-        with pytest.raises(SettingsError, match="needs a key to trust"):
+        with pytest.raises(SettingsError, match=r"^require_signature needs a key to trust") as caught:
             serve(root=tmp_path, require_signature=True)
+        assert "give --signature_public_key" in caught.value.named("--")
         (tmp_path / "none.pem").write_text("not a key")
         for file in (tmp_path / "none.pem", tmp_path / "gone.pem"):
             with pytest.raises(SigningKeyError, match="cannot be used as a key"):

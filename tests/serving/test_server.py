@@ -31,6 +31,7 @@ from mlplatform.serving.client import Client, RequestFailedError
 from mlplatform.serving.http_connection import LoopErrors
 from mlplatform.serving.scheduling import BatchingParameters
 from mlplatform.serving.servable import Servable, Signature, TensorSpec
+from mlplatform.serving.server import batching_parameters
 from mlplatform.serving.settings import ServerSettings, SettingsError
 from mlplatform.serving.status import StatusError
 from mlplatform.serving.tensors import fill_content
@@ -67,6 +68,33 @@ def rest(
     document = json.loads(response.read())
     connection.close()
     return response.status, document
+
+
+class Clock:
+    """The REST server's clock: the machine's, and ahead of it by what a test says; counts who reads it."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self.reads = 0
+
+    def monotonic(self) -> float:
+        self.reads += 1
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def rest_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("mlplatform.serving.rest_api.time", clock)
+    return clock
+
+
+def refuses_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+    except OSError:
+        return True
+    return False
 
 
 class TestWarmUp:
@@ -131,13 +159,10 @@ class TestBatching:
             else:
                 assert outcome == n
 
-    def test_parameters_file(self, serve: Any, models: Path, tmp_path: Path) -> None:
+    def test_parameters_file(self, tmp_path: Path) -> None:
         file = tmp_path / "batching.config"
         file.write_text("max_batch_size { value: 8 } allowed_batch_sizes: 2 allowed_batch_sizes: 8")
-        server = serve(
-            model_name="m", model_base_path=models / "everything", batching_parameters_file=str(file)
-        )
-        parameters = server._api.inference.scheduler.parameters
+        parameters = batching_parameters(ServerSettings(batching_parameters_file=str(file)))
         assert (parameters.max_batch_size, parameters.allowed_batch_sizes) == (8, (2, 8))
 
     def test_parameters_that_do_not_fit(self, serve: Any, models: Path, tmp_path: Path) -> None:
@@ -174,17 +199,18 @@ class TestLimits:
         connection.request("POST", "/v1/models/m:predict", b"x" * 20_000)
         assert connection.getresponse().status == 413
 
-    def test_a_rest_request_has_one_time_limit(self, serve: Any, models: Path, hold: Any) -> None:
-        server = serve(model_name="m", model_base_path=models / "everything", rest_api_timeout_in_ms=3000)
+    def test_a_rest_request_has_one_time_limit(
+        self, serve: Any, models: Path, hold: Any, running: Any, rest_clock: Any
+    ) -> None:
+        server = serve(model_name="m", model_base_path=models / "everything", rest_api_timeout_in_ms=300_000)
         body = json.dumps(rest_body(hold())).encode()
-        started = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=60) as connection:
             connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
-            time.sleep(2.5)
+            running.until(lambda: rest_clock.reads > 0)  # the request has begun
+            rest_clock.ahead_s = 300.0  # while its body arrived
             connection.sendall(body[5:])
-            assert b" 504 " in connection.recv(1000)
-        assert time.monotonic() - started < 2.5 + 3.0  # not one for the body and one for the answer
+            assert b" 504 " in connection.recv(1000)  # the answer has no time limit of its own
 
     @pytest.mark.parametrize("timeout_s", [1.0, None])
     def test_a_grpc_request_does_not_wait_for_ever(
@@ -307,19 +333,19 @@ class TestLimits:
             done.set()
 
     def test_what_callers_break_is_no_error_of_the_server(
-        self, serve: Any, base_path: Path, caplog: Any
+        self, serve: Any, base_path: Path, caplog: Any, running: Any, rest_clock: Any
     ) -> None:
         server = serve(model_name="half", model_base_path=base_path)
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
             connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: 1000\r\n\r\n{")
-            time.sleep(0.2)
+            running.until(lambda: rest_clock.reads > 0)  # the request has begun
         status, answer = rest(
             server, "/v1/models/half:predict", b"no gzip", headers={"Content-Encoding": "gzip"}
         )
         assert status == 400
         assert "the body cannot be read" in answer["error"]
-        time.sleep(0.2)
+        server.stop()  # no request is left
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
     def test_headers_that_never_end_are_cut(self, serve: Any, base_path: Path) -> None:
@@ -906,32 +932,38 @@ class TestStop:
         assert server.stop() == 0
 
     def test_connections_that_are_kept_open_end_with_their_answer(
-        self, serve: Any, models: Path, hold: Any
+        self, serve: Any, models: Path, hold: Any, running: Any
     ) -> None:
-        server = serve(model_name="m", model_base_path=models / "everything", drain_s=60.0)
+        server = serve(model_name="m", model_base_path=models / "everything", drain_s=600.0)
         held = hold()
         kept = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
         kept.request("POST", "/v1/models/m:predict", json.dumps(rest_body(held)))
         held.until_it_computes()
         stopping = threading.Thread(target=server.stop)
         stopping.start()
-        time.sleep(0.5)  # until it drains
+        running.until(lambda: refuses_connections(server.rest_port))  # it drains
         held.let_go()
         answer = kept.getresponse()
-        answered = time.monotonic()
         assert (answer.status, answer.getheader("Connection")) == (200, "close")
-        stopping.join()
-        assert time.monotonic() - answered < 5.0  # not the whole drain
+        stopping.join(60)
+        assert not stopping.is_alive()  # it does not wait for the whole drain
 
-    def test_a_body_that_never_ends_is_cut_after_the_drain(self, serve: Any, base_path: Path) -> None:
-        server = serve(model_name="half", model_base_path=base_path, drain_s=3.0)
+    def test_a_body_that_never_ends_is_cut_after_the_drain(
+        self, serve: Any, base_path: Path, running: Any, rest_clock: Any
+    ) -> None:
+        server = serve(
+            model_name="half", model_base_path=base_path, drain_s=600.0, rest_api_timeout_in_ms=3_600_000
+        )
         with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
             connection.sendall(b"POST /v1/models/half:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: 1000\r\n\r\n{")
-            time.sleep(0.2)
-            started = time.monotonic()
-            server.stop()
-            assert time.monotonic() - started < 5.4  # not twice the drain
+            running.until(lambda: rest_clock.reads > 0)  # the request has begun
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            running.until(lambda: refuses_connections(server.rest_port))  # it drains
+            rest_clock.ahead_s = 600.0
+            stopping.join(60)
+            assert not stopping.is_alive()  # the cut does not take a second drain
 
     def test_grpc_takes_no_request_while_rest_drains(
         self, serve: Any, models: Path, hold: Any, running: Any

@@ -171,12 +171,19 @@ class TestPolling:
         assert half(asking) == 3.0
         assert states(asking) == {1: "AVAILABLE"}
 
-    def test_zero_looks_once(self, serve: Any, client: Any, base_path: Path, push: Any) -> None:
+    def test_zero_looks_once(self, serve: Any, client: Any, base_path: Path, push: Any, manage: Any) -> None:
         server = serve(model_name="half", model_base_path=base_path, file_system_poll_wait_seconds=0)
         asking = client(server)
-        push(base_path, 2)
-        time.sleep(0.5)
+        loads = Loads()
+        loads.go.set()
+        following = manage(loads, poll_wait_s=0.2)
+        following.configure({"half": ModelConfig("half", base_path)}, 10)
+        for version in (2, 3):  # seen at two looks of one that does look again
+            push(base_path, version)
+            wait_for(lambda newest=version: following.serving() == {"half": [newest]})
         assert states(asking) == {1: "AVAILABLE"}
+        server.manager.look_now()
+        assert states(asking)[3] == "AVAILABLE"
 
     def test_a_version_taken_away_gives_way_to_the_one_before(
         self, serve: Any, client: Any, base_path: Path, push: Any
@@ -323,10 +330,11 @@ class TestPushedModels:
         self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, push: Any
     ) -> None:
         store.push(models / "half_plus_three" / "1", "half")
-        asking = client(serve(root=tmp_path))
+        server = serve(root=tmp_path)
+        asking = client(server)
         push(tmp_path / "models" / "half", 3, "broken/1")
         wait_for(lambda: states(asking).get(3) == "END")
-        time.sleep(0.3)
+        server.manager.look_now()
         assert (half(asking), half(asking, label="stable")) == (4.0, 3.0)
 
     def test_what_is_no_model_is_passed_over(
@@ -371,7 +379,7 @@ def manage(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
         (tmp_path / "m" / str(version)).mkdir(parents=True)
 
     def manage(loads: Loads, **options: Any) -> ModelManager:
-        managers.append(ModelManager(loads, poll_wait_s=0.02, **options))
+        managers.append(ModelManager(loads, **{"poll_wait_s": 0.02, **options}))
         managers[-1].start()
         return managers[-1]
 
@@ -411,10 +419,11 @@ class TestManager:
     def test_but_not_for_ever(self, manage: Any, tmp_path: Path) -> None:
         loads = Loads(failures=99)
         loads.go.set()
-        manager = manage(loads, max_load_retries=2, load_retry_interval_s=0.02)
+        manager = manage(loads, max_load_retries=2, load_retry_interval_s=0)
         with pytest.raises(StatusError, match="not yet"):
             manager.configure({"m": ModelConfig("m", tmp_path / "m")}, 10)
-        time.sleep(0.5)
+        for _ in range(4):  # a retry is due at each
+            manager.look_now()
         assert loads.tries == 3
 
     def test_a_model_taken_away_and_given_back_at_once_is_kept(self, manage: Any, tmp_path: Path) -> None:
@@ -480,14 +489,14 @@ class TestConfiguration:
         assert "confug" in str(caught.value)
 
     def test_the_file_is_polled_and_garbage_is_ignored(
-        self, serve: Any, client: Any, models: Path, tmp_path: Path, base_path: Path
+        self, serve: Any, client: Any, models: Path, tmp_path: Path, base_path: Path, caplog: Any
     ) -> None:
         first = f'config {{ name: "half" base_path: "{base_path}" model_platform: "tensorflow" }}'
         second = first.replace(str(base_path), str(models / "half_plus_three")).replace('half"', 'three"')
         file = config(tmp_path, first)
         asking = client(serve(model_config_file=file, model_config_file_poll_wait_seconds=0.1))
         file.write_text("garbage {")
-        time.sleep(0.5)
+        wait_for(lambda: "is not taken over" in caplog.text)
         assert half(asking) == 3.0
         config(tmp_path, f"{first} {second}")
         asking.wait_until_available("three", timeout_s=20)
@@ -535,9 +544,14 @@ class TestConfiguration:
         text = f'config {{ name: "half" base_path: "{base_path}" model_platform: "tensorflow" }}'
         file = config(tmp_path, text)
         asking = client(serve(model_config_file=file))
-        config(tmp_path, text.replace(str(base_path), str(models / "half_plus_three")))
-        time.sleep(0.5)
+        polling = client(serve(model_config_file=file, model_config_file_poll_wait_seconds=0.1))
+        for name in ("second", "third"):  # taken over at two looks of one that does poll
+            config(tmp_path, text.replace('"half"', f'"{name}"'))
+            polling.wait_until_available(name, timeout_s=20)
         assert half(asking) == 3.0
+        for name in ("second", "third"):
+            with pytest.raises(RequestFailedError, match="NOT_FOUND"):
+                asking.status(name)
 
     @pytest.mark.parametrize("is_allowed", [False, True])
     def test_a_label_needs_a_loaded_version_at_the_start_too(
