@@ -13,7 +13,7 @@ import pytest
 
 from mlplatform.orchestration.local.failures import Failure
 from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
-from mlplatform.orchestration.local.processes import ForkServerEndedError, Processes, Said
+from mlplatform.orchestration.local.processes import ForkServerEndedError, JobMessage, Processes
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ def heard(processes, kind, timeout_s=60.0):
 
 def result_of(processes, target, tmp_path, **arguments):
     processes.start(target, tmp_path / "job.log", **arguments)
-    said = heard(processes, Said)
+    said = heard(processes, JobMessage)
     heard(processes, Exited)
     return said.content
 

@@ -247,9 +247,10 @@ def test_the_note_is_for_its_owner_and_holds_no_secret_for_others(world):
     assert json.loads(note.read_text())["run"] == world.record.run_id
 
 
-def test_arguments_with_keys_of_several_kinds(world):
-    arguments = {"classes": {1: "x", "shoes": "y"}}
-    Memory(world.home, "pipeline.py", arguments)
+def test_arguments_with_keys_of_several_kinds_are_remembered_apart(world):
+    world.remember(Memory(world.home, "pipeline.py", {"classes": {1: "x", "shoes": "y"}}))
+    assert Memory(world.home, "pipeline.py", {"classes": {1: "x", "shoes": "y"}}).recall() is not None
+    assert Memory(world.home, "pipeline.py", {"classes": {1: "z", "shoes": "y"}}).recall() is None
 
 
 def test_a_database_whose_folder_is_gone_is_made_anew(tmp_path):

@@ -20,7 +20,7 @@ from mlplatform.orchestration.local.failures import Failure
 from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
 from mlplatform.orchestration.local.lineage import Database, newest_of, repeat_executions
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
-from mlplatform.orchestration.local.processes import Processes, Said
+from mlplatform.orchestration.local.processes import JobMessage, Processes
 from mlplatform.orchestration.local.records import (
     FINISHED_WELL,
     RUNNER_LOG,
@@ -184,9 +184,9 @@ class ActiveRun:
         result: list[Any] = []
         while True:
             for heard in processes.hear(TICK_S):
-                if isinstance(heard, Said) and heard.job == job and heard.kind == "result":
+                if isinstance(heard, JobMessage) and heard.job == job and heard.kind == "result":
                     result.append(heard.content)
-                elif isinstance(heard, Said) and heard.job == job and heard.kind == "failure":
+                elif isinstance(heard, JobMessage) and heard.job == job and heard.kind == "failure":
                     raise self._load_error(heard.content)
                 elif isinstance(heard, Preloaded):
                     self._check_preloaded(heard)
@@ -241,7 +241,7 @@ class ActiveRun:
     def _preloaded(self, checking: int) -> tuple[str, ...]:
         while True:
             for heard in self._running_processes().hear(TICK_S):
-                if isinstance(heard, Said) and heard.job == checking and heard.kind == "failure":
+                if isinstance(heard, JobMessage) and heard.job == checking and heard.kind == "failure":
                     if heard.content.is_ours:  # all else is told when the pipeline is made
                         raise self._load_error(heard.content)
                 elif isinstance(heard, Preloaded):
@@ -330,7 +330,7 @@ class ActiveRun:
             self._check_preloaded(heard)
         elif isinstance(heard, Started) and heard.job in self._jobs:
             self._job_began[heard.job] = time.monotonic()
-        elif isinstance(heard, Said) and heard.job in self._jobs:
+        elif isinstance(heard, JobMessage) and heard.job in self._jobs:
             record = self.record.node(self._jobs[heard.job])
             if heard.kind == "progress":
                 self._display.progressed(record, heard.content)

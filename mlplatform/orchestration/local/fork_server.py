@@ -206,7 +206,7 @@ class ForkServer:
         try:
             for target in message.targets:
                 call(target, message.arguments if ":" in target else {})
-        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is told to the runner
+        except BaseException as error:  # noqa: BLE001 - whatever a user's module raises is reported to the runner
             traceback.print_exception(error)
             failure = describe_failure(error)
             if len(failure.pickled) > MAX_MESSAGE_BYTES // 2:
@@ -324,7 +324,7 @@ def run_job(message: Start, channel: Connection) -> int:
         result = call(message.target, message.arguments)
         tell("result", result)
         return 0
-    except BaseException as error:  # noqa: BLE001 - told to the runner, which raises it
+    except BaseException as error:  # noqa: BLE001 - reported to the runner, which raises it
         traceback.print_exception(error)
         tell("failure", describe_failure(error))
         return 1

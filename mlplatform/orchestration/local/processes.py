@@ -43,7 +43,7 @@ class ForkServerEndedError(MlplatformError):
 
 
 @dataclass(frozen=True)
-class Said:
+class JobMessage:
     """A job sent something: `kind` is `result`, `failure`, `progress` or an event of the job's own."""
 
     job: int
@@ -59,7 +59,7 @@ class _Job:
     is_closed: bool = False
 
 
-Heard = Said | Started | Exited | Preloaded
+ProcessEvent = JobMessage | Started | Exited | Preloaded
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Processes:
         theirs.close()
         return job
 
-    def hear(self, timeout_s: float) -> Iterator[Heard]:
+    def hear(self, timeout_s: float) -> Iterator[ProcessEvent]:
         """Yield what happened, waiting at most `timeout_s` for the first of it.
 
         A job's `Exited` comes last, after all that it said.
@@ -187,7 +187,7 @@ class Processes:
         self._kill_groups()
         return ForkServerEndedError(status, str(self.log))
 
-    def _hear_control(self) -> Iterator[Heard]:
+    def _hear_control(self) -> Iterator[ProcessEvent]:
         try:
             payload = self._control.recv(MAX_MESSAGE_BYTES)
         except ConnectionResetError:
@@ -205,7 +205,7 @@ class Processes:
             job.exited = message
             yield from self._ended(message.job)
 
-    def _hear_job(self, number: int) -> Iterator[Heard]:
+    def _hear_job(self, number: int) -> Iterator[ProcessEvent]:
         job = self._jobs.get(number)
         if job is None:
             return
@@ -216,9 +216,9 @@ class Processes:
             job.is_closed = True
             yield from self._ended(number)
         else:
-            yield Said(number, kind, content)
+            yield JobMessage(number, kind, content)
 
-    def _ended(self, number: int) -> Iterator[Heard]:
+    def _ended(self, number: int) -> Iterator[ProcessEvent]:
         job = self._jobs[number]
         if job.is_closed and job.exited is not None:
             job.channel.close()

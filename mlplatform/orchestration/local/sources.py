@@ -87,14 +87,14 @@ class _Recorder:
         """Note a file, as it is before it is read."""
         place = self._place(path)
         if place and not place.endswith(".pyc") and place not in self.files:
-            with self._deaf():
+            with self._paused():
                 self.files[place] = digest_or_empty(place)
 
     def listed(self, path: object) -> None:
         """Note the names in a folder."""
         place = self._place(path)
         if place and place not in self.folders:
-            with self._deaf():
+            with self._paused():
                 self.folders[place] = names_digest(place)
 
     def _place(self, path: object) -> str:
@@ -109,7 +109,7 @@ class _Recorder:
         return "" if place.startswith(_NOT_SOURCES) or not is_user_file(place) else place
 
     @contextmanager
-    def _deaf(self) -> Iterator[None]:
+    def _paused(self) -> Iterator[None]:
         self.is_on = False
         try:
             yield

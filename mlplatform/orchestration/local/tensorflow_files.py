@@ -7,7 +7,7 @@ from typing import Any
 Tell = Callable[[str, tuple[Any, ...]], None]  # the function that is called, and what it is given
 
 
-class _Door:
+class _ReportingModule:
     def __init__(self, real: Any, functions: frozenset[str], tell: Tell) -> None:
         self._real, self._functions, self._tell = real, functions, tell
 
@@ -30,4 +30,4 @@ def listen(functions: frozenset[str], tell: Tell) -> None:
     """
     file_io = sys.modules.get("tensorflow.python.lib.io.file_io")
     if file_io is not None:
-        file_io._pywrap_file_io = _Door(file_io._pywrap_file_io, functions, tell)  # type: ignore[attr-defined]
+        file_io._pywrap_file_io = _ReportingModule(file_io._pywrap_file_io, functions, tell)  # type: ignore[attr-defined]
