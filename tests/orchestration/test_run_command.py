@@ -322,7 +322,8 @@ def test_data_for_a_pipeline_without_data_is_wrong_usage(mlplatform, place, tmp_
     assert "takes no argument 'data'" in done.stderr
 
 
-def test_200_runs_are_listed_without_the_stack(mlplatform, place, tmp_path):
+def test_200_runs_are_listed_without_the_stack(mlplatform, run, place, tmp_path):
+    run()
     [newest, *_] = sorted((place / "root/runs").iterdir(), reverse=True)
     for number in range(200):
         shutil.copytree(newest, tmp_path / f"runs/20260101T000000.{number:03d}-0000")

@@ -1,6 +1,7 @@
 """When a run may be repeated without making the pipeline: only while all that it depended on is as it was."""
 
 import dataclasses
+import datetime
 import json
 import stat
 from pathlib import Path
@@ -114,9 +115,16 @@ class World:
             return newest_of(store, "p", is_alone=is_alone)
 
 
+class OneHour(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime(2026, 1, 1, 12, tzinfo=tz)
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(surroundings, "datetime", OneHour)  # the tests may run over the full hour
     return World(tmp_path)
 
 
@@ -277,13 +285,12 @@ def test_a_damaged_database_is_named(tmp_path):
 
 
 def test_the_hour_is_a_part(monkeypatch):
-    import datetime as real
-
-    class Later(real.datetime):
+    class Later(datetime.datetime):
         @classmethod
         def now(cls, tz=None):
-            return real.datetime.now(tz) + real.timedelta(hours=1)
+            return OneHour.now(tz) + datetime.timedelta(hours=1)
 
+    monkeypatch.setattr(surroundings, "datetime", OneHour)
     before = surroundings.surroundings()
     monkeypatch.setattr(surroundings, "datetime", Later)
     assert surroundings.surroundings() != before
