@@ -7,7 +7,6 @@ from typing import cast
 import click
 
 import mlplatform
-from mlplatform.cli.hints import hint
 from mlplatform.errors import GateError, MlplatformError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 1, 2, 3
@@ -78,7 +77,11 @@ def _text(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"
-    return f"{error}{hint(error)}" if isinstance(error, MlplatformError) else str(error)
+    if not isinstance(error, MlplatformError):
+        return str(error)
+    from mlplatform.cli.hints import hint  # only errors need it
+
+    return f"{error}{hint(error)}"
 
 
 def main() -> None:

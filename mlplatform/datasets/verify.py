@@ -288,8 +288,12 @@ def _pack(
             is_bad, what = _plain_records(storage, path, index, gone, bar)
     except FileNotFoundError:
         is_bad, what = np.ones(len(index.ids), np.bool_), "it is missing"
-    except OSError as error:
-        is_bad, what = np.ones(len(index.ids), np.bool_), f"it cannot be read: {error}"
+    except (
+        CorruptStoreError,
+        OSError,
+    ) as error:  # a pipe or a folder in the file's place; an unreadable disk
+        problem = error.problem if isinstance(error, CorruptStoreError) else f"it cannot be read: {error}"
+        is_bad, what = np.ones(len(index.ids), np.bool_), problem
     if not what:
         return (pack.name, index), []
     bad = np.flatnonzero(is_bad)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from tensorflow_serving.apis import (
@@ -30,6 +29,7 @@ from mlplatform.serving.request_size import message_size
 from mlplatform.serving.settings import ServerSettings, host_and_port
 from mlplatform.serving.status import Code, StatusError, invalid_argument, limited
 from mlplatform.serving.text_config import read_ssl_config
+from mlplatform.serving.wire import PARSE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _behaviour(kind: Any, api: Api, answer: Callable[[Any, float | None], Any]) 
 def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
-    except DecodeError as error:  # the code that gRPC itself gives such a message
+    except PARSE_ERRORS as error:  # the code that gRPC itself gives such a message
         text = f"the message is no {kind.DESCRIPTOR.full_name}: {error}"
         raise StatusError(Code.INTERNAL, text) from error
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tensorflow.core.example import example_pb2
 
 from mlplatform.serving.image_headers import ImageSize, declared_size, may_hold_image
 from mlplatform.serving.status import TooLargeError, invalid_argument
 from mlplatform.serving.tensors import Array
+from mlplatform.serving.wire import PARSE_ERRORS
 
 # What an image counts at least: models scale small ones up to about this.
 LEAST_PIXELS = 256 * 256
@@ -68,7 +68,7 @@ def _images_of_example(value: bytes) -> Iterator[ImageSize]:
     example = example_pb2.SequenceExample()
     try:
         example.ParseFromString(value)
-    except DecodeError:
+    except PARSE_ERRORS:
         return
     lists = (feature for held in example.feature_lists.feature_list.values() for feature in held.feature)
     for feature in (*example.context.feature.values(), *lists):

@@ -23,9 +23,10 @@ from urllib.parse import quote
 
 import psutil
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import prediction_log_pb2
+
+from mlplatform.serving.wire import PARSE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class RequestLog:
             example = tf.train.Example()
             try:
                 example.ParseFromString(value)
-            except DecodeError:
+            except PARSE_ERRORS:
                 continue
             found = self._never & set(example.features.feature)
             for feature in found:

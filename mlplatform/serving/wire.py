@@ -8,10 +8,14 @@ from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+# What parsing raises of bytes that are not the message: protobuf 3.20 leaves some of its own errors set and
+# raises SystemError then.
+PARSE_ERRORS = (DecodeError, SystemError)
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _STRING, _BYTES, _BOOL = _Field.TYPE_STRING, _Field.TYPE_BYTES, _Field.TYPE_BOOL

@@ -15,7 +15,10 @@ OF_EXAMPLE_GEN = {"input_base": READ, "input_fingerprint": FINGERPRINT}
         ("tfx.components.example_gen.csv_example_gen.component.CsvExampleGen", OF_EXAMPLE_GEN),
         ("tfx.components.pusher.component.Pusher", {"push_destination": WRITTEN}),
         ("tfx.components.trainer.component.Trainer", {}),
-        ("mlplatform.components.dataset_versioner.component.DatasetVersioner", {"store": WRITTEN}),
+        (
+            "mlplatform.components.dataset_versioner.component.DatasetVersioner",
+            {"store": WRITTEN, "erasures": READ},
+        ),
         ("mlplatform.components.model_trainer.component.ModelTrainer", {"work_dir": WRITTEN}),
         ("mlplatform.components.serving_pusher.component.ServingPusher", {"models_dir": WRITTEN}),
         (

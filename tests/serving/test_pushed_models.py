@@ -192,7 +192,8 @@ class TestSignatures:
             "replayed": "it was signed for 'half' and lies under 'replayed'",
         }.items():
             (status,) = asking.status(name)
-            assert (status.state, problem in status.error) == ("END", True), status
+            text = status.error.replace("\\'", "'")  # as the digest in it has a quote or none
+            assert (status.state, problem in text) == ("END", True), status
             with pytest.raises(RequestFailedError, match="NOT_FOUND"):
                 asking.predict(name, {"x": X})
 

@@ -299,7 +299,7 @@ def test_a_schema_that_cannot_be_read_is_one_clear_error(
     shop: Shop, execute: Execute, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.pbtxt").write_text("feature { nmae: 'label' }")
-    with pytest.raises(UsageError, match=r"bad\.pbtxt: it is no schema"):
+    with pytest.raises(UsageError, match=r"bad\.pbtxt: it is not a schema"):
         execute(shop(), schema_path=str(tmp_path / "bad.pbtxt"))
     with pytest.raises(UsageError, match="No such file"):
         execute(shop(), schema_path=str(tmp_path / "none.pbtxt"))
