@@ -296,7 +296,9 @@ class TestBaseline:
         damaged = shutil.copytree(models / "old", tmp_path / "given")
         (damaged / "saved_model.pb").write_bytes(b"this is no model")
         baseline = Baseline(damaged, "the given baseline model", is_pushed=False)
-        with pytest.raises(BaselineError, match="the given baseline model, cannot be scored: (ValueError|OSError)"):
+        with pytest.raises(
+            BaselineError, match=r"the given baseline model, cannot be scored: (ValueError|OSError)"
+        ):
             judged(models, "new", photos, tmp_path, safe, baseline=baseline)
         assert not (tmp_path / "reports").exists()
 
