@@ -20,7 +20,7 @@ class Verdict:
     Attributes:
         quality_reasons: Why the model is not good enough; empty where it is.
         serving_reasons: Why it is not safe to serve; empty where it is.
-        report: The HTML page that stays whatever is decided; None where there is no folder for it.
+        report: The kept HTML page, of rejected models too; None where there is no reports folder.
         notes: What else is worth knowing, such as a pushed model that does not load.
         facts: All that was found, as in `metrics.json`.
     """

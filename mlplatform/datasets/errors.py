@@ -63,11 +63,11 @@ class BadNameError(UsageError):
     def __str__(self) -> str:
         if self.kind == "split":
             return (
-                f"{ascii(self.name)[:300]} is no name of a split: use 1 to 200 characters of UTF-8, without "
+                f"{ascii(self.name)[:300]} is not a valid split name: use 1 to 200 UTF-8 characters, without "
                 "'/' and control characters."
             )
         return (
-            f"{self.name!r} is no name of a {self.kind}: use 1 to 100 letters, digits, '_', '-' and '.', "
+            f"{self.name!r} is not a valid {self.kind} name: use 1 to 100 letters, digits, '_', '-' and '.', "
             "beginning with a letter or digit; a tag is also not 'latest', 'v' with a number, or 8 or more "
             "hexadecimal digits."
         )

@@ -79,7 +79,7 @@ def _url_parts(address: str) -> tuple[str, int | None, str]:
     try:
         parts = urlsplit(address)
         host, port = parts.hostname or "", parts.port
-    except ValueError as error:  # a port that is no number
+    except ValueError as error:  # the port is not a number
         raise ServerAddressError(address) from error
     if not host:
         raise ServerAddressError(address)

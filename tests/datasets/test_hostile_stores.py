@@ -404,5 +404,5 @@ def test_a_commit_refuses_what_no_reader_would_take(name: str, tmp_path: Path, s
         (tmp_path / "in" / f"Split-{name}").mkdir(parents=True)
     except OSError:
         pytest.skip("this file system has no such name")
-    with pytest.raises(BadNameError, match="is no name of a split"):
+    with pytest.raises(BadNameError, match="is not a valid split name"):
         store.commit("d", tmp_path / "in")

@@ -31,9 +31,7 @@ def states(client: Any) -> dict[int, str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "did not come to pass"
+    while not condition():  # the test's own time limit ends a wait in vain
         time.sleep(0.02)
 
 

@@ -71,15 +71,15 @@ def rest(
 
 
 class Clock:
-    """The REST server's clock: the machine's, and ahead of it by what a test says; counts who reads it."""
+    """The REST server's clock, which moves only when a test moves it; counts its reads."""
 
     def __init__(self) -> None:
-        self.ahead_s = 0.0
+        self.now_s = 0.0
         self.reads = 0
 
     def monotonic(self) -> float:
         self.reads += 1
-        return time.monotonic() + self.ahead_s
+        return self.now_s
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ class TestLimits:
             connection.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
             running.until(lambda: rest_clock.reads > 0)  # the request has begun
-            rest_clock.ahead_s = 300.0  # while its body arrived
+            rest_clock.now_s = 300.0  # while its body arrived
             connection.sendall(body[5:])
             assert b" 504 " in connection.recv(1000)  # the answer has no time limit of its own
 
@@ -961,7 +961,7 @@ class TestStop:
             stopping = threading.Thread(target=server.stop)
             stopping.start()
             running.until(lambda: refuses_connections(server.rest_port))  # it drains
-            rest_clock.ahead_s = 600.0
+            rest_clock.now_s = 600.0
             stopping.join(60)
             assert not stopping.is_alive()  # the cut does not take a second drain
 

@@ -109,7 +109,7 @@ class TestWholeGate:
         self, models: Path, photos: str, tmp_path: Path
     ) -> None:
         (tmp_path / "damaged").mkdir()
-        (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"this is no model")
+        (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"not a SavedModel")
 
         verdict = validate(tmp_path, "damaged", photos, tmp_path)
 
@@ -265,7 +265,7 @@ class TestBaseline:
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
         damaged = shutil.copytree(models / "old", tmp_path / "7")
-        (damaged / "saved_model.pb").write_bytes(b"this is no model")
+        (damaged / "saved_model.pb").write_bytes(b"not a SavedModel")
 
         verdict = judged(models, "new", photos, tmp_path, safe, baseline=Baseline(damaged, "version 7"))
 
@@ -294,7 +294,7 @@ class TestBaseline:
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
         damaged = shutil.copytree(models / "old", tmp_path / "given")
-        (damaged / "saved_model.pb").write_bytes(b"this is no model")
+        (damaged / "saved_model.pb").write_bytes(b"not a SavedModel")
         baseline = Baseline(damaged, "the given baseline model", is_pushed=False)
         with pytest.raises(
             BaselineError, match=r"the given baseline model, cannot be scored: (ValueError|OSError)"
