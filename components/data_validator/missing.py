@@ -4,6 +4,7 @@ An ExampleGen writes an empty cell as a feature without values. TensorFlow Data 
 feature that is absent as missing, so a column of empty cells would be complete.
 """
 
+import numpy as np
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from mlplatform.arrow import pa, pc
@@ -40,5 +41,5 @@ def _with_nulls(column: pa.Array) -> pa.Array:
     is_empty = pc.fill_null(pc.equal(pc.list_value_length(column), 0), False)
     if not pc.any(is_empty).as_py():
         return column
-    place = pa.array(range(len(column)), pa.int64())
+    place = pa.array(np.arange(len(column)))
     return column.take(pc.if_else(is_empty, pa.scalar(None, pa.int64()), place))
