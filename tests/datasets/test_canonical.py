@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.datasets.canonical import canonical_record, canonical_window
-from mlplatform.datasets.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
+from mlplatform.datasets.format.canonical import canonical_record, canonical_window
+from mlplatform.datasets.format.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
