@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from mlplatform.datasets.canonical import canonical_window
 from mlplatform.datasets.commit import difference, read_live
 from mlplatform.datasets.digest import split_digest
 from mlplatform.datasets.errors import CorruptRecordsError, CorruptStoreError, StoreFormatError
@@ -341,7 +340,7 @@ def _bad_frames(
     wanted = headers(index.sizes[begin:end])
     is_bad = (words[frames] != wanted[0]) | (words[frames + 4] != 0) | (words[frames + 8] != wanted[1])
     is_bad |= mask(payload_checksums(buffer, starts, ends)) != words[ends]
-    ids = record_ids(canonical_window(buffer, starts, ends), starts, ends)
+    ids = record_ids(buffer, starts, ends)
     is_other = (ids.high != index.ids.high[begin:end]) | (ids.low != index.ids.low[begin:end])
     erased = np.flatnonzero(gone[begin:end])
     for row in erased.tolist():  # a forgotten record's payload is zeros
