@@ -15,7 +15,7 @@ $(VENV)/ready: constraints/tfx116.hashes.txt constraints/tfx121.hashes.txt setup
 
 # The C library of the dataset store, which lies in the sources. Without a compiler there is none: each call says so,
 # and all but `make test` go on without.
-NATIVE := mlplatform/datasets/native
+NATIVE := mlplatform/datasets/format/native
 READY := $(VENV)/ready $(NATIVE)/library.abi3.so
 $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(VENV)/ready
 	@rm -f $@

@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
         "build>=1.2",
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "kfp-pipeline-spec>=0.2.2",  # what TFX compiles pipelines for Kubeflow with
         "model-signing>=1.1",
         "moto[server]>=5.0",
         "mypy>=1.11",
@@ -85,14 +86,14 @@ EXTRAS_REQUIRE = {
 
 # Links nothing of Python, so one file serves all versions of it. Without a C compiler the package installs,
 # too, and then does the same with NumPy.
-NATIVE = Path("mlplatform/datasets/native")
+NATIVE = Path("mlplatform/datasets/format/native")
 BLAKE3 = NATIVE / "blake3"  # the official sources; one form per instruction set, chosen at run time
 FORMS = {
     "x86_64": ["sse2_x86-64_unix.S", "sse41_x86-64_unix.S", "avx2_x86-64_unix.S", "avx512_x86-64_unix.S"],
     "aarch64": ["neon.c"],
 }.get(platform.machine(), [])
 LIBRARY = Extension(
-    "mlplatform.datasets.native.library",
+    "mlplatform.datasets.format.native.library",
     sources=[
         *sorted(map(str, NATIVE.glob("*.c"))),
         *(str(BLAKE3 / f"blake3_{part}") for part in ("dispatch.c", "portable.c", *FORMS)),

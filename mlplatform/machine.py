@@ -232,7 +232,8 @@ def _byte_code() -> Check:
 
 
 def _native() -> Check:
-    name, library = "dataset store in C", Path(__file__).parent / "datasets" / "native" / "library.abi3.so"
+    name = "dataset store in C"
+    library = Path(__file__).parent / "datasets" / "format" / "native" / "library.abi3.so"
     slow = "commits and checks of datasets take several times as long"
     todo = "install a C compiler (gcc) and then mlplatform again, or take a wheel"
     if not library.exists():

@@ -66,10 +66,11 @@ def test_both_archives_hold_real_files_under_one_import_name(dist: Path) -> None
         "constraints/tfx121.txt",
         "constraints/tfx121.hashes.txt",
     } <= set(sdist)
-    assert "mlplatform/datasets/native/library.abi3.so" in wheel
-    blake3 = {f"mlplatform/datasets/native/blake3/{name}" for name in ("LICENSE_A2", "README.md", "blake3.h")}
+    assert "mlplatform/datasets/format/native/library.abi3.so" in wheel
+    folder = "mlplatform/datasets/format/native/blake3"
+    blake3 = {f"{folder}/{name}" for name in ("LICENSE_A2", "README.md", "blake3.h")}
     assert blake3 <= set(sdist)
-    assert {"mlplatform/datasets/native/blake3/LICENSE_A2"} <= set(wheel)
+    assert {"mlplatform/datasets/format/native/blake3/LICENSE_A2"} <= set(wheel)
     assert not [name for name in wheel if name.startswith(("components/", "pipelines/", "tests/"))]
 
 

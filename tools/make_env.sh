@@ -103,7 +103,7 @@ if [ "$(cat "$venv/ready" 2>/dev/null)" != "$mark" ]; then
   fi
 fi
 say "-- installing this checkout, and building the C library of the dataset store"
-library=mlplatform/datasets/native/library.abi3.so
+library=mlplatform/datasets/format/native/library.abi3.so
 rm -f "$library"
 "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable . >&2
 [ -e "$library" ] ||

@@ -11,8 +11,8 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.dsl.io import fileio
 
-from mlplatform.components.dataset_versioner.versioning import VERSION_FILE, check_out_into
 from mlplatform.datasets import DatasetStore
+from mlplatform.tfx_io.dataset_version import VERSION_FILE, check_out_into
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 BRIGHTNESS_FILE = (

@@ -20,9 +20,9 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 
-from mlplatform.components.dataset_versioner.versioning import read_version
 from mlplatform.datasets import DatasetStore
 from mlplatform.errors import MlplatformError
+from mlplatform.tfx_io.dataset_version import read_version
 
 OUTPUTS = ("dataset", "examples")
 # Exec properties by which the executor learns what happened here.

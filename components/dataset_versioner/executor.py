@@ -9,8 +9,8 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
 from mlplatform.components.dataset_versioner.driver import COMMITTED, commit_artifact
-from mlplatform.components.dataset_versioner.versioning import check_out_into, read_version, write_version
 from mlplatform.datasets import DatasetStore
+from mlplatform.tfx_io.dataset_version import check_out_into, read_version, write_version
 
 
 class Executor(base_executor.BaseExecutor):

@@ -1,7 +1,6 @@
 """Connects training to TFX: from artifacts to files, and back."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from mlplatform.components.model_trainer.dataset_use import note_use
-from mlplatform.components.model_trainer.errors import NoExamplesError, SplitNotFoundError
+from mlplatform.components.model_trainer.errors import NoExamplesError
 from mlplatform.components.model_trainer.train import train
 from mlplatform.home import local_path
+from mlplatform.tfx_io.dataset_version import note_use
+from mlplatform.tfx_io.examples import split_files
 
 _UNFINISHED = "unfinished"  # beside the folders of the component's outputs, where no work_dir is given
 _SCHEMA_FILE = "schema.pbtxt"
@@ -58,27 +58,6 @@ class Executor(base_executor.BaseExecutor):
         pipeline = self._context.pipeline_info if self._context else None
         run = self._context.pipeline_run_id if self._context else None
         return f"{pipeline.id if pipeline else 'model'}, run {run or 'unknown'}"
-
-
-def split_files(examples: Sequence[types.Artifact], splits: Sequence[str]) -> list[str]:
-    """Return the TFRecord files of splits, sorted.
-
-    Raises:
-        SplitNotFoundError: An artifact has no such split.
-        RemotePathError: An artifact does not lie on this machine.
-    """
-    files: list[str] = []
-    for split in splits:
-        for artifact in examples:
-            known = artifact_utils.decode_split_names(artifact.split_names)
-            if split not in known:
-                raise SplitNotFoundError(split, known)
-            folder = local_path(
-                artifact_utils.get_split_uri([artifact], split), f"the folder of split {split!r}"
-            )
-            # A name that begins with a dot is what a killed writer left.
-            files += [str(f) for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
-    return files
 
 
 def _uri(input_dict: dict[str, list[types.Artifact]], key: str) -> Path | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError, TrainingInProgressError
-from mlplatform.components.model_trainer.task import TrainingTask
-from mlplatform.orchestration.local.code_closure import Closure, closure_of
+from mlplatform.fingerprints.code_closure import Closure, closure_of
+from mlplatform.training.task import TrainingTask
 
 RunFunction = Callable[[TrainingTask], object]
 

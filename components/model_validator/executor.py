@@ -10,11 +10,11 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from mlplatform import progress
-from mlplatform.components.model_trainer.executor import split_files
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
 from mlplatform.home import local_path
+from mlplatform.tfx_io.examples import split_files
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mlplatform.components.model_validator.peak_memory import peak_memory_mb
+from mlplatform.exported_model.contents import largest_difference, read_labels, read_warmup
 from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
 from mlplatform.serving.saved_model import frozen_graph
+from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
-from mlplatform.vision.exported import SIGNATURES, TFLITE_FOLDER, largest_difference, read_labels, read_warmup
+from mlplatform.vision.signatures import SIGNATURES
 
 WARM_UP_RUNS = 10
 REQUEST_PHOTOS = 8  # of the samples; more of them are for the comparison with other engines

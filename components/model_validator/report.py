@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mlplatform.components.model_trainer.history import read_history
 from mlplatform.components.model_validator.quality import Quality, confusion_matrix
 from mlplatform.components.model_validator.scoring import Answers
 from mlplatform.components.model_validator.serving_check import ServingCheck
@@ -25,6 +24,7 @@ from mlplatform.reports.model_page import (
     write_model_page,
 )
 from mlplatform.reports.page import picture
+from mlplatform.training.history import read_history
 from mlplatform.vision.examples import IMAGE, read_records
 
 _MISTAKES = 24

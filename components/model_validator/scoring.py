@@ -11,9 +11,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mlplatform.components.model_validator.errors import ModelNotLoadableError, UnsupportedExamplesError
+from mlplatform.exported_model.contents import read_labels
 from mlplatform.progress import track
 from mlplatform.vision.examples import IMAGE, ITEM_ID, LABEL, read_records, turn_webp
-from mlplatform.vision.exported import TOP, read_labels
+from mlplatform.vision.signatures import TOP
 
 BATCH_PHOTOS = 32
 NOT_FOUND = TOP  # the rank of a class that is not among the answers kept

@@ -32,9 +32,9 @@ from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_F
 from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
+from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
-from mlplatform.vision.exported import TFLITE_FOLDER
 
 METRICS_FILE = "metrics.json"
 SAMPLE_PHOTOS, FORM_PHOTOS = 8, 64

@@ -13,10 +13,10 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import prediction_log_pb2
 
 from mlplatform.components.serving_pusher.errors import ServerRefusesError
+from mlplatform.exported_model.contents import largest_difference
 from mlplatform.serving.client import Client, RequestFailedError
 from mlplatform.serving.status import Code
 from mlplatform.serving.tensors import Array
-from mlplatform.vision.exported import largest_difference
 
 _TOLERANCE = 1e-2  # another processor or batch size rounds differently; a wrong model is further off
 

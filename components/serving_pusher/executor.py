@@ -9,7 +9,6 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from mlplatform.components.model_trainer.dataset_use import note_use
 from mlplatform.components.serving_pusher.confirm import ServerTls
 from mlplatform.components.serving_pusher.errors import NotBlessedError
 from mlplatform.components.serving_pusher.metrics import evaluated_metrics
@@ -17,6 +16,7 @@ from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.home import local_path
 from mlplatform.registry import ModelStore
 from mlplatform.registry.signing import signing_key
+from mlplatform.tfx_io.dataset_version import note_use
 
 _GATES = ("blessing", "infra_blessing")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mlplatform.components.serving_pusher.confirm import ServerTls, confirm_serving
 from mlplatform.components.serving_pusher.errors import PushRejectedByServerError, ServerRefusesError
+from mlplatform.exported_model.contents import read_warmup
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.serving.client import check_address
-from mlplatform.vision.exported import read_warmup
 
 GOLDEN_REQUESTS = 8
 

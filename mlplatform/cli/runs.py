@@ -7,9 +7,9 @@ import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.home import Home
+from mlplatform.orchestration.local.cache.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
-from mlplatform.orchestration.local.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     NodeDetails,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlplatform.datasets.commit import Committed as Committed
-    from mlplatform.datasets.manifest import Manifest as Manifest
+    from mlplatform.datasets.format.manifest import Manifest as Manifest
     from mlplatform.datasets.store import DatasetStore as DatasetStore
 
 _HOME_OF = {
     "Committed": "mlplatform.datasets.commit",
     "DatasetStore": "mlplatform.datasets.store",
-    "Manifest": "mlplatform.datasets.manifest",
+    "Manifest": "mlplatform.datasets.format.manifest",
 }
 
 __all__ = ["Committed", "DatasetStore", "Manifest"]

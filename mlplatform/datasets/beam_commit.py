@@ -38,24 +38,24 @@ from mlplatform.datasets.commit import (
     read_live,
     source_of,
 )
-from mlplatform.datasets.digest import BUCKETS, bucket_bounds, bucket_digests, join_buckets
 from mlplatform.datasets.errors import CommitFilesLostError, CommitRecordsLostError
 from mlplatform.datasets.examples_folder import Shard, list_shards
 from mlplatform.datasets.firewall import check_by_content
 from mlplatform.datasets.forgotten import check_none_forgotten
-from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets.format.digest import BUCKETS, bucket_bounds, bucket_digests, join_buckets
+from mlplatform.datasets.format.hashing import Ids
+from mlplatform.datasets.format.live import HELD_OUT, Live, Rows
+from mlplatform.datasets.format.manifest import Declared, PackFacts, version_digest
+from mlplatform.datasets.format.pack import read_index
+from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.keys import key_hashes, keys_path
 from mlplatform.datasets.line import Line, begin_store, forgotten_folder
-from mlplatform.datasets.live import HELD_OUT, Live, Rows
-from mlplatform.datasets.manifest import Declared, PackFacts, version_digest
 from mlplatform.datasets.notes import printable
-from mlplatform.datasets.pack import read_index
 from mlplatform.datasets.placement import NewPack, Part, cut_packs, loose_groups
 from mlplatform.datasets.scan import ShardScan, scan_shard
-from mlplatform.datasets.storage import ASIDE, Storage, open_storage
-from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import Task, track
+from mlplatform.storage import ASIDE, Storage, open_storage
 
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from mlplatform.datasets.commit import read_live
 from mlplatform.datasets.errors import KeyValuesError, NoKeyError
-from mlplatform.datasets.features import (
+from mlplatform.datasets.forgotten import Erasure, erasures
+from mlplatform.datasets.format.features import (
     candidates,
     feature_values,
     hash_feature_values,
@@ -16,16 +17,15 @@ from mlplatform.datasets.features import (
     show,
     traces_of_text,
 )
-from mlplatform.datasets.forgotten import Erasure, erasures
+from mlplatform.datasets.format.live import HELD_OUT
+from mlplatform.datasets.format.manifest import PackFacts
+from mlplatform.datasets.format.pack import read_index
+from mlplatform.datasets.format.pack_records import Batch, pack_windows, read_batches
+from mlplatform.datasets.format.tfrecord import Int64s
 from mlplatform.datasets.keys import kept_hashes
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.live import HELD_OUT
-from mlplatform.datasets.manifest import PackFacts
 from mlplatform.datasets.notes import Copy, Use, read_copies, read_uses
-from mlplatform.datasets.pack import read_index
-from mlplatform.datasets.pack_records import Batch, pack_windows, read_batches
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.tfrecord import Int64s
 from mlplatform.progress import track
 
 

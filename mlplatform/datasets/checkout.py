@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from mlplatform.datasets.commit import read_live
-from mlplatform.datasets.errors import CorruptStoreError
 from mlplatform.datasets.forgotten import forgotten_ids, is_forgotten
+from mlplatform.datasets.format.live import Rows
+from mlplatform.datasets.format.manifest import Manifest, PackFacts
+from mlplatform.datasets.format.pack import PackIndex, read_index, records_path
+from mlplatform.datasets.format.pack_records import check_size, read_batches
+from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, Int64s
 from mlplatform.datasets.line import Line, forgotten_folder
-from mlplatform.datasets.live import Rows
-from mlplatform.datasets.manifest import Manifest, PackFacts
 from mlplatform.datasets.notes import record_copy
-from mlplatform.datasets.pack import PackIndex, read_index, records_path
-from mlplatform.datasets.pack_records import check_size, read_batches
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Int64s
 from mlplatform.datasets.whole_folder import whole_folder
 from mlplatform.datasets.write_packs import runs, write_gzip
 from mlplatform.machine import usable_threads
 from mlplatform.progress import Task, track
+from mlplatform.storage.errors import CorruptStoreError
 
 _COPY_RANGE_ABOVE_BYTES = 64 << 10  # mean run above which one system call a run is cheapest
 _COPY_BYTES = 64 << 20  # in one system call, so that progress shows

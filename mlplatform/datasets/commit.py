@@ -8,32 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from mlplatform.datasets.digest import sorted_digest
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
-    CorruptStoreError,
     FixedTrainingSplitsError,
     KeyMissingError,
     NoTrainingSplitError,
 )
 from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
-from mlplatform.datasets.features import hash_values
 from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
 from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten
-from mlplatform.datasets.hashing import Ids, SortedIds
+from mlplatform.datasets.format.digest import sorted_digest
+from mlplatform.datasets.format.features import hash_values
+from mlplatform.datasets.format.hashing import Ids, SortedIds
+from mlplatform.datasets.format.live import HELD_OUT, Live, decode, encode, union
+from mlplatform.datasets.format.manifest import Declared, Manifest, PackFacts, SplitFacts, version_digest
+from mlplatform.datasets.format.pack import check_index_size, index_path, read_index, records_path
+from mlplatform.datasets.format.tfrecord import read_windows
 from mlplatform.datasets.line import Line, begin_store, forgotten_folder, version_path
-from mlplatform.datasets.live import HELD_OUT, Live, decode, encode, union
-from mlplatform.datasets.manifest import Declared, Manifest, PackFacts, SplitFacts, version_digest
 from mlplatform.datasets.notes import declare, now, printable, record_copy, user_and_host
-from mlplatform.datasets.pack import check_index_size, index_path, read_index, records_path
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
-from mlplatform.datasets.storage import Storage
-from mlplatform.datasets.tfrecord import read_windows
 from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
 from mlplatform.progress import track
+from mlplatform.storage import Storage
+from mlplatform.storage.errors import CorruptStoreError
 
 _UNCHECKED_RECORDS = 1 << 24  # that a manifest may claim before its indexes are looked at
 

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.commit import read_live
-from mlplatform.datasets.features import feature_spans, show
+from mlplatform.datasets.format.features import feature_spans, show
+from mlplatform.datasets.format.live import HELD_OUT, Live, Rows
+from mlplatform.datasets.format.manifest import Manifest, PackFacts
+from mlplatform.datasets.format.pack import read_index
+from mlplatform.datasets.format.pack_records import read_batches
+from mlplatform.datasets.format.tfrecord import Int64s
+from mlplatform.datasets.format.values import Values, joint_codes
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.live import HELD_OUT, Live, Rows
-from mlplatform.datasets.manifest import Manifest, PackFacts
-from mlplatform.datasets.pack import read_index
-from mlplatform.datasets.pack_records import read_batches
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.tfrecord import Int64s
-from mlplatform.datasets.values import Values, joint_codes
 from mlplatform.progress import Task, track
 
 KINDS = ("added", "removed", "changed", "moved", "ambiguous")

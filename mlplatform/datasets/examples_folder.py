@@ -16,8 +16,8 @@ from mlplatform.datasets.errors import (
     IncompleteShardsError,
     NoExamplesError,
 )
-from mlplatform.datasets.fields import is_split_name
-from mlplatform.datasets.remote import file_system, identity, reaching
+from mlplatform.datasets.format.fields import is_split_name
+from mlplatform.storage.file_systems import file_system, identity, reaching
 
 _PREFIX = "Split-"
 _ONE_OF_SET = re.compile(r"(?P<begin>.*-)(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<end>\.gz)?")

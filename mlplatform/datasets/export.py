@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlplatform.datasets.checkout import live_records
-from mlplatform.datasets.columns import Column, columns
 from mlplatform.datasets.errors import MixedTypesError, NotExamplesError
+from mlplatform.datasets.format.columns import Column, columns
+from mlplatform.datasets.format.live import Live
+from mlplatform.datasets.format.manifest import Manifest, PackFacts
+from mlplatform.datasets.format.pack import read_index
+from mlplatform.datasets.format.pack_records import read_batches
+from mlplatform.datasets.format.tfrecord import Int64s
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.live import Live
-from mlplatform.datasets.manifest import Manifest, PackFacts
 from mlplatform.datasets.notes import record_copy
-from mlplatform.datasets.pack import read_index
-from mlplatform.datasets.pack_records import read_batches
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.tfrecord import Int64s
 from mlplatform.datasets.whole_folder import whole_folder
 from mlplatform.progress import track
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mlplatform.datasets.errors import SplitFirewallError
-from mlplatform.datasets.features import feature_values, show
+from mlplatform.datasets.format.features import feature_values, show
+from mlplatform.datasets.format.live import HELD_OUT, Bools, Live, Rows, union
+from mlplatform.datasets.format.manifest import Declared, PackFacts
+from mlplatform.datasets.format.pack import read_index
+from mlplatform.datasets.format.pack_records import read_batches
+from mlplatform.datasets.format.tfrecord import Int64s, UInt64s
 from mlplatform.datasets.keys import key_hashes
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.live import HELD_OUT, Bools, Live, Rows, union
-from mlplatform.datasets.manifest import Declared, PackFacts
-from mlplatform.datasets.pack import read_index
-from mlplatform.datasets.pack_records import read_batches
-from mlplatform.datasets.tfrecord import Int64s, UInt64s
 
 _NAMED = 10  # records that an error names
 

@@ -16,13 +16,13 @@ from mlplatform.datasets.forgotten import (
     forgotten_ids,
     is_forgotten,
 )
-from mlplatform.datasets.hashing import payload_checksums
+from mlplatform.datasets.format.hashing import payload_checksums
+from mlplatform.datasets.format.manifest import FORMAT, PackFacts, sealed
+from mlplatform.datasets.format.pack import read_index, records_path
+from mlplatform.datasets.format.pack_records import pack_windows, read_batches
+from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
 from mlplatform.datasets.line import Line, forgotten_folder
-from mlplatform.datasets.manifest import FORMAT, PackFacts, sealed
 from mlplatform.datasets.notes import now, user
-from mlplatform.datasets.pack import read_index, records_path
-from mlplatform.datasets.pack_records import pack_windows, read_batches
-from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, Bytes, Int64s, Window, mask
 from mlplatform.datasets.unneeded import unneeded
 from mlplatform.datasets.whole_folder import naming_a_full_disk
 from mlplatform.datasets.write_packs import write_gzip

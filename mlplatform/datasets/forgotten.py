@@ -13,15 +13,15 @@ import numpy as np
 
 from mlplatform.datasets.errors import ForgottenRecordError
 from mlplatform.datasets.examples_folder import Shard, open_records
-from mlplatform.datasets.features import feature_values, hash_feature_values, hash_values, show
-from mlplatform.datasets.fields import DIGEST, NAME_32, Fields
-from mlplatform.datasets.hashing import Ids, record_ids
+from mlplatform.datasets.format.features import feature_values, hash_feature_values, hash_values, show
+from mlplatform.datasets.format.fields import DIGEST, NAME_32, Fields
+from mlplatform.datasets.format.hashing import Ids, record_ids
+from mlplatform.datasets.format.manifest import PackFacts, unsealed
+from mlplatform.datasets.format.pack import index_path, records_path
+from mlplatform.datasets.format.pack_records import pack_windows
+from mlplatform.datasets.format.tfrecord import Int64s, Window, read_windows
 from mlplatform.datasets.line import Line, forgotten_folder
-from mlplatform.datasets.manifest import PackFacts, unsealed
-from mlplatform.datasets.pack import index_path, records_path
-from mlplatform.datasets.pack_records import pack_windows
-from mlplatform.datasets.storage import Storage
-from mlplatform.datasets.tfrecord import Int64s, Window, read_windows
+from mlplatform.storage import Storage
 
 _NAMED = 10
 _ROUNDS = 1000  # of the salted hash; it is taken of one record in `_PREFIXES` only

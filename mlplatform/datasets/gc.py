@@ -7,9 +7,9 @@ from mlplatform.datasets.errors import DatasetNotFoundError
 from mlplatform.datasets.forget import erase_forgotten
 from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names, possible_names
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.storage import ASIDE, PROBE, Storage
 from mlplatform.datasets.unneeded import unneeded
 from mlplatform.progress import track
+from mlplatform.storage import ASIDE, PROBE, Storage
 
 _ROOT_GRACE_S = 600.0  # files of the store itself are written in a moment, and no lock protects them
 _KINDS = {"versions", "packs", "keys", "bitmaps", "seen", "tags", "uses", "copies", "forgotten", "erased"}

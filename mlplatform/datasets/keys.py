@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlplatform.datasets.features import hash_values
-from mlplatform.datasets.manifest import PackFacts
-from mlplatform.datasets.pack_records import pack_windows
-from mlplatform.datasets.storage import Storage
-from mlplatform.datasets.tfrecord import UInt64s
+from mlplatform.datasets.format.features import hash_values
+from mlplatform.datasets.format.manifest import PackFacts
+from mlplatform.datasets.format.pack_records import pack_windows
+from mlplatform.datasets.format.tfrecord import UInt64s
 from mlplatform.progress import track
+from mlplatform.storage import Storage
 
 _MAGIC = b"MLPKEYS1"
 _CRC = struct.Struct("<I")

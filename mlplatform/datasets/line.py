@@ -9,13 +9,13 @@ from typing import overload
 from mlplatform.datasets.errors import (
     AmbiguousVersionError,
     BadNameError,
-    CorruptStoreError,
     DatasetNotFoundError,
     StoreFormatError,
     VersionNotFoundError,
 )
-from mlplatform.datasets.manifest import FORMAT, Manifest, PackFacts, sealed, unsealed
-from mlplatform.datasets.storage import Storage
+from mlplatform.datasets.format.manifest import FORMAT, Manifest, PackFacts, sealed, unsealed
+from mlplatform.storage import Storage
+from mlplatform.storage.errors import CorruptStoreError
 
 STORE_FILE = "store.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlplatform.datasets.diff import VersionDiff
-    from mlplatform.datasets.manifest import Manifest
+    from mlplatform.datasets.format.manifest import Manifest
 
 _SHOWN = 50  # rows of a table
 

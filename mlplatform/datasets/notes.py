@@ -9,9 +9,9 @@ import os
 import socket
 from dataclasses import dataclass, replace
 
-from mlplatform.datasets.errors import NoAtomicCreateError, StoreAccessError
+from mlplatform.datasets.format.manifest import FORMAT, Manifest, sealed, unsealed
 from mlplatform.datasets.line import Line, check_tag_name, declarations, tag_moves
-from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
+from mlplatform.storage.errors import NoAtomicCreateError, StoreAccessError
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.examples_folder import Shard
-from mlplatform.datasets.hashing import Ids, SortedIds
-from mlplatform.datasets.live import Live, Rows
-from mlplatform.datasets.manifest import PackFacts
+from mlplatform.datasets.format.hashing import Ids, SortedIds
+from mlplatform.datasets.format.live import Live, Rows
+from mlplatform.datasets.format.manifest import PackFacts
+from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.scan import ShardScan
-from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s
 
 LARGEST_PACK_BYTES = 512 << 20
 Counts = npt.NDArray[np.unsignedinteger[Any]]

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from mlplatform.datasets.storage import Storage
+from mlplatform.storage import Storage
 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 

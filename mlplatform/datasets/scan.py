@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.examples_folder import Shard, open_records
-from mlplatform.datasets.hashing import Ids, check_payloads, record_ids
-from mlplatform.datasets.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
+from mlplatform.datasets.format.hashing import Ids, check_payloads, record_ids
+from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
 from mlplatform.machine import usable_threads
 from mlplatform.progress import track
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlplatform.datasets.examples_folder import Shard
-from mlplatform.datasets.fields import DIGEST
+from mlplatform.datasets.format.fields import DIGEST
+from mlplatform.datasets.format.manifest import FORMAT, Manifest, sealed, unsealed
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.manifest import FORMAT, Manifest, sealed, unsealed
-from mlplatform.datasets.storage import Storage
 from mlplatform.errors import MlplatformError
+from mlplatform.storage import Storage
 
 _SETTLED_AFTER_S = 2.0
 

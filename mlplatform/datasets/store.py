@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlplatform.datasets.format.manifest import Manifest
 from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names
-from mlplatform.datasets.manifest import Manifest
-from mlplatform.datasets.storage import Storage, open_storage
+from mlplatform.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from mlplatform.datasets.blame import Blame

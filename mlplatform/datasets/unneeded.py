@@ -2,8 +2,8 @@
 
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.seen import read_seen
-from mlplatform.datasets.storage import ASIDE
 from mlplatform.errors import MlplatformError
+from mlplatform.storage import ASIDE
 
 
 def unneeded(line: Line) -> list[str]:

@@ -10,13 +10,27 @@ from functools import partial
 import numpy as np
 
 from mlplatform.datasets.commit import difference, read_live
-from mlplatform.datasets.digest import split_digest
-from mlplatform.datasets.errors import CorruptRecordsError, CorruptStoreError, StoreFormatError
+from mlplatform.datasets.errors import CorruptRecordsError, StoreFormatError
 from mlplatform.datasets.examples_folder import uncompressed
-from mlplatform.datasets.features import hash_values
 from mlplatform.datasets.firewall import held_out_rows
 from mlplatform.datasets.forgotten import Erasure, erased_path, forgotten_ids, is_forgotten, read_erased
-from mlplatform.datasets.hashing import Ids, payload_checksums, record_ids
+from mlplatform.datasets.format.digest import split_digest
+from mlplatform.datasets.format.features import hash_values
+from mlplatform.datasets.format.hashing import Ids, payload_checksums, record_ids
+from mlplatform.datasets.format.live import HELD_OUT, Live
+from mlplatform.datasets.format.manifest import Manifest, PackFacts, unsealed
+from mlplatform.datasets.format.pack import PackIndex, index_path, read_index, records_path
+from mlplatform.datasets.format.pack_records import cut, pack_windows
+from mlplatform.datasets.format.tfrecord import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    SLACK_BYTES,
+    Int64s,
+    headers,
+    mask,
+    word32,
+)
+from mlplatform.datasets.format.walk import Bools
 from mlplatform.datasets.keys import is_key_file_whole, kept_hashes, keys_path
 from mlplatform.datasets.line import (
     STORE_FILE,
@@ -27,27 +41,14 @@ from mlplatform.datasets.line import (
     tagged_number,
     version_path,
 )
-from mlplatform.datasets.live import HELD_OUT, Live
-from mlplatform.datasets.manifest import Manifest, PackFacts, unsealed
 from mlplatform.datasets.notes import Copy, Use
-from mlplatform.datasets.pack import PackIndex, index_path, read_index, records_path
-from mlplatform.datasets.pack_records import cut, pack_windows
 from mlplatform.datasets.reading import reading
 from mlplatform.datasets.seen import read_seen
-from mlplatform.datasets.storage import Storage
-from mlplatform.datasets.tfrecord import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    SLACK_BYTES,
-    Int64s,
-    headers,
-    mask,
-    word32,
-)
-from mlplatform.datasets.walk import Bools
 from mlplatform.errors import MlplatformError
 from mlplatform.machine import usable_threads
 from mlplatform.progress import Task, track
+from mlplatform.storage import Storage
+from mlplatform.storage.errors import CorruptStoreError
 
 _NAMED = 20
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from mlplatform.datasets.errors import SourceChangedError
 from mlplatform.datasets.examples_folder import Shard, open_file, stamp
-from mlplatform.datasets.manifest import PackFacts
-from mlplatform.datasets.pack import PackIndex, index_path, records_path
+from mlplatform.datasets.format.manifest import PackFacts
+from mlplatform.datasets.format.pack import PackIndex, index_path, records_path
+from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, Int64s
 from mlplatform.datasets.placement import NewPack, Part
 from mlplatform.datasets.scan import read_rows
-from mlplatform.datasets.storage import Storage, naming
-from mlplatform.datasets.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, Int64s
 from mlplatform.progress import Task, track
+from mlplatform.storage import Storage, naming
 
 _GZIP_LEVEL = 2  # of isal's 0 to 3: about zlib's level 1 in size, at ten times its speed
 _WRITERS = 4

@@ -95,7 +95,7 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
 
 
 def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
-    from mlplatform.datasets.features import record_features, show
+    from mlplatform.datasets.format.features import record_features, show
 
     features = record_features(payload)
     image = next((features[name] for name in _IMAGE_FEATURES if name in features), None)
@@ -113,7 +113,7 @@ def _drawn(feature: bytes) -> str | None:
     """Return an image feature as a small JPEG; None where it is no image."""
     from PIL import Image
 
-    from mlplatform.datasets.features import decode
+    from mlplatform.datasets.format.features import decode
     from mlplatform.exif import upright
 
     values = decode(feature)

@@ -12,10 +12,13 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from mlplatform.errors import UsageError
+from mlplatform.exported_model.contents import LABELS_FILE
+from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.decoding import decode_batch
 from mlplatform.vision.examples import IMAGE
-from mlplatform.vision.exported import LABELS_FILE, TOP, WARMUP_FILE
 
+SIGNATURES = ("serving_default", "image_bytes", "pixels")
+TOP = 10  # classes in an answer, or fewer where the model knows fewer
 MODEL_NAME = "default"
 
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from mlplatform.errors import MlplatformError
-from mlplatform.vision.exported import read_labels
+from mlplatform.exported_model.contents import read_labels
 
 
 class BaseModelDoesNotFitError(MlplatformError):

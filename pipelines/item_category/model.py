@@ -5,19 +5,16 @@ import math
 import keras
 import tensorflow as tf
 
-from mlplatform.components.model_trainer.errors import (
-    NoEvaluationExamplesError,
-    NoExamplesError,
-    TooFewClassesError,
-)
-from mlplatform.components.model_trainer.fit import Progress, fit
-from mlplatform.components.model_trainer.history import write_history
-from mlplatform.components.model_trainer.task import TrainingTask
+from mlplatform.components.model_trainer.errors import NoExamplesError
 from mlplatform.config import parse_config
+from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.pipelines.item_category.config import HyperParameters
 from mlplatform.progress import track
 from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
-from mlplatform.serving.tflite_export import export_tflite
+from mlplatform.training.errors import NoEvaluationExamplesError, TooFewClassesError
+from mlplatform.training.fit import Progress, fit
+from mlplatform.training.history import write_history
+from mlplatform.training.task import TrainingTask
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
 from mlplatform.vision.examples import Contents, count_labels, naming_unreadable, sample_records

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlplatform import progress
-from mlplatform.datasets import DatasetStore, native
-from mlplatform.datasets.tfrecord import frame
+from mlplatform.datasets import DatasetStore
+from mlplatform.datasets.format import native
+from mlplatform.datasets.format.tfrecord import frame
 
 Examples = Mapping[str, Sequence[Sequence[bytes]]]  # split -> shards -> records
 WriteExamples = Callable[..., Path]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.tfrecord import frame
+from mlplatform.datasets.format.tfrecord import frame
 
 Work = Callable[[], object]
 

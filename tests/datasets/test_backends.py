@@ -17,15 +17,10 @@ import pytest
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets import commit as commit_module
-from mlplatform.datasets.errors import (
-    CommitFilesLostError,
-    CorruptStoreError,
-    NoAtomicCreateError,
-    SourceChangedError,
-    StoreAccessError,
-)
-from mlplatform.datasets.storage import FsspecStorage, open_storage
+from mlplatform.datasets.errors import CommitFilesLostError, SourceChangedError
 from mlplatform.errors import MissingExtraError
+from mlplatform.storage import FsspecStorage, open_storage
+from mlplatform.storage.errors import CorruptStoreError, NoAtomicCreateError, StoreAccessError
 
 
 def refused(code: str) -> OSError:
@@ -275,7 +270,7 @@ class TestObjectStorage:
     def test_a_server_that_is_gone_is_one_clear_error(self, tmp_path: Path) -> None:
         script = (
             "from mlplatform.datasets import DatasetStore\n"
-            "from mlplatform.datasets.errors import StoreAccessError\n"
+            "from mlplatform.storage.errors import StoreAccessError\n"
             "try:\n    DatasetStore('s3://bucket/x').names()\n"
             "except StoreAccessError as error:\n    print(error)\n"
         )

@@ -20,8 +20,8 @@ from mlplatform.datasets.errors import (
     ForgottenRecordError,
     SplitFirewallError,
 )
-from mlplatform.datasets.storage import LocalStorage
-from mlplatform.datasets.tfrecord import HEADER_BYTES, frame, mask
+from mlplatform.datasets.format.tfrecord import HEADER_BYTES, frame, mask
+from mlplatform.storage import LocalStorage
 
 Write = Callable[..., Path]
 IN_PROCESS = ["--runner=DirectRunner"]

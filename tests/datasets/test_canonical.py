@@ -9,10 +9,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.datasets import native
-from mlplatform.datasets.canonical import canonical_record, canonical_window
-from mlplatform.datasets.hashing import record_ids
-from mlplatform.datasets.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
+from mlplatform.datasets.format import native
+from mlplatform.datasets.format.canonical import canonical_record, canonical_window
+from mlplatform.datasets.format.hashing import record_ids
+from mlplatform.datasets.format.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
 
 names = st.text(max_size=40).filter(lambda text: len(text.encode()) < 128)
 values = st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1))

@@ -14,12 +14,8 @@ import pytest
 from mlplatform import progress
 from mlplatform.cli.main import main
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.errors import (
-    CheckoutTargetError,
-    CorruptStoreError,
-    MountPointError,
-    RemoteTargetError,
-)
+from mlplatform.datasets.errors import CheckoutTargetError, MountPointError, RemoteTargetError
+from mlplatform.storage.errors import CorruptStoreError
 
 Write = Callable[..., Path]
 

@@ -19,7 +19,6 @@ from mlplatform.datasets import commit as commit_module
 from mlplatform.datasets.errors import (
     CommitRecordsLostError,
     CorruptRecordsError,
-    CorruptStoreError,
     FixedTrainingSplitsError,
     ForgottenRecordError,
     IncompleteShardsError,
@@ -29,12 +28,13 @@ from mlplatform.datasets.errors import (
     SplitFirewallError,
 )
 from mlplatform.datasets.examples_folder import list_shards
+from mlplatform.datasets.format.tfrecord import frame
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.placement import NewPack, Part
 from mlplatform.datasets.scan import scan_shards
-from mlplatform.datasets.storage import LocalStorage, open_storage
-from mlplatform.datasets.tfrecord import frame
 from mlplatform.datasets.write_packs import write_packs
+from mlplatform.storage import LocalStorage, open_storage
+from mlplatform.storage.errors import CorruptStoreError
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]

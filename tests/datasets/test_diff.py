@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.diff import KINDS, VersionDiff
-from mlplatform.datasets.tfrecord import SLACK_BYTES, Bytes, Int64s
-from mlplatform.datasets.values import Values, joint_codes
+from mlplatform.datasets.format.tfrecord import SLACK_BYTES, Bytes, Int64s
+from mlplatform.datasets.format.values import Values, joint_codes
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]
@@ -213,7 +213,7 @@ def test_codes_are_equal_exactly_where_strings_are(strings: list[bytes | None], 
     if is_hash_blind:  # as if somebody had made strings of one hash
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "mlplatform.datasets.values.hash_spans", lambda *_: np.zeros(len(strings), np.uint64)
+                "mlplatform.datasets.format.values.hash_spans", lambda *_: np.zeros(len(strings), np.uint64)
             )
             codes = column.codes()
     else:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.columns import columns
 from mlplatform.datasets.errors import MixedTypesError
-from mlplatform.datasets.tfrecord import SLACK_BYTES
+from mlplatform.datasets.format.columns import columns
+from mlplatform.datasets.format.tfrecord import SLACK_BYTES
 
 Write = Callable[..., Path]
 

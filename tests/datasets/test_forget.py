@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from mlplatform.cli.datasets import datasets
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import ForgottenRecordError, SplitFirewallError
-from mlplatform.datasets.storage import open_storage
+from mlplatform.storage import open_storage
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]

@@ -12,9 +12,10 @@ import numpy as np
 from blake3 import blake3
 
 from mlplatform.cli.datasets import datasets
-from mlplatform.datasets import DatasetStore, digest
-from mlplatform.datasets.digest import split_digest
-from mlplatform.datasets.hashing import Ids
+from mlplatform.datasets import DatasetStore
+from mlplatform.datasets.format import digest
+from mlplatform.datasets.format.digest import split_digest
+from mlplatform.datasets.format.hashing import Ids
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 

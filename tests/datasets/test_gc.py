@@ -13,7 +13,7 @@ import pytest
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import DatasetNotFoundError
 from mlplatform.datasets.reading import reading
-from mlplatform.datasets.storage import open_storage
+from mlplatform.storage import open_storage
 
 Write = Callable[..., Path]
 

@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.errors import BadNameError, CorruptStoreError
-from mlplatform.datasets.manifest import sealed, version_digest
+from mlplatform.datasets.errors import BadNameError
+from mlplatform.datasets.format.manifest import sealed, version_digest
 from mlplatform.errors import MlplatformError
+from mlplatform.storage.errors import CorruptStoreError
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlplatform.datasets import DatasetStore
-from mlplatform.datasets.canonical import canonical_record
 from mlplatform.datasets.errors import CorruptRecordsError
+from mlplatform.datasets.format.canonical import canonical_record
 
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 items = st.one_of(

@@ -13,11 +13,12 @@ from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.datasets import DatasetStore, native
-from mlplatform.datasets.canonical import canonical_record
-from mlplatform.datasets.features import feature_spans
-from mlplatform.datasets.hashing import Ids
-from mlplatform.datasets.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
+from mlplatform.datasets import DatasetStore
+from mlplatform.datasets.format import native
+from mlplatform.datasets.format.canonical import canonical_record
+from mlplatform.datasets.format.features import feature_spans
+from mlplatform.datasets.format.hashing import Ids
+from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
 
 Records = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -20,7 +20,6 @@ from mlplatform.datasets.errors import (
     AmbiguousVersionError,
     BadNameError,
     CheckoutTargetError,
-    CorruptStoreError,
     DatasetNotFoundError,
     ForgottenRecordError,
     KeyValuesError,
@@ -32,6 +31,7 @@ from mlplatform.datasets.errors import (
     VersionNotFoundError,
 )
 from mlplatform.datasets.examples_folder import Shard, open_records
+from mlplatform.storage.errors import CorruptStoreError
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]
@@ -305,7 +305,7 @@ def test_a_checkout_refuses_a_folder_in_use_and_a_commit_one_without_examples(
 def test_a_reader_refuses_a_format_that_it_does_not_know(
     tmp_path: Path, write_examples: Write, store: DatasetStore
 ) -> None:
-    from mlplatform.datasets.manifest import sealed
+    from mlplatform.datasets.format.manifest import sealed
 
     store.commit("d", write_examples(tmp_path / "a", {"train": [[b"a"]]}))
     path = Path(store.url) / "d" / "versions" / "v1.json"

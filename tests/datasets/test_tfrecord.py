@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplatform.datasets.errors import CorruptRecordsError
-from mlplatform.datasets.hashing import check_payloads
-from mlplatform.datasets.tfrecord import SLACK_BYTES, frame, frame_starts, read_windows
+from mlplatform.datasets.format.hashing import check_payloads
+from mlplatform.datasets.format.tfrecord import SLACK_BYTES, frame, frame_starts, read_windows
 
 pytestmark = pytest.mark.usefixtures("each_way")
 

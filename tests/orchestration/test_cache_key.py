@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest, make_key
-from mlplatform.orchestration.local.digests import Digests
+from mlplatform.fingerprints.digests import Digests
+from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest, make_key
 from mlplatform.roles import FINGERPRINT, READ, VALUE, WRITTEN
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.orchestration.local import code_closure
-from mlplatform.orchestration.local.code_closure import closure_of, modules_named_in
+from mlplatform.fingerprints import code_closure
+from mlplatform.fingerprints.code_closure import closure_of, modules_named_in
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_script_itself(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import helper\n"
-        "from mlplatform.orchestration.local.code_closure import closure_of\n"
+        "from mlplatform.fingerprints.code_closure import closure_of\n"
         "found = closure_of(['__main__'])\n"
         "print(*found.files, found.missing)"
     )

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from mlplatform.orchestration.local import deferred
+from mlplatform.orchestration.local.processes import deferred
 
 TFX = """
 import sys
-from mlplatform.orchestration.local.deferred import defer_imports
+from mlplatform.orchestration.local.processes.deferred import defer_imports
 defer_imports()
 from tfx import v1 as tfx
 assert "google.cloud.aiplatform" not in sys.modules

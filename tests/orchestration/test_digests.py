@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.orchestration.local.digests import (
+from mlplatform.fingerprints.digests import (
     UNUSED_DAYS,
     Digests,
     file_facts,

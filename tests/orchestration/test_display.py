@@ -5,8 +5,8 @@ import os
 import pty
 import select
 
-from mlplatform.orchestration.local.channel import Progress
 from mlplatform.orchestration.local.display import Lines, LiveTable, display_for
+from mlplatform.orchestration.local.processes.channel import Progress
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlplatform.demo.trip import ServerDidNotStartError
 from mlplatform.orchestration.local.errors import InputsNotResolvedError, NodeFailedError, ParameterRoleError
-from mlplatform.orchestration.local.failures import describe_failure
+from mlplatform.orchestration.local.processes.failures import describe_failure
 from mlplatform.orchestration.local.records import RunNotFoundError
 
 

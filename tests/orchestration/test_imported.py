@@ -5,8 +5,9 @@ import sys
 
 PROGRAM = """
 import sys
-from mlplatform.orchestration.local import imported, code_closure
-from mlplatform.orchestration.local.digests import file_digest
+from mlplatform.fingerprints import imported
+from mlplatform.fingerprints import code_closure
+from mlplatform.fingerprints.digests import file_digest
 imported.record_imports()
 imported.record_imports()
 sys.path.insert(0, {folder!r})

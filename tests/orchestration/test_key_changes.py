@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlplatform.orchestration.local.key_changes import changes_between, describe_changes
+from mlplatform.orchestration.local.cache.key_changes import changes_between, describe_changes
 
 DIGEST, OTHER = "0" * 32, "f" * 32
 

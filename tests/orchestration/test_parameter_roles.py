@@ -2,8 +2,8 @@
 
 import pytest
 
+from mlplatform.orchestration.local.cache.parameter_roles import roles_of
 from mlplatform.orchestration.local.errors import ParameterRoleError
-from mlplatform.orchestration.local.parameter_roles import roles_of
 from mlplatform.roles import FINGERPRINT, READ, VALUE, WRITTEN
 
 OF_EXAMPLE_GEN = {"input_base": READ, "input_fingerprint": FINGERPRINT}

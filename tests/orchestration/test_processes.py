@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlplatform.orchestration.local.failures import Failure
-from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
-from mlplatform.orchestration.local.processes import ForkServerEndedError, JobMessage, Processes
+from mlplatform.orchestration.local.processes.failures import Failure
+from mlplatform.orchestration.local.processes.fork_server import Exited, Preloaded, Started
+from mlplatform.orchestration.local.processes.node_process import ForkServerEndedError, JobMessage, Processes
 
 pytestmark = pytest.mark.e2e
 
@@ -99,7 +99,7 @@ class TestNothingIsLeft:
 import sys, time
 sys.path.insert(0, {str(pipelines)!r})
 from pathlib import Path
-from mlplatform.orchestration.local.processes import Processes
+from mlplatform.orchestration.local.processes.node_process import Processes
 folder = Path({str(tmp_path)!r})
 processes = Processes(folder / "server.log")
 processes.start("jobs:start_helper", folder / "log", pids=str(folder / "pids"), then="wait", session=True)

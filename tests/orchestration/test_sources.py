@@ -8,8 +8,8 @@ import pytest
 PROGRAM = """
 import os, sys, json
 {before}
-from mlplatform.orchestration.local.sources import start_recording, stop_recording, pause_recording
-from mlplatform.orchestration.local.imported import record_imports
+from mlplatform.orchestration.local.cache.sources import start_recording, stop_recording, pause_recording
+from mlplatform.fingerprints.imported import record_imports
 record_imports()
 sys.path.insert(0, {folder!r})
 start_recording()

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
-from mlplatform.orchestration.local import tft_in_process
+from mlplatform.orchestration.local.patches import tft_in_process
 
 folder = sys.argv[1]
 rows = [{"x": float(x), "s": s} for x, s in ((1, "a"), (2, "b"), (3, "a"))]

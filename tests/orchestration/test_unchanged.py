@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
+from mlplatform.fingerprints.digests import Digests, file_digest
 from mlplatform.home import Home
-from mlplatform.orchestration.local import surroundings, unchanged
-from mlplatform.orchestration.local.digests import Digests, file_digest
+from mlplatform.orchestration.local.cache import surroundings, unchanged
+from mlplatform.orchestration.local.cache.sources import Sources, names_digest, neighbours_digest
+from mlplatform.orchestration.local.cache.unchanged import Memory
 from mlplatform.orchestration.local.errors import DatabaseUnusableError
-from mlplatform.orchestration.local.lineage import Database
+from mlplatform.orchestration.local.mlmd.lineage import Database
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.records import (
     ArtifactRecord,
@@ -22,8 +24,6 @@ from mlplatform.orchestration.local.records import (
     RunFolder,
     RunRecord,
 )
-from mlplatform.orchestration.local.sources import Sources, names_digest, neighbours_digest
-from mlplatform.orchestration.local.unchanged import Memory
 
 NODE = NodePlan("n", "N", (), "m.E", False, True, False, False)
 
@@ -109,7 +109,7 @@ class World:
             store.put_execution(execution, [], [context], reuse_context_if_already_exist=True)
 
     def newest(self, *, is_alone: bool = False) -> list[str]:
-        from mlplatform.orchestration.local.lineage import newest_of
+        from mlplatform.orchestration.local.mlmd.lineage import newest_of
 
         with self.database.open() as store:
             return newest_of(store, "p", is_alone=is_alone)

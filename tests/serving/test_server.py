@@ -763,8 +763,8 @@ class TestTflite:
     ) -> None:
         import shutil
 
+        from mlplatform.exported_model.tflite_export import TfliteExportError, compare_tflite, export_tflite
         from mlplatform.serving.saved_model import load
-        from mlplatform.serving.tflite_export import TfliteExportError, compare_tflite, export_tflite
 
         folder = tmp_path / "m" / "1"
         shutil.copytree(models / "everything" / "1", folder)

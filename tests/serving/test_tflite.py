@@ -22,7 +22,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
     import tensorflow as tf
 
-    from mlplatform.serving.tflite_export import export_tflite
+    from mlplatform.exported_model.tflite_export import export_tflite
     from mlplatform.vision.signatures import export_image_classifier
 
     keras.utils.set_random_seed(1)
@@ -94,7 +94,7 @@ def test_the_optimised_kernels_take_the_whole_network(
     classifier: Path, tmp_path: Path, is_int8: bool
 ) -> None:
     """Without a tensor of unknown size in the file, for one alone keeps them away from all of it."""
-    from mlplatform.serving.tflite_export import export_tflite
+    from mlplatform.exported_model.tflite_export import export_tflite
     from mlplatform.serving.tflite_model import SizedInterpreter, texts_apart
 
     folder = shutil.copytree(classifier, tmp_path / "1")
@@ -149,7 +149,7 @@ def save(folder: Path, root: Any, **inputs: Any) -> Path:
     """Save a function of `inputs` as `serving_default`, and its TensorFlow Lite form."""
     import tensorflow as tf
 
-    from mlplatform.serving.tflite_export import export_tflite
+    from mlplatform.exported_model.tflite_export import export_tflite
 
     module = tf.Module()
     specs = {alias: tf.TensorSpec(shape, dtype, name=alias) for alias, (shape, dtype) in inputs.items()}
@@ -226,7 +226,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestCompare:
     def compared(self, model: Path, *batches: list[float]) -> Any:
-        from mlplatform.serving.tflite_export import compare_tflite
+        from mlplatform.exported_model.tflite_export import compare_tflite
 
         return compare_tflite(model, "serving_default", [{"x": np.array(b, np.float32)} for b in batches])
 
@@ -261,7 +261,7 @@ class TestCompare:
     ],
 )
 def test_calibration_that_does_not_fit(classifier: Path, calibration: Any, text: str) -> None:
-    from mlplatform.serving.tflite_export import TfliteExportError, export_tflite
+    from mlplatform.exported_model.tflite_export import TfliteExportError, export_tflite
 
     before = (classifier / "assets.extra" / "tflite" / "pixels.tflite").read_bytes()
     with pytest.raises(TfliteExportError, match=text):

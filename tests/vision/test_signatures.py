@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlplatform.vision.exported import SIGNATURES, read_labels, read_warmup
-from mlplatform.vision.signatures import LabelError, export_image_classifier
+from mlplatform.exported_model.contents import read_labels, read_warmup
+from mlplatform.vision.signatures import SIGNATURES, LabelError, export_image_classifier
 
 LABELS = ["blue", "green", "red"]
 

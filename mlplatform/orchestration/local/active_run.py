@@ -14,13 +14,15 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from mlplatform.home import Home
+from mlplatform.orchestration.local.cache.unchanged import Memory, database_of
 from mlplatform.orchestration.local.display import Display
 from mlplatform.orchestration.local.errors import NodeFailedError, PipelineNotLoadedError
-from mlplatform.orchestration.local.failures import Failure
-from mlplatform.orchestration.local.fork_server import Exited, Preloaded, Started
-from mlplatform.orchestration.local.lineage import Database, newest_of, repeat_executions
+from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of, repeat_executions
+from mlplatform.orchestration.local.mlmd.repair import end_executions, repair_dead_runs
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
-from mlplatform.orchestration.local.processes import JobMessage, Processes
+from mlplatform.orchestration.local.processes.failures import Failure
+from mlplatform.orchestration.local.processes.fork_server import Exited, Preloaded, Started
+from mlplatform.orchestration.local.processes.node_process import JobMessage, Processes
 from mlplatform.orchestration.local.records import (
     FINISHED_WELL,
     RUNNER_LOG,
@@ -32,8 +34,6 @@ from mlplatform.orchestration.local.records import (
     now,
     run_folders,
 )
-from mlplatform.orchestration.local.repair import end_executions, repair_dead_runs
-from mlplatform.orchestration.local.unchanged import Memory, database_of
 
 TICK_S = 0.25
 RUNS_TO_COMPARE = 50
@@ -400,8 +400,8 @@ def warm_processes(log: Path) -> Processes:
     processes = Processes(log)
     processes.preload(
         NODE,
-        "mlplatform.orchestration.local.libraries:read_distributions",
-        "mlplatform.orchestration.local.imported:record_imports",
+        "mlplatform.fingerprints.libraries:read_distributions",
+        "mlplatform.fingerprints.imported:record_imports",
     )
     return processes
 

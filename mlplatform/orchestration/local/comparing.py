@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlplatform.orchestration.local.key_changes import changes_between
+from mlplatform.orchestration.local.cache.key_changes import changes_between
 from mlplatform.orchestration.local.records import NodeRecord, RunFolder
 from mlplatform.orchestration.local.run_metrics import run_metrics
 

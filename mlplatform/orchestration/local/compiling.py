@@ -19,27 +19,27 @@ from tfx.orchestration.portable import partial_run_utils, runtime_parameter_util
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from mlplatform.orchestration.local.beam_in_process import runs_in_process
+from mlplatform.files import write_privately
+from mlplatform.fingerprints.imported import importing, record_imports
+from mlplatform.fingerprints.libraries import read_distributions
+from mlplatform.orchestration.local.cache.parameter_roles import roles_of
+from mlplatform.orchestration.local.cache.sources import (
+    Sources,
+    pause_recording,
+    start_recording,
+    stop_recording,
+)
 from mlplatform.orchestration.local.errors import (
     NodeNameError,
     NothingToReuseError,
     RuntimeParameterError,
     UnsupportedPipelineError,
 )
-from mlplatform.orchestration.local.imported import importing, record_imports
-from mlplatform.orchestration.local.libraries import read_distributions
-from mlplatform.orchestration.local.lineage import RUN_CONTEXT
-from mlplatform.orchestration.local.metadata import LockedMetadata
-from mlplatform.orchestration.local.parameter_roles import roles_of
+from mlplatform.orchestration.local.mlmd.lineage import RUN_CONTEXT
+from mlplatform.orchestration.local.mlmd.metadata import LockedMetadata
+from mlplatform.orchestration.local.patches.beam_in_process import runs_in_process
 from mlplatform.orchestration.local.plan import NodePlan, Plan
-from mlplatform.orchestration.local.records import write_privately
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
-from mlplatform.orchestration.local.sources import (
-    Sources,
-    pause_recording,
-    start_recording,
-    stop_recording,
-)
 
 _PARAMETER_TYPES = {
     pipeline_pb2.RuntimeParameter.INT: int,

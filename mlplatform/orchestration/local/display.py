@@ -4,14 +4,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from mlplatform.orchestration.local.key_changes import short
+from mlplatform.orchestration.local.cache.key_changes import short
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from mlplatform.orchestration.local.channel import Progress
+    from mlplatform.orchestration.local.processes.channel import Progress
 
 LINE_EVERY_S = 5.0
 _MARKS = {"done": "✓", "cached": "=", "failed": "✗", "skipped": "-", "cancelled": "-"}

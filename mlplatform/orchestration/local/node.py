@@ -13,11 +13,11 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from mlplatform.orchestration.local import beam_in_process, tft_in_process
-from mlplatform.orchestration.local.cache_key import ArtifactFacts, artifact_digest
+from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
+from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.compiling import connect
-from mlplatform.orchestration.local.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.errors import InputsNotResolvedError
+from mlplatform.orchestration.local.patches import beam_in_process, tft_in_process
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan
 from mlplatform.orchestration.local.records import ArtifactRecord, RunFolder
 from mlplatform.orchestration.local.reference import load_module

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from mlplatform.orchestration.local.cache.sources import Sources
 from mlplatform.orchestration.local.records import ArtifactRecord, NodeState
-from mlplatform.orchestration.local.sources import Sources
 from mlplatform.roles import Role
 
 

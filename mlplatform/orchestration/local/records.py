@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlplatform.errors import MlplatformError, UsageError
+from mlplatform.files import write_json
 from mlplatform.home import Home
 
 NodeState = Literal["waiting", "running", "done", "cached", "failed", "skipped", "cancelled"]
@@ -340,31 +341,6 @@ def artifacts_from_json(document: Mapping[str, Any]) -> dict[str, list[ArtifactR
         key: [ArtifactRecord(**_known(ArtifactRecord, artifact)) for artifact in artifacts]
         for key, artifacts in document.items()
     }
-
-
-def write_json(path: Path, document: object, *, mode: int = 0o666, is_synced: bool = False) -> None:
-    """Write a JSON file in one step: whoever reads it sees the old one or the new one.
-
-    Args:
-        path: The file.
-        document: What `json` can write; all else as text.
-        mode: Its permissions, less the umask.
-        is_synced: It survives a power cut.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.touch(mode)
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=1, default=str))
-        if is_synced:
-            file.flush()
-            os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def write_privately(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read: it may hold a password of a database."""
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
 
 
 def now() -> str:

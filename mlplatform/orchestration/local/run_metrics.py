@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlplatform.orchestration.local.digests import is_local
+from mlplatform.fingerprints.digests import is_local
 from mlplatform.orchestration.local.records import RunRecord
 
 METRICS_FILE = "metrics.json"  # in a `ModelEvaluation` of ours

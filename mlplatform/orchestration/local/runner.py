@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mlplatform.fingerprints.libraries import environment_fingerprint
 from mlplatform.home import Home
-from mlplatform.orchestration.local import fork_server
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
+from mlplatform.orchestration.local.cache.unchanged import Memory
 from mlplatform.orchestration.local.capacity import default_parallelism
 from mlplatform.orchestration.local.display import Display, display_for
 from mlplatform.orchestration.local.errors import UnguardedMainError
-from mlplatform.orchestration.local.libraries import environment_fingerprint
-from mlplatform.orchestration.local.processes import Processes
+from mlplatform.orchestration.local.processes import fork_server
+from mlplatform.orchestration.local.processes.node_process import Processes
 from mlplatform.orchestration.local.records import RunRecord
-from mlplatform.orchestration.local.unchanged import Memory
 
 
 class LocalRunner:

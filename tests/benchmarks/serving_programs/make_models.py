@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mlplatform.serving.tflite_export import export_tflite
+from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 from mlplatform.vision.signatures import export_image_classifier
 

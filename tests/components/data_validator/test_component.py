@@ -70,8 +70,8 @@ def commit(tmp_path: Path) -> Callable[[Path], Path]:
     """Commit a folder of Examples as `items`; returns the folder of its DatasetVersion."""
 
     def run(examples: Path) -> Path:
-        from mlplatform.components.dataset_versioner.versioning import write_version
         from mlplatform.datasets import DatasetStore
+        from mlplatform.tfx_io.dataset_version import write_version
 
         store = DatasetStore(tmp_path / "store")
         committed = store.commit("items", examples, key=["item_id"], label="label")

@@ -20,7 +20,7 @@ from mlplatform.components.dataset_versioner.driver import COMMITTED, REFUSED
 from mlplatform.components.dataset_versioner.executor import Executor
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import ForgottenRecordError, KeyMissingError, SplitFirewallError
-from mlplatform.datasets.tfrecord import frame
+from mlplatform.datasets.format.tfrecord import frame
 
 COMPLETE, CACHED, FAILED = 3, 5, 4
 

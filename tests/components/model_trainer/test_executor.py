@@ -9,11 +9,12 @@ import pytest
 from tfx.types import standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
-from mlplatform.components.dataset_versioner.versioning import write_version
-from mlplatform.components.model_trainer.executor import Executor, split_files
-from mlplatform.components.model_trainer.task import TrainingTask
+from mlplatform.components.model_trainer.executor import Executor
 from mlplatform.datasets import DatasetStore
 from mlplatform.home import RemotePathError
+from mlplatform.tfx_io.dataset_version import write_version
+from mlplatform.tfx_io.examples import split_files
+from mlplatform.training.task import TrainingTask
 
 
 def artifact(kind: Any, uri: Path | str) -> Any:

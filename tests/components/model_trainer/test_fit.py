@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlplatform.components.model_trainer import fit as fit_module
-from mlplatform.components.model_trainer.errors import MonitorNotFoundError, UnknownDirectionError
-from mlplatform.components.model_trainer.fit import Progress, fit
-from mlplatform.components.model_trainer.monitoring import direction_of
+from mlplatform.training import fit as fit_module
+from mlplatform.training.errors import MonitorNotFoundError, UnknownDirectionError
+from mlplatform.training.fit import Progress, fit
+from mlplatform.training.monitoring import direction_of
 
 RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.normal(size=(96, 4)).astype(np.float32)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.components.model_trainer.fit import Progress
-from mlplatform.components.model_trainer.history import read_history, write_history
+from mlplatform.training.fit import Progress
+from mlplatform.training.history import read_history, write_history
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -18,14 +18,11 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.components.model_trainer.errors import (
-    NoEvaluationExamplesError,
     NoExamplesError,
     NoModelError,
     RunFunctionError,
-    TooFewClassesError,
     TrainingInProgressError,
 )
-from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.components.model_trainer.train import _held, find_function, train
 from mlplatform.components.model_validator.serving_check import check_serving
 from mlplatform.components.model_validator.settings import Budget
@@ -33,6 +30,8 @@ from mlplatform.config import ConfigError
 from mlplatform.demo.photos import make_photos
 from mlplatform.pipelines.item_category.model import train as train_item_category
 from mlplatform.serving.saved_model import load
+from mlplatform.training.errors import NoEvaluationExamplesError, TooFewClassesError
+from mlplatform.training.task import TrainingTask
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 from mlplatform.vision.examples import UnreadablePhotoError, sample_records
 from mlplatform.vision.fine_tuning import NoBlocksError
@@ -46,7 +45,7 @@ SETTINGS = {"image_size": 32, "epochs": 12, "patience": 0, "batch_size": 8}
 TRAIN = f"""
 import json, sys
 from pathlib import Path
-from mlplatform.components.model_trainer import fit
+from mlplatform.training import fit
 from mlplatform.vision import features
 features.SHARD_PHOTOS = 32
 fit.CHECKPOINT_EVERY_S = 0.0

@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget
+from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.serving.mixed_precision import ask_for_bfloat16
-from mlplatform.serving.tflite_export import export_tflite
+from mlplatform.serving.tflite_model import TFLITE_FOLDER
+from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.decoding import decode_image
-from mlplatform.vision.exported import TFLITE_FOLDER, WARMUP_FILE
 from mlplatform.vision.signatures import ImageClassifier, _finite, export_image_classifier
 
 LABELS = ["blue", "green", "red"]

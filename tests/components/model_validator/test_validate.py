@@ -25,7 +25,7 @@ from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.components.model_validator.validate import Terms, judge, validate_model
 from mlplatform.components.model_validator.verdict import Verdict, load_verdict
 from mlplatform.errors import GateError
-from mlplatform.vision.exported import WARMUP_FILE
+from mlplatform.serving.warmup import WARMUP_FILE
 
 
 def terms(**changes: Any) -> Terms:

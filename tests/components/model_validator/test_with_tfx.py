@@ -18,9 +18,7 @@ from tfx.utils import proto_utils
 
 from mlplatform.components import DatasetVersioner, ModelTrainer, ModelValidator
 from mlplatform.components.model_trainer.component import ModelTrainerSpec
-from mlplatform.components.model_trainer.errors import SplitNotFoundError
 from mlplatform.components.model_trainer.executor import Executor as TrainerExecutor
-from mlplatform.components.model_trainer.task import TrainingTask
 from mlplatform.components.model_validator.errors import (
     ModelRejectedError,
     NothingToEvaluateError,
@@ -28,6 +26,8 @@ from mlplatform.components.model_validator.errors import (
 )
 from mlplatform.components.model_validator.executor import Executor as ValidatorExecutor
 from mlplatform.config import ConfigError
+from mlplatform.tfx_io.examples import SplitNotFoundError
+from mlplatform.training.task import TrainingTask
 from mlplatform.vision.examples import count_labels, sample_records
 from mlplatform.vision.signatures import export_image_classifier
 

@@ -22,11 +22,12 @@ from mlplatform.components.serving_pusher.errors import (
 )
 from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.errors import GateError
+from mlplatform.exported_model.contents import WarmupError
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import ModelWithdrawnError
 from mlplatform.serving import ModelServer
 from mlplatform.serving.client import ServerAddressError
-from mlplatform.vision.exported import WARMUP_FILE, WarmupError
+from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.signatures import export_image_classifier
 from mlplatform.vision.small_cnn import small_cnn
 

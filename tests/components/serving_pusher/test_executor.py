@@ -12,7 +12,6 @@ from tfx.types.channel import Channel
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components import ServingPusher
-from mlplatform.components.dataset_versioner.versioning import write_version
 from mlplatform.components.serving_pusher.errors import NotBlessedError
 from mlplatform.components.serving_pusher.executor import Executor
 from mlplatform.config_file import ConfigError
@@ -21,6 +20,7 @@ from mlplatform.errors import GateError
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import ModelWithdrawnError
 from mlplatform.registry.signing import public_part, verify
+from mlplatform.tfx_io.dataset_version import write_version
 
 
 def artifact(kind: Any, uri: Path, **properties: int) -> Any:

@@ -1,0 +1,1 @@
+"""What all exported models have in common: labels, warm-up requests, TensorFlow Lite forms."""

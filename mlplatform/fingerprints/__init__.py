@@ -1,0 +1,1 @@
+"""What code, libraries and data are: digests that change when they do."""

@@ -1,0 +1,1 @@
+"""ML Metadata: the connection, the order of events, and what a killed run left."""

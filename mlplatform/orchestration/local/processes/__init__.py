@@ -1,0 +1,1 @@
+"""The processes that nodes run in: started warm, watched, stopped with their children."""

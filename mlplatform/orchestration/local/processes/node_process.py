@@ -1,0 +1,264 @@
+"""The runner's side of the fork server: start it, give it jobs, hear what they say and how they end."""
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mlplatform.errors import MlplatformError
+from mlplatform.orchestration.local.processes.fork_server import (
+    MAX_MESSAGE_BYTES,
+    Exited,
+    Preload,
+    Preloaded,
+    Start,
+    Started,
+)
+
+STOP_GRACE_S = 5.0
+# With the caller's own import path from the first import on: a file in the working folder hides no module.
+SERVER = (
+    "import sys; sys.path[:] = {!r}; "
+    "from mlplatform.orchestration.local.processes.fork_server import main; main()"
+)
+
+
+class ForkServerEndedError(MlplatformError):
+    """The process that forks the nodes ended by itself."""
+
+    def __init__(self, status: int | None, log: str) -> None:
+        super().__init__(status, log)
+        self.status, self.log = status, log
+
+    def __str__(self) -> str:
+        how = f"was killed by signal {-self.status}" if self.status and self.status < 0 else "ended"
+        return f"the process that starts the nodes {how} (out of memory?); its log: {self.log}"
+
+
+@dataclass(frozen=True)
+class JobMessage:
+    """A job sent something: `kind` is `result`, `failure`, `progress` or an event of the job's own."""
+
+    job: int
+    kind: str
+    content: Any
+
+
+@dataclass
+class _Job:
+    channel: Connection
+    pid: int | None = None
+    exited: Exited | None = None
+    is_closed: bool = False
+
+
+ProcessEvent = JobMessage | Started | Exited | Preloaded
+
+
+@dataclass
+class Processes:
+    """Warm child processes. Not thread-safe; used by one runner.
+
+    Attributes:
+        log: File for what the fork server itself prints, while it imports.
+    """
+
+    log: Path
+    _jobs: dict[int, _Job] = field(default_factory=dict)
+    _next_job: int = 0
+    _is_stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self._environment = seen_environment()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with open(self.log, "ab") as output:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", SERVER.format(sys.path), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
+            )
+        theirs.close()
+        self._control = mine
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(mine, selectors.EVENT_READ, None)
+
+    def preload(self, *targets: str, **arguments: Any) -> None:
+        """Import `module`s, or call `module:function` with `arguments`; `hear` yields a `Preloaded`."""
+        self._send(Preload(targets, arguments, tuple(sys.path), str(self.log)))
+
+    def start(self, target: str, log: Path, **arguments: Any) -> int:
+        """Call `module:function` in a process of its own; return the job's number."""
+        job, self._next_job = self._next_job, self._next_job + 1
+        mine, theirs = socket.socketpair()
+        self._jobs[job] = _Job(Connection(mine.detach()))
+        self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
+        seen = seen_environment()
+        names = self._environment.keys() | seen.keys()
+        changed = {n: seen.get(n) for n in names if self._environment.get(n) != seen.get(n)}
+        message = Start(job, target, arguments, str(log), tuple(sys.path), _working_folder(), changed)
+        self._send(message, theirs.fileno())
+        theirs.close()
+        return job
+
+    def hear(self, timeout_s: float) -> Iterator[ProcessEvent]:
+        """Yield what happened, waiting at most `timeout_s` for the first of it.
+
+        A job's `Exited` comes last, after all that it said.
+
+        Raises:
+            ForkServerEndedError: The fork server is gone, and its children with it.
+        """
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is None:
+                yield from self._hear_control()
+            else:
+                yield from self._hear_job(key.data)
+
+    def is_alive(self) -> bool:
+        """Say whether the fork server can still start jobs."""
+        return not self._is_stopped and self._server.poll() is None
+
+    def end_jobs(self) -> None:
+        """End every running job: politely first, then for certain.
+
+        A job that is still to be started, behind an import, ends with the fork server.
+        """
+        self._wait_while(lambda: any(job.pid is None for job in self._jobs.values()))
+        if any(job.pid is None for job in self._jobs.values()):
+            self.stop()
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for job in self._running():
+                _signal_group(job.pid, number)
+            self._wait_while(lambda: bool(self._running()))
+        for job in self._jobs.values():
+            if not job.is_closed:
+                self._selector.unregister(job.channel)
+            job.channel.close()
+        self._jobs.clear()
+
+    def stop(self) -> None:
+        """End every job and the fork server at once. Safe to call twice."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._selector.close()
+        self._control.close()  # the fork server sees it and ends all that it started
+        for job in self._jobs.values():
+            job.channel.close()
+        self._server.terminate()  # also while it imports
+        try:
+            self._server.wait(timeout=STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+            self._kill_groups()
+        self._jobs.clear()
+
+    def _running(self) -> list[_Job]:
+        return [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
+
+    def _wait_while(self, holds: Callable[[], bool]) -> None:
+        """Hear, for a while at most, until something no longer holds."""
+        deadline = time.monotonic() + STOP_GRACE_S
+        with contextlib.suppress(ForkServerEndedError):
+            while holds() and time.monotonic() < deadline:
+                for _ in self.hear(0.05):
+                    pass
+
+    def _kill_groups(self) -> None:
+        """End what the nodes started: without the fork server, nobody else does."""
+        for job in self._running():
+            _signal_group(job.pid, signal.SIGKILL)
+
+    def _gone(self) -> ForkServerEndedError:
+        status = self._server.wait()
+        self._kill_groups()
+        return ForkServerEndedError(status, str(self.log))
+
+    def _hear_control(self) -> Iterator[ProcessEvent]:
+        try:
+            payload = self._control.recv(MAX_MESSAGE_BYTES)
+        except ConnectionResetError:
+            payload = b""
+        if not payload:
+            raise self._gone()
+        message = pickle.loads(payload)
+        job = self._jobs.get(message.job) if isinstance(message, Started | Exited) else None
+        if isinstance(message, Preloaded):
+            yield message
+        elif job is not None and isinstance(message, Started):
+            job.pid = message.pid
+            yield message
+        elif job is not None:
+            job.exited = message
+            yield from self._ended(message.job)
+
+    def _hear_job(self, number: int) -> Iterator[ProcessEvent]:
+        job = self._jobs.get(number)
+        if job is None:
+            return
+        try:
+            kind, content = job.channel.recv()
+        except (EOFError, OSError):
+            self._selector.unregister(job.channel)
+            job.is_closed = True
+            yield from self._ended(number)
+        else:
+            yield JobMessage(number, kind, content)
+
+    def _ended(self, number: int) -> Iterator[ProcessEvent]:
+        job = self._jobs[number]
+        if job.is_closed and job.exited is not None:
+            job.channel.close()
+            del self._jobs[number]
+            yield job.exited
+
+    def _send(self, message: object, *descriptors: int) -> None:
+        with open(os.memfd_create("message"), "wb") as content:
+            pickle.dump(message, content)
+            content.seek(0)  # writes what is still buffered; the reader shares the position
+            try:
+                socket.send_fds(self._control, [b"1"], [content.fileno(), *descriptors])
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise self._gone() from error
+
+
+def seen_environment() -> dict[str, str]:
+    """Return this process's environment, as its TensorFlow saw it.
+
+    Importing TFX sets `TF_USE_LEGACY_KERAS` after TensorFlow was imported and has chosen Keras 3: nodes that
+    inherited the variable would get another Keras than their caller.
+    """
+    environment = dict(os.environ)
+    if getattr(sys.modules.get("tensorflow"), "_tf_uses_legacy_keras", None) is False:
+        environment.pop("TF_USE_LEGACY_KERAS", None)
+    return environment
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return "/"
+
+
+def _signal_group(pid: int | None, number: int) -> None:
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

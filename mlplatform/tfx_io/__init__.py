@@ -1,0 +1,1 @@
+"""Between TFX artifacts and plain functions: the files of Examples, and which dataset version they are."""

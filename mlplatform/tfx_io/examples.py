@@ -1,0 +1,41 @@
+"""The files of an Examples artifact."""
+
+from collections.abc import Sequence
+
+from tfx import types
+from tfx.types import artifact_utils
+
+from mlplatform.errors import UsageError
+from mlplatform.home import local_path
+
+
+class SplitNotFoundError(UsageError):
+    """The Examples have no split of that name."""
+
+    def __init__(self, split: str, known: Sequence[str]) -> None:
+        super().__init__(split, known)
+        self.split, self.known = split, known
+
+    def __str__(self) -> str:
+        return f"the Examples have no split {self.split!r}; they have {', '.join(self.known) or 'none'}."
+
+
+def split_files(examples: Sequence[types.Artifact], splits: Sequence[str]) -> list[str]:
+    """Return the TFRecord files of splits, sorted.
+
+    Raises:
+        SplitNotFoundError: An artifact has no such split.
+        RemotePathError: An artifact does not lie on this machine.
+    """
+    files: list[str] = []
+    for split in splits:
+        for artifact in examples:
+            known = artifact_utils.decode_split_names(artifact.split_names)
+            if split not in known:
+                raise SplitNotFoundError(split, known)
+            folder = local_path(
+                artifact_utils.get_split_uri([artifact], split), f"the folder of split {split!r}"
+            )
+            # A name that begins with a dot is what a killed writer left.
+            files += [str(f) for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".")]
+    return files

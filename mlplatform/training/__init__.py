@@ -1,0 +1,1 @@
+"""What a training program is written with: fits that resume after a kill, and their history."""
