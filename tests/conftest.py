@@ -78,7 +78,7 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         files = fsspec.get_filesystem_class("s3")
         files.clear_instance_cache()  # its clients keep the server that they first had
-        files().mkdir("bucket")
+        files().makedirs("bucket", exist_ok=True)  # the servers of one process share what they hold
         try:
             yield "s3://bucket"
         finally:

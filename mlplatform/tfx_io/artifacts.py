@@ -70,7 +70,10 @@ def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
     read, written = _remote(inputs), _remote(outputs)
     try:
         with ExitStack() as places:
-            for artifact, enter in [*((one, fetched) for one in read), *((one, published) for one in written)]:
+            for artifact, enter in [
+                *((one, fetched) for one in read),
+                *((one, published) for one in written),
+            ]:
                 place = str(places.enter_context(enter(artifact.uri)))
                 originals[place], artifact.uri = artifact.uri, place
             yield
