@@ -1,0 +1,120 @@
+"""Artifacts as folders of this machine, wherever their URIs lead.
+
+TFX, TensorFlow and TFDV read and write local paths; which URLs they know besides depends on how each of them was
+built. So what lies elsewhere is copied here for as long as it is needed, by the same storage layer and with the
+same credentials as everything else.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tfx import types
+
+from mlplatform.storage.file_systems import file_system, reaching
+
+Artifacts = Mapping[str, Sequence[types.Artifact]]
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """Give the folder of an artifact on this machine, to read: the folder itself where it is local.
+
+    Args:
+        uri: Local path or URL of a folder.
+
+    Yields:
+        The folder. A copy of what lies at a URL is deleted when the block ends.
+    """
+    if _is_local(uri):
+        yield Path(uri)
+        return
+    with _temporary_folder() as folder:
+        _fetch(uri, folder)
+        yield folder
+
+
+@contextmanager
+def published(uri: str) -> Iterator[Path]:
+    """Give a folder on this machine to write an artifact to: the folder itself where it is local.
+
+    Args:
+        uri: Local path or URL of a folder.
+
+    Yields:
+        The folder, which exists. What was written is uploaded to a URL when the block ends; nothing is where
+        it raises.
+    """
+    if _is_local(uri):
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        yield Path(uri)
+        return
+    with _temporary_folder() as folder:
+        yield folder
+        _publish(folder, uri)
+
+
+@contextmanager
+def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
+    """Let the URIs of artifacts be local paths within the block.
+
+    Inputs at URLs are copied here before, outputs are uploaded after it, unless it raises. Afterwards the URIs,
+    and the custom properties of outputs that name a place within them, are the original ones again.
+
+    Args:
+        inputs: Artifacts to read, by name.
+        outputs: Artifacts to write, by name.
+    """
+    originals: dict[str, str] = {}
+    read, written = _remote(inputs), _remote(outputs)
+    try:
+        with ExitStack() as places:
+            for artifact, enter in [
+                *((one, fetched) for one in read),
+                *((one, published) for one in written),
+            ]:
+                place = str(places.enter_context(enter(artifact.uri)))
+                originals[place], artifact.uri = artifact.uri, place
+            yield
+    finally:
+        for artifact in read + written:
+            artifact.uri = originals.get(artifact.uri, artifact.uri)
+        for artifact in (one for some in outputs.values() for one in some):
+            _restore_properties(artifact, originals)
+
+
+def _remote(artifacts: Artifacts) -> list[types.Artifact]:
+    """Return the artifacts at URLs, each once: a node may have one as several inputs."""
+    found = {id(one): one for some in artifacts.values() for one in some if not _is_local(one.uri)}
+    return list(found.values())
+
+
+def _restore_properties(artifact: types.Artifact, originals: Mapping[str, str]) -> None:
+    for value in artifact.mlmd_artifact.custom_properties.values():
+        for place, uri in originals.items():
+            text = value.string_value
+            if text == place or text.startswith(f"{place}/"):
+                value.string_value = uri + text[len(place) :]
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlplatform-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _is_local(uri: str) -> bool:
+    return "://" not in uri
+
+
+def _fetch(url: str, folder: Path) -> None:
+    files, place = file_system(url)
+    with reaching(url):
+        files.get(f"{place}/", str(folder), recursive=True)
+
+
+def _publish(folder: Path, url: str) -> None:
+    files, place = file_system(url)
+    with reaching(url):
+        files.put(f"{folder}/", place, recursive=True)
