@@ -161,6 +161,7 @@ class Ledger:
             raise LedgerAccessError(f"{self.url}/{path}", error.strerror or str(error)) from error
         if not is_ours:
             return None
+        event = Event.parsed(stream, number, data) or event  # as its readers see it
         self._known_of(stream)[number] = event
         if number % _EVENTS_PER_PACK == 0:
             self.pack(stream)

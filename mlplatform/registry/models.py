@@ -326,8 +326,9 @@ class ModelStore:
             metrics=dict(metrics or {}),
         )
         with self._writing(name, is_new=True) as look:
-            for number in self._files.clean(name, look.history):
-                self._write(name, draft(REMOVE, version=number, why="its upload was not finished"))
+            for number in self._files.abandoned(look.history):
+                self._decide(name, _unless_pushed(number))
+            self._files.clean(name, look.history)  # what is noted just now, the next push removes
             if same := _same_as_newest(look, push, trusted_key):
                 if not servers and look.history.awaits_servers(same.version):
                     self._write(name, _pushed(same.version, push))  # it is accepted as it is
@@ -588,6 +589,11 @@ def _unless_labelled(version: int, record: Draft) -> Callable[[_Look], Draft | N
         return None if is_labelled else record
 
     return decision
+
+
+def _unless_pushed(version: int) -> Callable[[_Look], Draft | None]:
+    record = draft(REMOVE, version=version, why="its upload was not finished")
+    return lambda look: None if version in look.history.digests else record
 
 
 def _disappeared(look: _Look) -> Draft | None:

@@ -79,8 +79,11 @@ class VersionFiles(Protocol):
     def delete(self, place: str) -> None:
         """Remove what `take_out` returned."""
 
-    def clean(self, model: str, history: History) -> list[int]:
-        """Remove what killed processes left; return the versions that are to be noted as removed."""
+    def abandoned(self, history: History) -> list[int]:
+        """Return the versions whose uploads were killed; they are to be noted as removed."""
+
+    def clean(self, model: str, history: History) -> None:
+        """Remove what killed processes left."""
 
 
 class LocalFiles:
@@ -155,7 +158,10 @@ class LocalFiles:
     def delete(self, place: str) -> None:
         shutil.rmtree(place, ignore_errors=True)  # `clean` tries again
 
-    def clean(self, model: str, history: History) -> list[int]:
+    def abandoned(self, history: History) -> list[int]:
+        return []
+
+    def clean(self, model: str, history: History) -> None:
         base = self._models_dir / model
         for path in base.iterdir() if base.is_dir() else ():
             if path.name.startswith((_COPY, _REMOVED)):
@@ -163,7 +169,6 @@ class LocalFiles:
                     # The time of the last change of its entry: a copy takes over its source's other times.
                     if time.time() - path.stat().st_ctime > _STALE_S:
                         shutil.rmtree(path, ignore_errors=True)
-        return []
 
 
 class UploadedFiles:
@@ -217,14 +222,18 @@ class UploadedFiles:
     def delete(self, place: str) -> None:
         self._storage.delete_tree(place)  # a killed one is finished by `clean`
 
-    def clean(self, model: str, history: History) -> list[int]:
-        abandoned = [number for number, at in history.claims.items() if _is_stale(at)]
-        abandoned = [n for n in abandoned if n not in history.digests and n not in history.removed]
-        there = set(self._storage.names(model)) if history.removed or abandoned else set()
-        for number in history.removed | set(abandoned):
+    def abandoned(self, history: History) -> list[int]:
+        return [
+            number
+            for number, at in history.claims.items()
+            if number not in history.digests and number not in history.removed and _is_stale(at)
+        ]
+
+    def clean(self, model: str, history: History) -> None:
+        there = set(self._storage.names(model)) if history.removed else set()
+        for number in history.removed:
             if str(number) in there:
                 self._storage.delete_tree(f"{model}/{number}")
-        return abandoned
 
 
 def files_of(models_dir: str, ledger: ModelLedger) -> LocalFiles | UploadedFiles:

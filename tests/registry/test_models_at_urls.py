@@ -149,11 +149,12 @@ class TestMemory(UrlContract):
                 store.push(model("a"), "items")
         storage = open_storage(store.url)
         assert store.push(model("b"), "items").version.version == 2
-        assert storage.names("items") == ["1", "2"]
+        assert {path[0] for path in storage.paths("items")} == {"1", "2"}
         monkeypatch.setattr("mlplatform.registry.version_files._STALE_S", -1)
         assert store.push(model("c"), "items").version.version == 3
-        assert storage.names("items") == ["2", "3"]
-        assert serving(store) == [2, 3]
+        assert store.push(model("d"), "items").version.version == 4
+        assert {path[0] for path in storage.paths("items")} == {"2", "3", "4"}
+        assert serving(store) == [2, 3, 4]
 
     def test_an_upload_that_was_cleared_away_meanwhile_is_not_pushed(
         self, store: ModelStore, model: Model, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +168,7 @@ class TestMemory(UrlContract):
             other.push(model("b"), "items")
 
         monkeypatch.setattr(FsspecStorage, "fetch_tree", slow)
-        with pytest.raises(PushTookTooLongError, match="push the model again|Push the model again"):
+        with pytest.raises(PushTookTooLongError, match="Push the model again"):
             store.push(model("a"), "items")
         assert serving(store) == [2]
 
@@ -208,7 +209,7 @@ class TestMemory(UrlContract):
     def test_all_models_are_read_with_few_requests(
         self, store: ModelStore, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("a", "b", "c", "aside"):
+        for name in ("a", "b", "c", "d"):
             store.push(model(name), name)
         requests: list[str] = []
         for name in ("names", "paths", "read", "read_all"):
@@ -221,7 +222,7 @@ class TestMemory(UrlContract):
             monkeypatch.setattr(FsspecStorage, name, counting)
         reading = ModelStore(store.url)
         assert {name: len(found) for name, found in reading.all_versions().items()} == dict.fromkeys(
-            ("a", "aside", "b", "c"), 1
+            ("a", "b", "c", "d"), 1
         )
         requests.clear()
         reading.all_versions()
