@@ -19,7 +19,7 @@ from mlplatform.registry.model_ledger import ModelLedger, ledger_of
 from mlplatform.storage import FsspecStorage
 
 QUICK = settings(
-    max_examples=40,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
@@ -41,7 +41,7 @@ class TestIndex:
     @QUICK
     @given(
         steps=st.lists(
-            st.tuples(st.integers(0, 2), st.sampled_from([*RUNS, "compact", "hour later"])), max_size=40
+            st.tuples(st.integers(0, 2), st.sampled_from([*RUNS, "compact", "hour later"])), max_size=25
         )
     )
     def test_any_sequence_of_writers_and_compactions(self, url: str, steps: list[tuple[int, str]]) -> None:
@@ -61,11 +61,10 @@ class TestIndex:
             else:
                 number = ledgers[writer].append(step, "happened", text=step).number
                 expected.setdefault(step, []).append(number)
-            for ledger in (ledgers[writer], Ledger(place)):
-                for kind in ("runs", "models"):
-                    assert overview(ledger, kind) == {
-                        stream: numbers for stream, numbers in expected.items() if stream.startswith(kind)
-                    }
+            for kind in ("runs", "models"):
+                assert overview(Ledger(place), kind) == {
+                    stream: numbers for stream, numbers in expected.items() if stream.startswith(kind)
+                }
 
     def test_events_of_nodes_and_reports_are_left_out_and_others_come_as_they_are(self, url: str) -> None:
         ledger = Ledger(url)
