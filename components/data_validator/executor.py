@@ -35,6 +35,7 @@ from mlplatform.components.data_validator.validate import Data, Statistics, Vali
 from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.config import parse_config
 from mlplatform.reports.kept import keep_report
+from mlplatform.storage.urls import join
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
@@ -67,7 +68,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 lambda folder: _write_verdict(found, folder),
                 run=getattr(self._context, "pipeline_run_id", None) or "",
             )
-            report = str(kept / REPORT_FILE)
+            report = join(kept, REPORT_FILE)
         if version is not None:
             statistics = artifact_utils.get_single_uri(output_dict["statistics"])
             version.record(is_accepted=verdict.accepted, detail=statistics if verdict.accepted else report)

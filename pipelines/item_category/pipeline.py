@@ -63,12 +63,12 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         max_reject_fraction=settings.max_reject_fraction,
         follow_links=settings.follow_links,
         shards=settings.shards,
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     version = DatasetVersioner(
         examples=ingest.outputs["examples"],
         dataset=settings.dataset,
-        store=str(home.datasets),
+        store=home.datasets,
         key=settings.key,
         training_splits=[photos.train_split],
         is_firewall_on=settings.firewall,
@@ -83,7 +83,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         serving_features=["image/encoded"],  # the model is asked with the photo alone
         train_split=photos.train_split,
         id_feature="item_id" if photos.listing else "path",  # what a person finds the photo by
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     trainer = ModelTrainer(
         examples=version.outputs["examples"],
@@ -93,7 +93,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         hyperparameters=settings.model.model_dump(),
         train_splits=[photos.train_split],
         eval_splits=[photos.validation_split],
-        work_dir=str(home.cache / "training"),
+        work_dir=home.work,
     )
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
@@ -102,9 +102,9 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         eval_splits=[photos.test_split],
         thresholds=settings.thresholds.model_dump(),
         budget=settings.budget.model_dump(),
-        models_dir=str(home.models),
+        models_dir=home.models,
         model_name=settings.model_name,
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
@@ -112,7 +112,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         infra_blessing=model_gate.outputs["infra_blessing"],
         evaluation=model_gate.outputs["evaluation"],
         dataset=version.outputs["dataset"],
-        models_dir=str(home.models),
+        models_dir=home.models,
         model_name=settings.model_name,
         servers=settings.servers,
         allow_withdrawn=settings.allow_withdrawn,
