@@ -13,6 +13,7 @@ from pathlib import Path
 from tfx import types
 
 from mlplatform.storage.file_systems import file_system, reaching
+from mlplatform.storage.urls import is_local
 
 Artifacts = Mapping[str, Sequence[types.Artifact]]
 
@@ -27,7 +28,7 @@ def fetched(uri: str) -> Iterator[Path]:
     Yields:
         The folder. A copy of what lies at a URL is deleted when the block ends.
     """
-    if _is_local(uri):
+    if is_local(uri):
         yield Path(uri)
         return
     with _temporary_folder() as folder:
@@ -46,7 +47,7 @@ def published(uri: str) -> Iterator[Path]:
         The folder, which exists. What was written is uploaded to a URL when the block ends; nothing is where
         it raises.
     """
-    if _is_local(uri):
+    if is_local(uri):
         Path(uri).mkdir(parents=True, exist_ok=True)
         yield Path(uri)
         return
@@ -86,7 +87,7 @@ def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
 
 def _remote(artifacts: Artifacts) -> list[types.Artifact]:
     """Return the artifacts at URLs, each once: a node may have one as several inputs."""
-    found = {id(one): one for some in artifacts.values() for one in some if not _is_local(one.uri)}
+    found = {id(one): one for some in artifacts.values() for one in some if not is_local(one.uri)}
     return list(found.values())
 
 
@@ -102,10 +103,6 @@ def _restore_properties(artifact: types.Artifact, originals: Mapping[str, str]) 
 def _temporary_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mlplatform-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def _is_local(uri: str) -> bool:
-    return "://" not in uri
 
 
 def _fetch(url: str, folder: Path) -> None:

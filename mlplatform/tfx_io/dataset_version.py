@@ -11,6 +11,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 
 from mlplatform.datasets import DatasetStore, Manifest
+from mlplatform.storage.urls import is_local
 
 VERSION_FILE = "version.json"
 
@@ -54,7 +55,7 @@ def check_out_into(uri: str, store: DatasetStore, manifest: Manifest) -> None:
     """Write the version's Examples to a folder or URL, in place of what a killed run may have left there."""
     if fileio.exists(uri) and fileio.listdir(uri):
         fileio.rmtree(uri)
-    if "://" not in uri:
+    if is_local(uri):
         store.checkout(manifest.dataset, manifest.version, uri)
         return
     local = Path(tempfile.mkdtemp(prefix="mlplatform-"))

@@ -401,7 +401,7 @@ def test_what_an_accepted_ingest_left_out_is_told_and_kept(
         max_reject_fraction=0.3,
         reports_dir=str(tmp_path / "reports"),
     )
-    (folder,) = (tmp_path / "reports").glob("ImageExampleGen-*")
+    (folder,) = (tmp_path / "reports").glob("*/ImageExampleGen")
     said = [line for line in capsys.readouterr().err.splitlines() if "accepted" in line]
     assert said == [
         "12 accepted, 1 rejected (not_an_image 1), 1 accepted with a warning (wrong_extension 1): "
