@@ -1,13 +1,13 @@
 """Artifacts as folders of this machine, wherever their URIs lead.
 
-TFX, TensorFlow and TFDV read and write local paths; which URLs they know besides depends on how each of them was
-built. So what lies elsewhere is copied here for as long as it is needed, by the same storage layer and with the
-same credentials as everything else.
+TFX, TensorFlow and TFDV read and write local paths; which URLs they know besides depends on how each of them
+was built. So what lies elsewhere is copied here for as long as it is needed, by the same storage layer and with
+the same credentials as everything else.
 """
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from tfx import types
@@ -59,8 +59,8 @@ def published(uri: str) -> Iterator[Path]:
 def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
     """Let the URIs of artifacts be local paths within the block.
 
-    Inputs at URLs are copied here before, outputs are uploaded after it, unless it raises. Afterwards the URIs,
-    and the custom properties of outputs that name a place within them, are the original ones again.
+    Inputs at URLs are copied here before, outputs are uploaded after it, unless it raises. Afterwards the
+    URIs, and the custom properties of outputs that name a place within them, are the original ones again.
 
     Args:
         inputs: Artifacts to read, by name.
@@ -70,7 +70,10 @@ def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
     read, written = _remote(inputs), _remote(outputs)
     try:
         with ExitStack() as places:
-            for artifact, enter in [*((one, fetched) for one in read), *((one, published) for one in written)]:
+            for artifact, enter in [
+                *((one, fetched) for one in read),
+                *((one, published) for one in written),
+            ]:
                 place = str(places.enter_context(enter(artifact.uri)))
                 originals[place], artifact.uri = artifact.uri, place
             yield
@@ -79,6 +82,24 @@ def on_this_machine(inputs: Artifacts, outputs: Artifacts) -> Iterator[None]:
             artifact.uri = originals.get(artifact.uri, artifact.uri)
         for artifact in (one for some in outputs.values() for one in some):
             _restore_properties(artifact, originals)
+
+
+def where_beam_runs(
+    beam_pipeline_args: Sequence[object], inputs: Artifacts, outputs: Artifacts
+) -> AbstractContextManager[None]:
+    """Let the URIs of artifacts be those that the workers of a Beam pipeline reach.
+
+    Workers in this process read and write local paths, see `on_this_machine`. Those on other machines read
+    and write the artifacts where they lie: what TensorFlow and Beam know themselves, such as `gs://`.
+
+    Args:
+        beam_pipeline_args: Flags of the pipeline.
+        inputs: Artifacts to read, by name.
+        outputs: Artifacts to write, by name.
+    """
+    from mlplatform.beam.runners import runs_in_process  # Beam is loaded only where it runs
+
+    return on_this_machine(inputs, outputs) if runs_in_process(beam_pipeline_args) else nullcontext()
 
 
 def _remote(artifacts: Artifacts) -> list[types.Artifact]:
