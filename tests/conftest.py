@@ -2,9 +2,14 @@
 
 import os
 import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from mlplatform.orchestration.local import LocalRunner
 
 # What the studies marked `soak` draw from: the same text gives the same kills, inputs and moments.
 SOAK_SEED = os.environ.get("SOAK_SEED", "0")
@@ -21,6 +26,16 @@ def soak_seed() -> int:
     return random.Random(SOAK_SEED).randrange(1 << 30)
 
 
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalRunner"]:
+    """A runner whose processes stay warm: TFX is imported once for all tests that run pipelines with it."""
+    from mlplatform.orchestration.local import LocalRunner
+
+    runner = LocalRunner(tmp_path_factory.mktemp("home"), parallelism=2)
+    yield runner
+    runner.close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Start each test, and the fixtures made for it, from the same random numbers.
@@ -32,7 +47,14 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the minutes-long studies out unless they are asked for by name (`-m soak`)."""
+    """Order the files, and leave the minutes-long studies out unless they are asked for by name (`-m soak`).
+
+    Parallel workers take whole files in this order: those that take long come first, so that no worker is
+    left with one of them at the end.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    e2e = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
     if "soak" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("soak")]

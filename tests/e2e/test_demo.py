@@ -17,7 +17,7 @@ def test_the_demo_shows_predictions_beside_the_truth_and_writes_a_page(
     mlplatform: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "demo-out"
-    words = ("demo", "run", "--out", out, "--categories", 8, "--per-category", 30)
+    words = ("demo", "run", "--out", out, "--categories", 6, "--per-category", 15)
     done = mlplatform(*words)
     assert done.code == 0, done.err
     unseen = list(read_unseen(out / "photos"))

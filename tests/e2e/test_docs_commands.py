@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.demo.photos import make_photos
+
 REPOSITORY = Path(__file__).parents[2]
 # A server runs until it is stopped (other tests start it); the last one is the reader's own file.
 NOT_RUN = ("mlplatform serve", "mlplatform run my_pipeline.py")
@@ -24,15 +26,25 @@ def commands(page: str) -> list[str]:
     return [line for line in lines if not line.startswith(NOT_RUN)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
-def test_every_command_of_the_page_works(page: str, home: Path, photos: Path, tmp_path: Path) -> None:
+# The README trains as it stands; a second training of that size would show nothing new.
+QUICK = {
+    "README.md": "",
+    "docs/start.md": "--set model.backbone=scratch --set model.image_size=32"
+    " --set thresholds.max_top_1_drop=1 --set thresholds.top_1=0 --set thresholds.top_5=0",
+}
+
+
+@pytest.mark.parametrize("page", QUICK)
+def test_every_command_of_the_page_works(page: str, home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, tmp_path / "demo-out" / "home")
-    shutil.copytree(photos, tmp_path / "photos")
+    make_photos(tmp_path / "photos", categories=4, per_category=10, unseen=0, size_px=64)
     environment = {**os.environ, "MLPLATFORM_HOME": "demo-out/home"}
     found = commands(page)
     assert len(found) >= 3
     for line in found:
         words = shlex.split(line, comments=True)[1:]
+        if words[0] == "run":
+            words += QUICK[page].split()
         done = subprocess.run(
             [sys.executable, "-m", "mlplatform.cli.main", *words],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False,
