@@ -1,8 +1,8 @@
 """The artifact types that TFX has no standard type for.
 
 Their names are import paths (`mlplatform.DatasetVersion`) and they declare no properties of their own: then
-TFX's compiler for Kubeflow takes them, too. What an artifact says of itself lies in a file at its URI; its custom
-properties only repeat it, for those who list artifacts.
+TFX's compiler for Kubeflow takes them, too. What an artifact says of itself lies in a file at its URI; its
+custom properties only repeat it, for those who list artifacts.
 """
 
 import html

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-# What names the run where TFX's context does not: a runner of ours that starts containers, and the names under
-# which Kubeflow's documentation passes a pod's run on.
+# What names the run where TFX's context does not: a runner of ours that starts containers, and the names
+# under which Kubeflow's documentation passes a pod's run on.
 _VARIABLES = ("MLPLATFORM_RUN_ID", "KFP_RUN_ID", "KFP_RUN_NAME")
 
 
