@@ -25,7 +25,7 @@ class Stat:
     mtime_nsec: int
 
 
-class FsspecFileSystem(filesystem.Filesystem):  # type: ignore[misc]
+class FsspecFileSystem(filesystem.Filesystem):
     """URLs that TensorFlow does not read, for `tfx.dsl.io.fileio`."""
 
     SUPPORTED_SCHEMES = ["s3://", "s3a://", "az://", "abfs://", "abfss://", "memory://"]  # noqa: RUF012
