@@ -1,12 +1,11 @@
 """The item-category pipeline: photos in, a validated model on a model server out."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.home import Home
-from mlplatform.pipelines.item_category.config import ItemCategoryConfig, load_config
-from mlplatform.pipelines.item_category.photos import Photos, find_photos
+from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
+from mlplatform.pipelines.item_category.photos import Photos, find_photos, require_folder
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -19,10 +18,14 @@ def create_pipeline(
 ) -> "Pipeline":
     """Compose the pipeline.
 
+    It may be made on another machine than the ones that run it. So it looks at `data` only where this machine
+    has such a folder; else `listing` and `data_splits` of the configuration say what is in it.
+
     Args:
-        data: Folder of photos: one folder per category, below `train/` and `validation/` where the data
-            brings its own splits; or a folder with a `listing.csv`.
-        root: Root folder of everything the pipeline keeps; default `$MLPLATFORM_HOME`, else `./.mlplatform`.
+        data: Folder of photos, a local path or a URL: one folder per category, below `train/` and
+            `validation/` where the data brings its own splits; or a folder with a `listing.csv`.
+        root: Root of everything the pipeline keeps, a local path or a URL; default `$MLPLATFORM_HOME`, else
+            `./.mlplatform`. Artifacts and ML Metadata of a root at a URL lie on the machine that runs it.
         config: Changes to `config.yaml`, by its keys: `create_pipeline(..., model={"epochs": 5})`.
 
     Returns:
@@ -34,8 +37,24 @@ def create_pipeline(
         UnknownBackboneError: `model.backbone` names none.
     """
     settings = load_config(config)
-    photos = find_photos(Path(data), settings.listing, settings.splits)
+    photos = find_photos(data, settings.listing, settings.splits, settings.data_splits)
     return _compose(settings, photos, Home.at(root))
+
+
+def check_arguments(
+    data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, **config: Any
+) -> None:
+    """Check what has to be there where the pipeline runs; the arguments are those of `create_pipeline`.
+
+    Raises:
+        ConfigError: A key is unknown, a value does not fit, or a file that it names is missing.
+        NoPhotosError: There is no such folder, or it holds neither folders of photos nor a listing.
+    """
+    settings = load_config(config)
+    Home.at(root)
+    check_files(settings)
+    require_folder(data)
+    find_photos(data, settings.listing, settings.splits, settings.data_splits)
 
 
 def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipeline":
@@ -53,10 +72,11 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     )
     from mlplatform.vision.backbones import check_backbone
 
-    check_backbone(settings.model.backbone)
+    if not settings.model.weights_file:  # that has to be where the training runs, not here
+        check_backbone(settings.model.backbone)
 
     ingest = ImageExampleGen(
-        input_base=str(photos.folder),
+        input_base=photos.folder,
         listing=photos.listing,
         splits=list(photos.own_splits) or settings.splits,
         split_by=settings.split_by,
