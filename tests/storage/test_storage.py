@@ -585,6 +585,20 @@ class TestObjectStorage:
         assert "AWS_ENDPOINT_URL" in done.stdout
 
 
+def test_one_setting_names_the_server_for_beam_too(s3: str) -> None:
+    from apache_beam.io.aws.s3filesystem import S3FileSystem
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beam = S3FileSystem(PipelineOptions([]))
+    url = f"{s3}/{uuid.uuid4().hex}"
+    open_storage(url).put("d/a b", b"1")
+    with beam.open(f"{url}/d/a b") as file:
+        assert file.read() == b"1"
+    with beam.create(f"{url}/d/c") as file:
+        file.write(b"2")
+    assert open_storage(url).paths("d") == ["a b", "c"]
+
+
 def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "adlfs", None)
     with pytest.raises(MissingExtraError, match=r"mlplatform\[azure\]"):
