@@ -30,6 +30,11 @@ class Finished:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def _warm(warm_start: None) -> None:
+    """Runs that are started in the tests' own process begin in a moment."""
+
+
 @pytest.fixture(scope="session")
 def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
     """Run the command line in a process of its own, and not in the checkout."""
