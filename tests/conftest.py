@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +70,26 @@ class Finished:
     err: str
 
 
+@pytest.fixture(scope="session")
+def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Run the command line in a process of its own, and not in the checkout."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
+        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
 @pytest.fixture
 def command(warm_start: None) -> Callable[..., Finished]:
-    """Run `mlplatform` in this process; runs begin in a moment."""
+    """Run the command line in this process; runs begin in a moment."""
 
-    def run(*words: object, cwd: Path | None = None, **_: object) -> Finished:
+    def run(*words: object, cwd: Path | None = None) -> Finished:
         from click.testing import CliRunner
 
         from mlplatform.cli.main import cli

@@ -2,12 +2,10 @@
 
 import fcntl
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,35 +17,6 @@ QUICK = {
     "model": {"backbone": "scratch", "image_size": 32, "epochs": 1},
     "thresholds": {"top_1": 0.0, "top_5": 0.0},
 }
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A command that ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True)
-def _warm(warm_start: None) -> None:
-    """Runs that are started in the tests' own process begin in a moment."""
-
-
-@pytest.fixture(scope="session")
-def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
-    """Run the command line in a process of its own, and not in the checkout."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-
-    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
-        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
-
-    return run
 
 
 @contextmanager
@@ -88,7 +57,7 @@ def settings(quick: dict[str, dict[str, object]]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def home(photos: Path, settings: list[str], mlplatform: Callable[..., Finished]) -> Path:
+def home(photos: Path, settings: list[str], mlplatform: Callable[..., Any]) -> Path:
     """A root folder in which the item-category pipeline ran once. Tests that change it copy it first."""
     root = photos.parent / "home"
     with _locked(root):

@@ -1,7 +1,7 @@
 """Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
 
 All run through the whole command line, in this process. What can be wrong with single photos and rows of a
-listing is held, kind by kind, in `tests/components/image_example_gen`, too, and here all at once in one real run.
+listing is held, kind by kind, in `tests/components/image_example_gen`, too; here all at once in one real run.
 """
 
 import csv
@@ -18,7 +18,7 @@ from mlplatform.demo.photos import FAULTS, make_photos
 
 pytestmark = pytest.mark.e2e
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ MANY_PHOTOS, FEW_PHOTOS = (
     "categories=3, per_category=5, unseen=2",
 )
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("warm_start")]
 
 
 @dataclass

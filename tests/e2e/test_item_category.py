@@ -16,7 +16,7 @@ from mlplatform.pipelines.item_category import create_pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, command: Command) -> None:
