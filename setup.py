@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
         "build>=1.2",
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "kfp-pipeline-spec>=0.2.2",  # what TFX compiles pipelines for Kubeflow with
         "model-signing>=1.1",
         "moto[server]>=5.0",
         "mypy>=1.11",

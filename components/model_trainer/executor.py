@@ -9,11 +9,11 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from mlplatform.components.model_trainer.errors import NoExamplesError
 from mlplatform.components.model_trainer.train import train
 from mlplatform.home import local_path
 from mlplatform.tfx_io.dataset_version import note_use
 from mlplatform.tfx_io.examples import split_files
+from mlplatform.training.errors import NoExamplesError
 
 _UNFINISHED = "unfinished"  # beside the folders of the component's outputs, where no work_dir is given
 _SCHEMA_FILE = "schema.pbtxt"

@@ -89,7 +89,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         examples=version.outputs["examples"],
         schema=data_gate.outputs["schema"],
         dataset=version.outputs["dataset"],
-        run_fn="mlplatform.pipelines.item_category.model:train",
+        run_fn="mlplatform.training.image_classifier:train",
         hyperparameters=settings.model.model_dump(),
         train_splits=[photos.train_split],
         eval_splits=[photos.validation_split],

@@ -3,6 +3,7 @@
 import ctypes
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.format import native
-from mlplatform.datasets.format.canonical import canonical_window
+from mlplatform.datasets.format.canonical import canonical_record
+from mlplatform.datasets.format.features import feature_spans
 from mlplatform.datasets.format.hashing import Ids
 from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
 
@@ -126,10 +128,68 @@ def almost_examples(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(almost_examples(), max_size=12))
-def test_the_canonical_form_is_that_of_numpy(by_numpy: Callable[..., object], records: list[bytes]) -> None:
+def test_ids_are_the_hashes_of_the_canonical_forms(records: list[bytes]) -> None:
+    assert hashes(records) == [blake3(canonical_record(record)).digest(16) for record in records]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(almost_examples(), max_size=12), st.lists(st.sampled_from(["", "a", "item_id", "c"]), max_size=2)
+)
+def test_features_are_where_numpy_finds_them(
+    by_numpy: Callable[..., object], records: list[bytes], names: list[str]
+) -> None:
+    window = side_by_side(records)
+    for found, wanted in zip(
+        feature_spans(*window, names), by_numpy(feature_spans, *window, names), strict=True
+    ):
+        assert np.array_equal(found, wanted)
+
+
+# Few different bytes, so that many ids share their first ones, and some are the same.
+some_ids = st.lists(
+    st.lists(st.sampled_from([0, 0, 0, 1, 255]), min_size=16, max_size=16).map(bytes), max_size=80
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(some_ids, some_ids, st.sampled_from([1, 40]))
+def test_ids_are_sorted_and_found_as_by_numpy(
+    by_numpy: Callable[..., object], one: list[bytes], other: list[bytes], times: int
+) -> None:
+    ids = Ids.from_bytes(b"".join(one * times))
+    found = ids.sorted()
+    assert found.ids.to_bytes() == b"".join(sorted(one * times))
+    assert found.places.tolist() == by_numpy(ids.sorted).places.tolist()
+    assert found.first_places().tolist() == [(one * times).index(one_id) for one_id in one * times]
+    queries = sorted(one + other)
+    wanted = [one.index(one_id) if one_id in one else -1 for one_id in queries]
+    for known in (found, by_numpy(ids.sorted)):
+        assert known.find(Ids.from_bytes(b"".join(queries))).tolist() == wanted
+        assert by_numpy(known.find, Ids.from_bytes(b"".join(queries))).tolist() == wanted
+
+
+def test_more_ids_than_a_bucket_holds() -> None:
+    random = np.random.default_rng(1)
+    all_same, alike = [bytes(16)] * 3_000, [b"same" * 3 + random.bytes(4) for _ in range(3_000)]
+    mixed = [random.bytes(16) for _ in range(120_000)] + all_same + alike
+    found = Ids.from_bytes(b"".join(mixed)).sorted()
+    assert found.ids.to_bytes() == b"".join(sorted(mixed))
+    assert sorted(found.places.tolist()) == list(range(len(mixed)))
+    assert (np.diff(found.places[: len(all_same)]) > 0).all()  # the lowest ids, equal ones by place
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=1500), st.data())
+def test_the_first_damaged_record_is_found(records: list[bytes], data: st.DataObject) -> None:
     buffer, starts, ends = side_by_side([frame(record) for record in records])
+    buffer = buffer.copy()
     window = buffer, starts + HEADER_BYTES, ends - FOOTER_BYTES
-    assert native.canonical_window(*window).tobytes() == by_numpy(canonical_window, *window).tobytes()
+    assert native.first_damaged(*window) == len(records)
+    damaged = data.draw(st.sets(st.integers(0, max(0, len(records) - 1)), max_size=3)) if records else set()
+    for record in damaged:
+        buffer[data.draw(st.integers(int(window[1][record]), int(ends[record]) - 1))] ^= 1
+    assert native.first_damaged(*window) == min(damaged, default=len(records))
 
 
 @settings(max_examples=200, deadline=None)
@@ -145,9 +205,19 @@ def test_frames_are_those_of_numpy(by_numpy: Callable[..., object], data: list[i
 )
 def test_what_lies_outside_of_the_buffer_is_not_touched(starts: list[int], ends: list[int]) -> None:
     window = np.zeros(100, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64)
-    for function in (native.record_ids, native.checksums, native.canonical_window):
+    for function in (
+        native.record_ids,
+        native.checksums,
+        native.first_damaged,
+        partial(native.find_feature, key=b"a"),
+    ):
         with pytest.raises(ValueError, match=r"do not lie in the buffer|1 ends"):
             function(*window)
+
+
+def test_a_checksum_outside_of_the_buffer_is_not_read() -> None:
+    with pytest.raises(ValueError, match="do not lie in the buffer"):
+        native.first_damaged(np.zeros(100, np.uint8), np.zeros(1, np.int64), np.full(1, 97, np.int64))
 
 
 def test_arrays_of_another_kind_are_refused() -> None:

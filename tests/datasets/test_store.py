@@ -373,13 +373,12 @@ def test_a_read_that_hangs_holds_up_no_interrupt(tmp_path: Path, write_examples:
         "import os, signal, sys, threading\n"
         "from mlplatform.datasets import scan\n"
         "from mlplatform.datasets.examples_folder import list_shards\n"
-        "from mlplatform.datasets.format.known import KnownIds\n"
         "_, shards = list_shards(sys.argv[1])\n"
         "os.unlink(sys.argv[2])\n"
         "os.mkfifo(sys.argv[2])\n"  # who opens it waits
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run with it ignored
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "scan.scan_shards(shards, KnownIds.none())\n"
+        "scan.scan_shards(shards)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(source), str(hanging)], capture_output=True, text=True, timeout=60

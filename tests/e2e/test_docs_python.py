@@ -140,7 +140,7 @@ class World:
 
         return ModelTrainer(
             examples=self.versioner.outputs["examples"],
-            run_fn="mlplatform.pipelines.item_category.model:train",
+            run_fn="mlplatform.training.image_classifier:train",
             train_splits=["train"],
             eval_splits=["validation"],
         )

@@ -133,6 +133,8 @@ class TestOneStory:
         assert "code/steps.py:" in told[1]
         assert told[2].strip() == f"log: {max((place / 'root/runs').iterdir())}/logs/Fail.log"
         assert "Traceback" not in done.stderr
+        log = f"mlplatform runs logs --root {place / 'root'} {document['run_id']} Fail"
+        assert told[-1].strip() == f"whole log: {log}"
 
     def test_6_a_gate_exits_with_3(self, run):
         done, document = run("--set", "how=gate")

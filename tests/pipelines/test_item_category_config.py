@@ -6,8 +6,9 @@ import pytest
 
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.errors import UsageError
-from mlplatform.pipelines.item_category.config import DEFAULTS, HyperParameters, load_config
+from mlplatform.pipelines.item_category.config import DEFAULTS, load_config
 from mlplatform.pipelines.item_category.photos import NoPhotosError, find_photos
+from mlplatform.training.image_classifier_settings import ClassifierSettings
 
 SPLITS = {"train": 4, "eval": 1}
 
@@ -15,7 +16,7 @@ SPLITS = {"train": 4, "eval": 1}
 def test_config_yaml_holds_every_key_with_the_value_that_holds_without_it() -> None:
     values = read_yaml(DEFAULTS)
     assert load_config({}).model_dump(by_alias=True) == values
-    assert HyperParameters().model_dump() == values["model"]
+    assert ClassifierSettings().model_dump() == values["model"]
 
 
 def test_every_key_of_config_yaml_is_explained() -> None:

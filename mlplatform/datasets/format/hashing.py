@@ -5,6 +5,7 @@ A record id is the first 16 bytes of the BLAKE3 hash of the record's canonical f
 and quicker.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy.typing as npt
 
 from mlplatform.datasets.errors import CorruptRecordsError
 from mlplatform.datasets.format import native
+from mlplatform.datasets.format.canonical import canonical_window
 from mlplatform.datasets.format.tfrecord import Bytes, Int64s, UInt64s, Window, mask, word32
 
 ID_BYTES = 16
+_MIDDLE, _MOST = 2**63 - 1, 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Ids:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> "Ids":
         """Read ids from `ID_BYTES` bytes each."""
-        pairs = np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
-        return cls(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
+        pairs = np.frombuffer(data, ">u8").reshape(-1, 2)
+        return cls(pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64))
 
     def to_bytes(self) -> bytes:
         """Return the ids, `ID_BYTES` bytes each."""
@@ -68,22 +71,81 @@ class Ids:
             f"{high:016x}{low:016x}" for high, low in zip(self.high.tolist(), self.low.tolist(), strict=True)
         ]
 
-    def order(self) -> Int64s:
-        """Return the places of the ids in the order of their bytes: int64, shape (records,)."""
-        order: Int64s = np.argsort(self.high, kind="quicksort")
-        high, low = self.high[order], self.low[order]
-        if ((high[1:] == high[:-1]) & (low[1:] < low[:-1])).any():
-            order = np.lexsort((self.low, self.high))
-        return order
+    def sorted(self) -> "SortedIds":
+        """Return the ids in order."""
+        if not native.is_built():
+            places = np.lexsort((self.low, self.high))
+            return SortedIds(self[places], places)
+        high, low = np.ascontiguousarray(self.high), np.ascontiguousarray(self.low)
+        found = np.empty_like(high), np.empty_like(low), np.empty(high.size, np.int64)
+        lower = int(np.count_nonzero(high <= np.uint64(_MIDDLE)))
+        halves = [
+            (0, _MIDDLE, tuple(array[:lower] for array in found)),
+            (_MIDDLE + 1, _MOST, tuple(array[lower:] for array in found)),
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda half: native.sort_ids(high, low, *half), halves))
+        return SortedIds(Ids(*found[:2]), found[2])
+
+
+@dataclass(frozen=True)
+class SortedIds:
+    """Record ids in the order of their bytes.
+
+    Attributes:
+        ids: The ids.
+        places: int64, shape (records,): where each was before; ascending where ids are equal.
+    """
+
+    ids: Ids
+    places: Int64s
+
+    def find(self, ids: Ids) -> Int64s:
+        """Return the place of other ids in order: int64, shape (ids,), -1 where there is none."""
+        if not len(self.ids):
+            return np.full(len(ids), -1, np.int64)
+        if native.is_built():
+            found = native.find_ids(self.ids.high, self.ids.low, ids.high, ids.low)
+        else:
+            found = self._find(ids)
+        return np.where(found >= 0, self.places[found], -1)
+
+    def _find(self, ids: Ids) -> Int64s:
+        high, low = self.ids.high, self.ids.low
+        found = np.searchsorted(high, ids.high)
+        while (
+            on := (found < high.size)
+            & (high[found % high.size] == ids.high)
+            & (low[found % high.size] < ids.low)
+        ).any():
+            found += on
+        found %= high.size
+        return np.where((high[found] == ids.high) & (low[found] == ids.low), found, -1)
+
+    def first_places(self) -> Int64s:
+        """Return for each id, in the order before, the place of the first one equal to it: int64."""
+        high, low = self.ids.high, self.ids.low
+        is_first = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))[: high.size]
+        if is_first.all():
+            return np.arange(high.size)
+        begins = np.flatnonzero(is_first)
+        first = np.empty(high.size, np.int64)
+        first[self.places] = np.repeat(self.places[begins], np.diff(np.append(begins, high.size)))
+        return first
 
 
 def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> Ids:
-    """Return the ids of the records whose canonical forms lie at `buffer[starts:ends]`."""
+    """Return the ids of the records at `buffer[starts:ends]`, in canonical form or not.
+
+    Args:
+        buffer: uint8, with `SLACK_BYTES` behind the last record.
+        starts, ends: int64, shape (records,): where the records lie.
+    """
     if native.is_built():
         return Ids(*native.record_ids(buffer, starts, ends))
     from blake3 import blake3
 
-    data = _sliceable(buffer, starts, ends)
+    data = _sliceable(canonical_window(buffer, starts, ends), starts, ends)
     pairs = zip(starts.tolist(), ends.tolist(), strict=True)
     return Ids.from_bytes(b"".join([blake3(data[start:end]).digest(ID_BYTES) for start, end in pairs]))
 
@@ -94,10 +156,14 @@ def check_payloads(window: Window, name: str) -> None:
     Raises:
         CorruptRecordsError: A payload or its checksum was damaged; names the first.
     """
-    crcs = payload_checksums(window.buffer, window.starts, window.ends)
-    is_bad = mask(crcs) != word32(window.buffer)[window.ends]
-    if is_bad.any():
-        at = window.offset + int(window.starts[np.argmax(is_bad)])
+    starts, ends = window.starts, window.ends
+    if native.is_built():
+        bad = native.first_damaged(window.buffer, starts, ends)
+    else:
+        fits = mask(payload_checksums(window.buffer, starts, ends)) == word32(window.buffer)[ends]
+        bad = int(np.argmin(np.append(fits, False)))
+    if bad < starts.size:
+        at = window.offset + int(starts[bad])
         raise CorruptRecordsError(name, at, "a record's bytes do not fit their checksum")
 
 

@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.components.model_trainer.errors import (
-    NoExamplesError,
     NoModelError,
     RunFunctionError,
     TrainingInProgressError,
@@ -28,9 +27,9 @@ from mlplatform.components.model_validator.serving_check import check_serving
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import ConfigError
 from mlplatform.demo.photos import make_photos
-from mlplatform.pipelines.item_category.model import train as train_item_category
 from mlplatform.serving.saved_model import load
-from mlplatform.training.errors import NoEvaluationExamplesError, TooFewClassesError
+from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
+from mlplatform.training.image_classifier import train as train_item_category
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 from mlplatform.vision.examples import UnreadablePhotoError, sample_records
@@ -38,7 +37,7 @@ from mlplatform.vision.fine_tuning import NoBlocksError
 from mlplatform.vision.signatures import LabelError
 from mlplatform.vision.small_cnn import small_cnn
 
-MODEL = "mlplatform.pipelines.item_category.model:train"
+MODEL = "mlplatform.training.image_classifier:train"
 SETTINGS = {
     "image_size": 32,
     "epochs": 8,
@@ -309,7 +308,7 @@ def test_an_empty_training_split_is_told(colours: ModuleType, photos: Path, tmp_
         ("a/file.py:train", "is not 'package.module:function'"),
         ("module:train()", "is not 'package.module:function'"),
         ("mlplatform.nowhere:train", "no module 'mlplatform.nowhere'"),
-        ("mlplatform.pipelines.item_category.model:trian", "no function 'trian'"),
+        ("mlplatform.training.image_classifier:trian", "no function 'trian'"),
     ],
 )
 def test_code_that_is_not_there_is_told(path: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The hot loops of the dataset store in C: frames, checksums, record ids and the canonical form.
+"""The hot loops of the dataset store in C: frames, checksums, features, record ids and their order.
 
 Every function here does the same as one with NumPy or a Python library elsewhere in this package, which calls
 it where the library was built (`is_built`), and many times quicker. ctypes lets go of the interpreter
@@ -38,7 +38,10 @@ def _library() -> Any:
             [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY],
             ctypes.c_int,
         ),
-        ("canonical_forms", [_ARRAY, _ARRAY, _ARRAY, _ARRAY, _COUNT], ctypes.c_int64),
+        ("first_damaged", [_ARRAY, _ARRAY, _ARRAY, _COUNT, ctypes.c_int], ctypes.c_int64),
+        ("find_feature", [*[_ARRAY] * 3, _COUNT, ctypes.c_char_p, _COUNT, _ARRAY, _ARRAY], None),
+        ("sort_ids", [_ARRAY, _ARRAY, _COUNT, *[ctypes.c_uint64] * 2, *[_ARRAY] * 3], ctypes.c_int),
+        ("find_ids", [_ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY, _COUNT, _ARRAY], None),
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result
@@ -64,11 +67,19 @@ def checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArray[np.uin
     return crcs
 
 
+def first_damaged(buffer: Bytes, starts: Int64s, ends: Int64s) -> int:
+    """Return the first record that does not fit the masked checksum at its end; their number where all do."""
+    records = _records(buffer, starts, ends, behind=4)
+    return int(_library().first_damaged(*records, USES_CRC_INSTRUCTION))
+
+
 def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[UInt64s, UInt64s]:
-    """Return the first 16 bytes of the BLAKE3 hash of each record, as big-endian numbers: high, low.
+    """Return the first 16 bytes of the BLAKE3 hash of each record's canonical form, as big-endian numbers:
+    high, low.
 
     Raises:
-        MemoryError: There is none for the hashes of a record's parts, 3 % of its size.
+        MemoryError: There is none for the hashes of a record's parts, 3 % of its size, its features, or its
+            canonical form.
     """
     high, low = np.empty(starts.size, np.uint64), np.empty(starts.size, np.uint64)
     if _library().record_ids(*_records(buffer, starts, ends), high.ctypes.data, low.ctypes.data):
@@ -76,29 +87,65 @@ def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[UInt64s, UI
     return high, low
 
 
-def canonical_window(buffer: Bytes, starts: Int64s, ends: Int64s) -> Bytes:
-    """Return a buffer in which these records have their canonical form: `buffer` itself where they have.
+def find_feature(buffer: Bytes, starts: Int64s, ends: Int64s, key: bytes) -> tuple[Int64s, Int64s]:
+    """Return where a feature's value begins in each record, and its bytes: -1 where there is none."""
+    begins, sizes = np.zeros(starts.size, np.int64), np.full(starts.size, -1, np.int64)
+    records = _records(buffer, starts, ends)
+    _library().find_feature(*records, key, len(key), begins.ctypes.data, sizes.ctypes.data)
+    return begins, sizes
+
+
+def sort_ids(
+    high: UInt64s, low: UInt64s, least: int, most: int, found: tuple[UInt64s, UInt64s, Int64s]
+) -> None:
+    """Sort the ids whose high numbers lie between `least` and `most`, both included.
+
+    Args:
+        high, low: The ids.
+        least, most: Bounds of the high numbers.
+        found: Where to write the ids in order, and the place that each had; equal ones come in the order of
+            their places.
 
     Raises:
-        MemoryError: There is none for the list of a record's features.
+        ValueError: There is no room for as many ids.
+        MemoryError: There is none to sort them.
     """
-    source, *records = _records(buffer, starts, ends)
-    found = _library().canonical_forms(source, None, *records)
-    if not found:
-        return buffer
-    result = buffer.copy()
-    if found < 0 or _library().canonical_forms(source, result.ctypes.data, *records) < 0:
-        raise MemoryError("no memory to sort the features of a record")
-    return result
+    _check((high, np.uint64), (low, np.uint64))
+    _check((found[0], np.uint64), (found[1], np.uint64), (found[2], np.int64))
+    count = int(np.count_nonzero((high >= np.uint64(least)) & (high <= np.uint64(most))))
+    if high.size != low.size or any(array.size < count for array in found):
+        raise ValueError(f"{high.size} and {low.size} numbers, and room for {found[0].size}")
+    arrays = [array.ctypes.data for array in found]
+    if _library().sort_ids(high.ctypes.data, low.ctypes.data, high.size, least, most, *arrays):
+        raise MemoryError("no memory to sort the ids of records")
 
 
-def _records(buffer: Bytes, starts: Int64s, ends: Int64s) -> tuple[int, int, int, int]:
-    """Return the arguments that all functions take. The arrays must stay until the call is over."""
-    for array, kind in ((buffer, np.uint8), (starts, np.int64), (ends, np.int64)):
+def find_ids(known_high: UInt64s, known_low: UInt64s, high: UInt64s, low: UInt64s) -> Int64s:
+    """Return the position of sorted ids among sorted ones that are known, -1 where there is none."""
+    _check((known_high, np.uint64), (known_low, np.uint64), (high, np.uint64), (low, np.uint64))
+    if known_high.size != known_low.size or high.size != low.size:
+        raise ValueError(f"{known_high.size} and {known_low.size} numbers, {high.size} and {low.size}")
+    found = np.empty(high.size, np.int64)
+    known = known_high.ctypes.data, known_low.ctypes.data, known_high.size
+    _library().find_ids(*known, high.ctypes.data, low.ctypes.data, high.size, found.ctypes.data)
+    return found
+
+
+def _check(*arrays: tuple[npt.NDArray[Any], type]) -> None:
+    for array, kind in arrays:
         if array.dtype != kind or not array.flags.c_contiguous:
             raise TypeError(f"an array of {array.dtype} where a contiguous one of {np.dtype(kind)} belongs")
+
+
+def _records(buffer: Bytes, starts: Int64s, ends: Int64s, behind: int = 0) -> tuple[int, int, int, int]:
+    """Return the arguments that functions on records take; they read `behind` bytes more than the records.
+
+    The arrays must stay until the call is over.
+    """
+    _check((buffer, np.uint8), (starts, np.int64), (ends, np.int64))
     if starts.size != ends.size:
         raise ValueError(f"{starts.size} begins and {ends.size} ends")
-    if starts.size and not (starts.min() >= 0 and (starts <= ends).all() and ends.max() <= buffer.size):
+    size = buffer.size - behind
+    if starts.size and not (starts.min() >= 0 and (starts <= ends).all() and ends.max() <= size):
         raise ValueError("records that do not lie in the buffer")
     return buffer.ctypes.data, starts.ctypes.data, ends.ctypes.data, starts.size

@@ -89,3 +89,22 @@ void crc32c_checksums(const uint8_t *buffer, const int64_t *starts, const int64_
     (void)uses_instruction;
     checksums_by_table(buffer, starts, ends, count, crcs);
 }
+
+/* Returns the first record that does not fit the checksum behind it, as TFRecord masks it; `count` where all do. */
+int64_t first_damaged(const uint8_t *buffer, const int64_t *starts, const int64_t *ends, int64_t count,
+                      int uses_instruction)
+{
+    uint32_t crcs[512];
+    const int64_t room = sizeof crcs / sizeof *crcs;
+    for (int64_t begin = 0; begin < count; begin += room) {
+        int64_t some = count - begin < room ? count - begin : room;
+        crc32c_checksums(buffer, starts + begin, ends + begin, some, crcs, uses_instruction);
+        for (int64_t i = 0; i < some; i++) {
+            uint32_t written, masked = (crcs[i] >> 15 | crcs[i] << 17) + 0xA282EAD8;
+            memcpy(&written, buffer + ends[begin + i], sizeof written);
+            if (written != masked)
+                return begin + i;
+        }
+    }
+    return count;
+}

@@ -1,19 +1,18 @@
-"""The item-category model: a backbone, a new head, and how they are trained."""
+"""A classifier of photos: a pretrained backbone and a new head, or a small network trained from nothing."""
 
 import math
 
 import keras
 import tensorflow as tf
 
-from mlplatform.components.model_trainer.errors import NoExamplesError
 from mlplatform.config import parse_config
 from mlplatform.exported_model.tflite_export import export_tflite
-from mlplatform.pipelines.item_category.config import HyperParameters
 from mlplatform.progress import track
 from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
-from mlplatform.training.errors import NoEvaluationExamplesError, TooFewClassesError
+from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
 from mlplatform.training.fit import Progress, fit
 from mlplatform.training.history import write_history
+from mlplatform.training.image_classifier_settings import ClassifierSettings
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
@@ -29,7 +28,7 @@ WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
 
 
 def train(task: TrainingTask) -> None:
-    """Train the item-category model as the task says and export it.
+    """Train a classifier of photos as the task says and export it; `run_fn` of `ModelTrainer`.
 
     Raises:
         ConfigError: A hyperparameter is unknown or does not fit.
@@ -40,7 +39,7 @@ def train(task: TrainingTask) -> None:
         NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
         UnreadablePhotoError: Photos cannot be decoded; they are named.
     """
-    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
+    settings = parse_config(ClassifierSettings, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
     contents = count_labels(task.train_files)
     judged = count_labels(task.eval_files) if task.eval_files else None
@@ -50,7 +49,7 @@ def train(task: TrainingTask) -> None:
     if backbone.is_pretrained and settings.fine_tune_blocks:
         blocks(backbone.network)  # a backbone without them is told now, not after the head's training
     head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
-    network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="item_category")
+    network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="image_classifier")
     if task.base_model_dir:
         start_from(network, labels, task.base_model_dir)
 
@@ -112,7 +111,7 @@ def _head(width: int, classes: int, dropout: float) -> keras.Model:
 
 def _fit_head(
     task: TrainingTask,
-    settings: HyperParameters,
+    settings: ClassifierSettings,
     backbone: Backbone,
     head: keras.Model,
     contents: Contents,
@@ -161,7 +160,7 @@ def _fit_head(
 
 def _fit_network(
     task: TrainingTask,
-    settings: HyperParameters,
+    settings: ClassifierSettings,
     network: keras.Model,
     contents: Contents,
     epochs: int,
@@ -205,7 +204,7 @@ def _feature_batches(store: FeatureStore, batch_size: int, seed: int | None) -> 
     ).prefetch(2)
 
 
-def _compile(model: keras.Model, settings: HyperParameters, rate: float, steps: int, classes: int) -> None:
+def _compile(model: keras.Model, settings: ClassifierSettings, rate: float, steps: int, classes: int) -> None:
     smoothed = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=settings.label_smoothing
     )
@@ -227,14 +226,14 @@ def _compile(model: keras.Model, settings: HyperParameters, rate: float, steps: 
     )
 
 
-def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, float] | None:
+def _class_weights(settings: ClassifierSettings, contents: Contents) -> dict[int, float] | None:
     if settings.class_weights == "none":
         return None
     counts = list(contents.per_label.values())
     return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
 
 
-def _export_tflite(task: TrainingTask, settings: HyperParameters, labels: list[str]) -> None:
+def _export_tflite(task: TrainingTask, settings: ClassifierSettings, labels: list[str]) -> None:
     calibration = None
     if settings.tflite == "int8":
         photos = photo_batches(task.train_files, labels, settings.image_size, 1, seed=settings.seed)
