@@ -53,10 +53,9 @@ def check_config(
     try:
         kind.model_validate({name: value for name, value in values.items() if name not in later})
     except ValidationError as error:
-        wrong = [dict(found) for found in error.errors()]
         problems = [
-            _problem(kind, found)
-            for found in wrong
+            _problem(kind, dict(found))
+            for found in error.errors()
             if not (found["type"] == "missing" and found["loc"][0] in later)
         ]
         if problems:

@@ -3,11 +3,13 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
@@ -30,7 +32,7 @@ from mlplatform.datasets.notes import declare, now, printable, record_copy, user
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
-from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
+from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import track
 from mlplatform.storage import Storage
 from mlplatform.storage.errors import CorruptStoreError
@@ -93,10 +95,10 @@ def commit(
     is_first = not line.packs and storage.local(dataset) is not None
     with (
         storage.hold(dataset, alone=False),
-        copied_ahead(storage, dataset, shards if is_first else []) as copies,
+        closing(Copies(storage, dataset)) if is_first else nullcontext() as copies,
     ):
         line = Line.read(storage, dataset)
-        scans = scan_shards(shards, options.workers)
+        scans = scan_shards(shards, options.workers, copies)
         check_unchanged(shards)
         found = Ids.join([scan.ids for scan in scans]).sorted()
         digests = _digests(scans, splits, found)

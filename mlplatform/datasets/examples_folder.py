@@ -17,6 +17,7 @@ from mlplatform.datasets.errors import (
     NoExamplesError,
 )
 from mlplatform.datasets.format.fields import is_split_name
+from mlplatform.storage import naming
 from mlplatform.storage.file_systems import file_system, identity, reaching
 
 _PREFIX = "Split-"
@@ -89,14 +90,20 @@ def _check_set(folder: str, shards: list[Shard]) -> None:
 
 
 @contextmanager
-def open_records(shard: Shard) -> Iterator[Any]:
+def open_records(shard: Shard, copy: BinaryIO | None = None) -> Iterator[Any]:
     """Open a shard for reading its uncompressed bytes; `.digest()` is the SHA-256 of a gzip file, once read.
+
+    Args:
+        shard: The file.
+        copy: A local file that gets the bytes of the shard, as they are read.
 
     Raises:
         CorruptRecordsError: The file is no gzip stream, or damaged.
     """
-    with open_file(shard.path) as file, uncompressed(file, shard.is_gzip, shard.path) as stream:
-        yield stream
+    with open_file(shard.path) as file:
+        source: Any = file if copy is None else _Copied(file, copy)
+        with uncompressed(source, shard.is_gzip, shard.path) as stream:
+            yield stream
 
 
 @contextmanager
@@ -130,6 +137,27 @@ def stamp(path: str) -> tuple[int | str, ...]:
             return identity(fs.info(place))
     status = Path(path).stat()
     return (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class _Copied:
+    """A file that is copied as it is read."""
+
+    def __init__(self, file: Any, copy: BinaryIO) -> None:
+        self._file, self._copy = file, copy
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self._write(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        got = int(self._file.readinto(buffer))
+        self._write(memoryview(buffer)[:got])
+        return got
+
+    def _write(self, data: bytes | memoryview) -> None:
+        with naming(self._copy.name):
+            self._copy.write(data)
 
 
 class _Hashed:

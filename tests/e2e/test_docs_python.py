@@ -34,6 +34,10 @@ QUICK = (
     'model={"epochs": 1, "image_size": 32, "backbone": "scratch"}, '
     'thresholds={"top_1": 0.0, "top_5": 0.0, "max_top_1_drop": 1.0}'
 )
+MANY_PHOTOS, FEW_PHOTOS = (
+    "categories=24, per_category=60, unseen=24",
+    "categories=3, per_category=5, unseen=2",
+)
 
 pytestmark = [pytest.mark.e2e]
 
@@ -224,7 +228,7 @@ def test_the_python_of_the_page_runs(
     world = World.at(tmp_path, photos, home)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLMD_PASSWORD", "secret")
-    code = program(page).replace(EPOCHS, QUICK)
+    code = program(page).replace(EPOCHS, QUICK).replace(MANY_PHOTOS, FEW_PHOTOS)
     if HALF in code:
         write_half(tmp_path / "models/half")
         code = code.replace(HALF, str(tmp_path / "models/half"))

@@ -56,8 +56,8 @@ class Ids:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> "Ids":
         """Read ids from `ID_BYTES` bytes each."""
-        pairs = np.frombuffer(data, ">u8").reshape(-1, 2).astype(np.uint64)
-        return cls(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
+        pairs = np.frombuffer(data, ">u8").reshape(-1, 2)
+        return cls(pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64))
 
     def to_bytes(self) -> bytes:
         """Return the ids, `ID_BYTES` bytes each."""

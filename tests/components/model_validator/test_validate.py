@@ -119,6 +119,13 @@ class TestWholeGate:
         assert verdict.report.exists()
 
 
+@pytest.fixture
+def without_tfma(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out TFMA's evaluation, seconds of Beam whose results nothing in a verdict comes from."""
+    monkeypatch.setattr("mlplatform.components.model_validator.validate.evaluate", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("without_tfma")
 class TestVerdict:
     def test_a_better_model_is_compared_accepted_and_shown(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
@@ -258,6 +265,7 @@ class TestVerdict:
         assert "accepted" in accepted._repr_html_()
 
 
+@pytest.mark.usefixtures("without_tfma")
 class TestBaseline:
     """A baseline that cannot be scored fails the run, but for a pushed model that does not load."""
 
