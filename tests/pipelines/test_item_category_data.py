@@ -13,7 +13,7 @@ from mlplatform.errors import GateError
 from mlplatform.orchestration.local import LocalRunner
 from mlplatform.pipelines.item_category import create_pipeline
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("warm_start")]
 Run = Callable[..., str]
 
 

@@ -465,7 +465,7 @@ def test_a_large_source_gets_more_shards(total_bytes: int, given: int | None, sh
         shards=given,
         reports_dir=None,
     )
-    assert settings.with_shards_for(total_bytes).shards == shards
+    assert settings.shards_for(total_bytes) == shards
 
 
 BAD_LISTINGS = {
