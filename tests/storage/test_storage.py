@@ -1,9 +1,11 @@
 """What every storage promises, on each backend: a folder, memory, and an S3 server in this process."""
 
 import errno
+import glob
 import itertools
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -382,7 +384,7 @@ class StorageContract:
 
     @given(steps=STEPS)
     @settings(
-        max_examples=25,
+        max_examples=15,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -424,6 +426,18 @@ class StorageContract:
             assert storage.read_all([f"{top}/{name}" for name in names]) == [model[name] for name in names]
 
 
+_WRITES_TREES = """
+import sys
+from pathlib import Path
+from mlplatform.storage import open_storage
+
+storage = open_storage(sys.argv[1])
+while True:
+    for source in sys.argv[2:]:
+        storage.put_tree("m/t", Path(source))
+"""
+
+
 class TestFolder(StorageContract):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
@@ -461,6 +475,25 @@ class TestFolder(StorageContract):
         else:
             storage.delete_tree("m/1")
         assert list(aside.iterdir()) == []
+
+    def test_a_writer_that_is_killed_leaves_one_whole_tree_or_none(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        trees = [{f"{n}/{name}": name.encode() * 3000 for n in range(40)} for name in "ab"]
+        sources = [write_tree(tmp_path / str(number), tree) for number, tree in enumerate(trees)]
+        for files in (0, 20, 60, 100, 140, 160):  # those of an old tree, a new one, and their folders
+            writing = subprocess.Popen([sys.executable, "-c", _WRITES_TREES, storage.url, *map(str, sources)])
+            # Not `rglob`, which fails for folders that vanish meanwhile.
+            while writing.poll() is None and len(glob.glob(f"{storage.url}/**", recursive=True)) < files:  # noqa: PTH207
+                pass
+            writing.kill()
+            assert writing.wait() == -signal.SIGKILL
+            found = storage.paths("m/t")
+            assert found in ([], *map(sorted, trees))
+            assert len({storage.read(f"m/t/{name}") for name in found}) <= 1
+        storage.delete_tree("m/t")
+        assert storage.paths("") == []
+        assert list((tmp_path / "store" / "m" / "aside").iterdir()) == []
 
     def test_a_file_system_without_hard_links_is_refused(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
