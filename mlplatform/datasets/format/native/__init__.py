@@ -31,7 +31,12 @@ def _library() -> Any:
     except OSError:
         return None  # `mlplatform doctor` says why
     for name, arguments, result in (
-        ("frame_starts", [_ARRAY, _COUNT, _ARRAY, _COUNT], ctypes.c_int64),
+        (
+            "find_frames",
+            [_ARRAY, _COUNT, _ARRAY, _ARRAY, _COUNT, ctypes.c_int, _ARRAY, _ARRAY],
+            ctypes.c_int64,
+        ),
+        ("lie_within", [_ARRAY, _ARRAY, _COUNT, _COUNT], ctypes.c_int),
         ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, ctypes.c_int], None),
         (
             "record_ids",
@@ -53,11 +58,19 @@ def is_built() -> bool:
     return _library() is not None
 
 
-def frame_starts(buffer: Bytes, size: int) -> Int64s:
-    """Return where the whole frames in `buffer[:size]` begin; see `tfrecord.frame_starts`."""
-    starts = np.empty(size // 16 + 1, np.int64)  # memory that is not written to is not taken
-    found = _library().frame_starts(buffer.ctypes.data, size, starts.ctypes.data, starts.size)
-    return starts[:found].copy()
+def find_frames(buffer: Bytes, size: int) -> tuple[Int64s, Int64s, int, bool]:
+    """Return begins and sizes of the payloads in `buffer[:size]`, where what follows them begins, and whether
+    that is damaged; see `tfrecord.find_frames`.
+    """
+    _check((buffer, np.uint8))
+    if size > buffer.size:
+        raise ValueError(f"{size} bytes in a buffer of {buffer.size}")
+    starts, sizes = np.empty((2, size // 16 + 1), np.int64)  # memory that is not written to is not taken
+    used, is_damaged = ctypes.c_int64(), ctypes.c_int64()
+    arrays = starts.ctypes.data, sizes.ctypes.data, starts.size
+    rest = USES_CRC_INSTRUCTION, ctypes.byref(used), ctypes.byref(is_damaged)
+    found = _library().find_frames(buffer.ctypes.data, size, *arrays, *rest)
+    return starts[:found].copy(), sizes[:found].copy(), used.value, bool(is_damaged.value)
 
 
 def checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArray[np.uint32]:
@@ -145,7 +158,7 @@ def _records(buffer: Bytes, starts: Int64s, ends: Int64s, behind: int = 0) -> tu
     _check((buffer, np.uint8), (starts, np.int64), (ends, np.int64))
     if starts.size != ends.size:
         raise ValueError(f"{starts.size} begins and {ends.size} ends")
-    size = buffer.size - behind
-    if starts.size and not (starts.min() >= 0 and (starts <= ends).all() and ends.max() <= size):
+    records = starts.ctypes.data, ends.ctypes.data, starts.size
+    if not _library().lie_within(*records, buffer.size - behind):
         raise ValueError("records that do not lie in the buffer")
-    return buffer.ctypes.data, starts.ctypes.data, ends.ctypes.data, starts.size
+    return buffer.ctypes.data, *records
