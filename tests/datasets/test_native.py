@@ -161,12 +161,14 @@ def test_ids_are_sorted_and_found_as_by_numpy(
     found = ids.sorted()
     assert found.ids.to_bytes() == b"".join(sorted(one * times))
     assert found.places.tolist() == by_numpy(ids.sorted).places.tolist()
-    assert found.first_places().tolist() == [(one * times).index(one_id) for one_id in one * times]
-    queries = sorted(one + other)
-    wanted = [one.index(one_id) if one_id in one else -1 for one_id in queries]
+    repeats, firsts = (places.tolist() for places in found.repeats())
+    first = [(one * times).index(one_id) for one_id in one * times]
+    assert dict(zip(repeats, firsts, strict=True)) == {n: at for n, at in enumerate(first) if n != at}
+    others = Ids.from_bytes(b"".join(one + other))
+    wanted = [one.index(one_id) if one_id in one else -1 for one_id in one + other]
     for known in (found, by_numpy(ids.sorted)):
-        assert known.find(Ids.from_bytes(b"".join(queries))).tolist() == wanted
-        assert by_numpy(known.find, Ids.from_bytes(b"".join(queries))).tolist() == wanted
+        assert known.find(others.sorted()).tolist() == wanted
+        assert by_numpy(known.find, others.sorted()).tolist() == wanted
 
 
 def test_more_ids_than_a_bucket_holds() -> None:

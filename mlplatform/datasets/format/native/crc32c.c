@@ -100,6 +100,10 @@ static uint32_t masked(uint32_t crc)
 /* Returns the CRC-32C of some bytes as TFRecord masks it. */
 uint32_t masked_crc32c(const uint8_t *data, int64_t size, int uses_instruction)
 {
+#if __x86_64__
+    if (uses_instruction && __builtin_cpu_supports("sse4.2"))
+        return masked(finish(UINT32_MAX, data, data + size));
+#endif
     const int64_t start = 0;
     uint32_t crc;
     crc32c_checksums(data, &start, &size, 1, &crc, uses_instruction);
