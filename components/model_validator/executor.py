@@ -54,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
             output_dir=local_path(
                 artifact_utils.get_single_uri(output_dict["evaluation"]), "the evaluation's folder"
             ),
-            reports_dir=Path(reports_dir) if reports_dir else None,
+            reports_dir=reports_dir or None,
         )
         verdict.raise_if_rejected()
         for note in verdict.notes:

@@ -8,7 +8,7 @@ import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import MlplatformError, UsageError
-from mlplatform.home import Home
+from mlplatform.home import Home, local_path
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.errors import ModelWithdrawnError
 
@@ -182,7 +182,7 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
 
 
 def _store(root: str | None) -> ModelStore:
-    return ModelStore(Home.at(root).models)
+    return ModelStore(local_path(Home.at(root).models, "the folder of models"))
 
 
 def _list_row(store: ModelStore, name: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mlplatform.cli.hints import remember_root
 from mlplatform.home import DEFAULT_ROOT, ROOT_VARIABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,6 +19,7 @@ def root_option(command: Command) -> Command:
         "--root",
         metavar="DIR",
         default=None,
+        callback=remember_root,
         help=f"Root folder of runs, datasets and models [default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
     )(command)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mlplatform.cli.hints import with_root
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
@@ -155,7 +156,8 @@ def run(
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
         if isinstance(failed, NodeFailedError):
-            click.echo(f"mlplatform: {failed}", err=True)
+            more = f"mlplatform runs logs {failed.run_id} {failed.node}"
+            click.echo(f"mlplatform: {with_root(str(failed))}\n  whole log: {with_root(more)}", err=True)
             raise SystemExit(failed.exit_code) from error
         if flags := FLAGS.get(type(error)):
             raise FlagError(str(error), flags) from error

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from mlplatform.cli.hints import with_root
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.home import Home
 from mlplatform.orchestration.local.cache.key_changes import describe_change, short, shortened
@@ -91,6 +92,7 @@ def show(run: str, root: str | None, as_json: bool) -> None:
                 click.echo(f"  {node.id}.{key}: {artifact.type} {artifact.uri}")
     for node in record.failed:
         click.echo(f"{node.id} failed: {node.error}\n  log: {folder.log(node.id)}")
+        click.echo(with_root(f"  whole log: mlplatform runs logs {record.run_id} {node.id}"))
 
 
 @runs.command()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
-from mlplatform.home import Home
+from mlplatform.home import Home, local_path
 from mlplatform.orchestration.local import LocalRunner
 from mlplatform.orchestration.local.records import RunRecord, read_runs
 from mlplatform.registry import ModelStore
@@ -128,13 +128,13 @@ def read_unseen(photos: Path) -> Iterator[UnseenPhoto]:
 
 
 @contextmanager
-def serving(root: Path, log: Path) -> Iterator[int]:
+def serving(root: str, log: Path) -> Iterator[int]:
     """Run `mlplatform serve` on free ports while the block runs; yields its REST port.
 
     Raises:
         ServerDidNotStartError: It ended or was not ready in time.
     """
-    command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--root", str(root)]
+    command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--root", root]
     with log.open("w") as file:
         server = subprocess.Popen(
             [*command, "--port", "0", "--rest_api_port", "0"],
@@ -209,7 +209,7 @@ def _page(
         Prediction(picture(photo.path.read_bytes()), photo.truth, classes, scores)
         for photo, (classes, scores) in zip(unseen, answers, strict=True)
     ]
-    pushed = ModelStore(home.models).version(MODEL, "latest")
+    pushed = ModelStore(local_path(home.models, "the folder of models")).version(MODEL, "latest")
     right = sum(p.is_right for p in predictions)
     made_s, wall_s = made_times(record, read_runs(home))
     return RunPage(
@@ -226,9 +226,9 @@ def _page(
         predictions=predictions,
         places=[
             Fact("photos and listing", str(out / "photos")),
-            Fact("dataset store", str(home.datasets)),
+            Fact("dataset store", home.datasets),
             Fact("pushed model", str(pushed.path)),
-            Fact("reports of the gates", str(home.reports)),
+            Fact("reports of the gates", home.reports),
             Fact("logs of the run", str(home.runs / record.run_id)),
         ],
     )

@@ -46,16 +46,21 @@ class UnpushableFileError(UsageError):
 
 
 class LedgerAccessError(MlplatformError):
-    """A model's ledger cannot be opened, for reading or for writing."""
+    """A ledger, or a part of it, cannot be opened, for reading or for writing.
 
-    def __init__(self, path: Path, problem: str) -> None:
+    Attributes:
+        path: The file or folder, or its URL.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(path, problem)
         self.path, self.problem = path, problem
 
     def __str__(self) -> str:
         return (
-            f"the ledger {self.path} cannot be opened: {self.problem}. Without it nothing is known of the "
-            "model's labels and roll-backs: restore the file, or its permissions."
+            f"the ledger {self.path} cannot be opened: {self.problem}. Without it nothing is known of what "
+            "happened, such as a model's labels and roll-backs: restore it, or its permissions."
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mlplatform.registry.ledger import PROMOTE, PUSH, REMOVE, ROLLBACK, Event, versions_of
+from mlplatform.registry.ledger_file import PROMOTE, PUSH, REMOVE, ROLLBACK, Event, versions_of
 
 
 @dataclass

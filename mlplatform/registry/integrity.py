@@ -5,7 +5,7 @@ from pathlib import Path
 from mlplatform.registry.contents import PUSH_FILE, model_folder, tree_digest
 from mlplatform.registry.errors import LedgerAccessError, ModelChangedError, UnpushableFileError
 from mlplatform.registry.history import History
-from mlplatform.registry.ledger import LEDGER_FILE, Ledger
+from mlplatform.registry.ledger_file import LEDGER_FILE, Ledger
 from mlplatform.registry.push_record import read_push
 from mlplatform.registry.signing import verify
 

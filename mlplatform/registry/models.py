@@ -49,7 +49,7 @@ from mlplatform.registry.errors import (
 )
 from mlplatform.registry.history import History
 from mlplatform.registry.integrity import check_unchanged
-from mlplatform.registry.ledger import (
+from mlplatform.registry.ledger_file import (
     CONFIRM,
     LEDGER_FILE,
     MAX_VERSION,

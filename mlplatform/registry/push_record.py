@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from mlplatform.registry.ledger import texts
+from mlplatform.registry.ledger_file import texts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from tensorflow_serving.config import model_server_config_pb2
 
 from mlplatform.errors import GateError
-from mlplatform.home import Home
+from mlplatform.home import Home, local_path
 from mlplatform.machine import usable_threads
 from mlplatform.registry import ModelStore
 from mlplatform.registry.integrity import check_version
@@ -203,7 +203,7 @@ class ModelServer:
         Raises:
             OSError: The folder of models was there, and is not now: its disk may come back.
         """
-        store = ModelStore(Home.at(self.settings.root or None).models)
+        store = ModelStore(local_path(Home.at(self.settings.root or None).models, "the folder of models"))
         if self._discovered and not store.models_dir.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.models_dir))
         found = {}

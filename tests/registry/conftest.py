@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,3 +97,26 @@ def folders_of(store: ModelStore) -> tuple[list[int], list[int]]:
 def folders(store: ModelStore) -> Callable[[], tuple[list[int], list[int]]]:
     """Return the version folders of `items`: those that a server sees, and those aside."""
     return lambda: folders_of(store)
+
+
+@pytest.fixture(scope="package")
+def s3() -> Iterator[str]:
+    """A bucket of an S3 server in this process."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in names.items():
+            patched.setenv(name, value)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("registry")
+        yield "s3://registry"
+    server.stop()

@@ -162,7 +162,7 @@ def test_a_line_that_a_full_disk_cut_is_taken_back(
             return whole(descriptor, data[:20])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlplatform.registry.ledger.os.write", full)
+    monkeypatch.setattr("mlplatform.registry.ledger_file.os.write", full)
     with pytest.raises(OSError, match="No space left"):
         store.rollback("items")
     monkeypatch.undo()

@@ -19,6 +19,7 @@ from tfx.orchestration.portable import partial_run_utils, runtime_parameter_util
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
+from mlplatform.beam.runners import runs_in_process
 from mlplatform.files import write_privately
 from mlplatform.fingerprints.imported import importing, record_imports
 from mlplatform.fingerprints.libraries import read_distributions
@@ -37,7 +38,6 @@ from mlplatform.orchestration.local.errors import (
 )
 from mlplatform.orchestration.local.mlmd.lineage import RUN_CONTEXT
 from mlplatform.orchestration.local.mlmd.metadata import LockedMetadata
-from mlplatform.orchestration.local.patches.beam_in_process import runs_in_process
 from mlplatform.orchestration.local.plan import NodePlan, Plan
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
 

@@ -137,7 +137,7 @@ class LocalRunner:
             active.record.options |= {"from": list(from_nodes), "to": list(to_nodes)}
             if is_plain and (record := active.repeat(memory)) is not None:
                 return record
-            made_from = {"data": data, "overrides": arguments["overrides"], "root": str(self._home.root)}
+            made_from = {"data": data, "overrides": arguments["overrides"], "root": self._home.root}
             active.preload_reference(reference, **made_from)
             record = active.execute(
                 lambda: active.call(

@@ -16,17 +16,11 @@ from apache_beam.runners.worker import statecache, statesampler
 from apache_beam.transforms import core
 from tfx.dsl.components.base import base_beam_executor
 
+from mlplatform.beam.runners import runs_in_process
 from mlplatform.progress import Task, track
 
 ASK_EVERY_S = 1.0
 SAMPLE_EVERY_MS = 10
-IN_PROCESS_RUNNERS = ("directrunner", "direct")
-
-
-def runs_in_process(beam_pipeline_args: Sequence[Any]) -> bool:
-    """Say whether Beam runs in the node's own process and sees what it sees."""
-    runners = [str(arg).partition("=")[2] for arg in beam_pipeline_args if str(arg).startswith("--runner")]
-    return all(runner.lower() in IN_PROCESS_RUNNERS for runner in runners)
 
 
 def prepare() -> None:

@@ -39,6 +39,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _RUNNER_THREAD_ENDED = signal.SIGRTMIN  # the kernel's word for the thread that started the fork server
 ENDING = (signal.SIGTERM, _RUNNER_THREAD_ENDED)
+_LOG_LEVEL, _ERRORS_ALONE = "TF_CPP_MIN_LOG_LEVEL", "2"
 # How TensorFlow, gRPC and CUDA name their threads (the kernel cuts names at 15 characters).
 _UNSAFE_THREAD_NAMES = (
     "tf_", "grpc", "event_engine", "default-executo", "resolver-execut", "timer_manager", "cuda",
@@ -346,6 +347,17 @@ def redirect_output(log: str) -> None:
     os.close(nothing)
 
 
+def quieten_tensorflow() -> None:
+    """Have TensorFlow log errors alone, unless the user says otherwise: it warns of GPUs that nobody has.
+
+    TensorFlow reads the variable from the C library. Python's own `os.environ` stays as the user made it, and
+    with it all that depends on a variable: the user's code and the keys of results.
+    """
+    if _LOG_LEVEL not in os.environ:
+        os.putenv(_LOG_LEVEL, _ERRORS_ALONE)  # not os.environ: see above
+
+
 def main() -> None:
     """Serve the runner at the socket whose number is the first argument."""
+    quieten_tensorflow()
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
