@@ -60,10 +60,13 @@ def _local(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
 
 
 def _remote(uri: str, max_bytes: int) -> bytes | Refusal:
-    if fileio.isdir(uri):
-        return Refusal("not_a_file", "it is a folder")
-    with fileio.open(uri, "rb") as file:
-        content: bytes = file.read(max_bytes + 1)
+    try:
+        with fileio.open(uri, "rb") as file:
+            content: bytes = file.read(max_bytes + 1)
+    except (OSError, tf.errors.OpError):
+        if fileio.isdir(uri):  # asked only now: each question is a request
+            return Refusal("not_a_file", "it is a folder")
+        raise
     return content
 
 

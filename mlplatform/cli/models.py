@@ -66,9 +66,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     store = _store(root)
     versions = store.versions(name)
     if as_json:
-        echo_json(
-            {"name": name, "base_path": store.base_path(name), "versions": [_row(v) for v in versions]}
-        )
+        echo_json({"name": name, "base_path": store.base_path(name), "versions": [_row(v) for v in versions]})
         return
     click.echo(f"{name}: {store.base_path(name)}")
     for version in versions:

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
@@ -30,10 +31,11 @@ from mlplatform.datasets.notes import declare, now, printable, record_copy, user
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
-from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
+from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import track
 from mlplatform.storage import Storage
 from mlplatform.storage.errors import CorruptStoreError
+from mlplatform.storage.urls import absolute
 
 _UNCHECKED_RECORDS = 1 << 24  # that a manifest may claim before its indexes are looked at
 
@@ -93,10 +95,10 @@ def commit(
     is_first = not line.packs and storage.local(dataset) is not None
     with (
         storage.hold(dataset, alone=False),
-        copied_ahead(storage, dataset, shards if is_first else []) as copies,
+        closing(Copies(storage, dataset)) if is_first else nullcontext() as copies,
     ):
         line = Line.read(storage, dataset)
-        scans = scan_shards(shards, options.workers)
+        scans = scan_shards(shards, options.workers, copies)
         check_unchanged(shards)
         found = Ids.join([scan.ids for scan in scans]).sorted()
         digests = _digests(scans, splits, found)
@@ -212,8 +214,7 @@ def known_version(
 
 def source_of(folder: str | os.PathLike[str]) -> str:
     """Return where a commit comes from, for its manifest: an absolute path, or a URL."""
-    text = os.fspath(folder)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(folder)
 
 
 def read_live(line: Line, manifest: Manifest) -> Live:
@@ -348,7 +349,7 @@ def _digests(
     split_of = np.repeat(of_shard, [len(scan.ids) for scan in scans])[found.places]
     digests = {}
     for split, number in numbers.items():
-        ids = found.ids[split_of == number]
+        ids = found.ids[split_of == number] if len(splits) > 1 else found.ids
         digests[split] = len(ids), sorted_digest(ids)
     return digests
 

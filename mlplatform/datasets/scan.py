@@ -4,16 +4,20 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.examples_folder import Shard, open_records
 from mlplatform.datasets.format.hashing import Ids, check_payloads, record_ids
 from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
 from mlplatform.machine import usable_threads
 from mlplatform.progress import track
+
+_WINDOWS_A_STEP = 16  # each step wakes the thread that shows the progress
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,13 @@ class ShardScan:
         return offsets
 
 
-def scan_shards(shards: Sequence[Shard], workers: int = 0) -> list[ShardScan]:
+def scan_shards(shards: Sequence[Shard], workers: int = 0, copies: Copies | None = None) -> list[ShardScan]:
     """Read shards side by side in threads, the largest first.
 
     Args:
         shards: The files.
         workers: Shards that are read at a time; 0 takes one per usable processor.
+        copies: Where to copy them, while they are read.
 
     Returns:
         One scan per shard, in their order.
@@ -64,7 +69,7 @@ def scan_shards(shards: Sequence[Shard], workers: int = 0) -> list[ShardScan]:
                 return
             before = 0
             try:
-                for step in scan_shard(shards[place]):
+                for step in scan_shard(shards[place], copies):
                     if is_over.is_set():
                         return
                     steps.put((place, step - before if isinstance(step, int) else step))
@@ -91,7 +96,7 @@ def scan_shards(shards: Sequence[Shard], workers: int = 0) -> list[ShardScan]:
     return [scans[place] for place in range(len(shards))]
 
 
-def scan_shard(shard: Shard) -> Iterator[int | ShardScan]:
+def scan_shard(shard: Shard, copies: Copies | None = None) -> Iterator[int | ShardScan]:
     """Read a shard; yields the records read so far, again and again, and its scan last.
 
     Raises:
@@ -99,13 +104,14 @@ def scan_shard(shard: Shard) -> Iterator[int | ShardScan]:
     """
     parts, sizes = [Ids.none()], [np.zeros(0, np.uint32)]
     records = 0
-    with open_records(shard) as stream:
-        for window in read_windows(stream, shard.path):
+    with copies.of(shard) if copies else nullcontext() as copy, open_records(shard, copy) as stream:
+        for number, window in enumerate(read_windows(stream, shard.path), 1):
             check_payloads(window, shard.path)
             parts.append(record_ids(window.buffer, window.starts, window.ends))
             sizes.append(window.sizes.astype(np.uint32))
             records += window.starts.size
-            yield records
+            if number % _WINDOWS_A_STEP == 0:
+                yield records
         file_sha256 = stream.digest() if shard.is_gzip else bytes(32)
     yield ShardScan(shard, Ids.join(parts), np.concatenate(sizes), file_sha256)
 

@@ -1,4 +1,4 @@
-"""Artifacts as folders of this machine: local ones as they are, those at URLs as copies for the time being."""
+"""Artifacts as folders of this machine: local ones as they are, those at URLs as copies for a time."""
 
 import uuid
 from pathlib import Path
@@ -55,9 +55,13 @@ def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_nothing_is_published_where_the_work_fails(url: str) -> None:
-    with pytest.raises(ValueError, match="refused"), published(url) as folder:
-        write(folder)
-        raise ValueError("refused")
+    def refuse() -> None:
+        with published(url) as folder:
+            write(folder)
+            raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        refuse()
     assert not fsspec.filesystem("memory").exists(url)
 
 
