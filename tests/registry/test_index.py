@@ -1,4 +1,4 @@
-"""The index of a ledger and the questions that it answers: few requests, nothing missed, whoever is killed."""
+"""The index of a ledger and the questions it answers: few requests, nothing missed, whoever is killed."""
 
 import json
 import uuid
