@@ -44,7 +44,7 @@ def test_it_is_listed_and_shown_and_nothing_is_written(root: Path) -> None:
     ]
     assert [event["event"] for event in shown[1]["history"]] == ["push", "promote", "promote", "rollback"]
     assert (shown[0]["run"], shown[0]["dataset"]) == ("20261101-120000-aaaa", "numbers@v1")
-    versions = answer(root, "datasets", "log", "numbers")["versions"]
+    versions = answer(root, "datasets", "log", "numbers")
     assert [version["version"] for version in versions] == ["v2", "v1"]
     (run,) = answer(root, "runs", "list")
     assert (run["pipeline"], run["state"]) == ("tiny", "done")
