@@ -31,7 +31,7 @@ def test_nothing_of_the_machine_that_makes_it_is_in_its_nodes(
     assert pipeline.pipeline_info.pipeline_root == str(
         Home.at("s3://bucket/team").pipelines / "item_category"
     )
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_data_that_is_not_here_is_no_error_until_it_is_read(tmp_path: Path) -> None:
