@@ -10,7 +10,7 @@ import apache_beam as beam
 from tfx.dsl.io import fileio
 
 from mlplatform.beam.accounting import Counts, check_all_left
-from mlplatform.components.image_example_gen.entries import Reject
+from mlplatform.components.image_example_gen.entries import UNLABELLED, Reject
 from mlplatform.components.image_example_gen.errors import SplitsError, TooManyRejectsError
 from mlplatform.reports.kept import keep_report
 from mlplatform.reports.page import write_page
@@ -119,7 +119,9 @@ def check_summary(
 
 def is_too_much(summary: Summary, allowed: float) -> bool:
     """Say whether more was rejected than the share that is allowed, or all."""
-    return summary.rejects > allowed * summary.entries or not sum(summary.accepted.values())
+    left_out = summary.rejected.get(UNLABELLED, 0)
+    faults, entries = summary.rejects - left_out, summary.entries - left_out
+    return faults > allowed * entries or not sum(summary.accepted.values())
 
 
 def told(summary: Summary, page: str) -> str:

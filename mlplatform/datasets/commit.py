@@ -349,7 +349,7 @@ def _digests(
     split_of = np.repeat(of_shard, [len(scan.ids) for scan in scans])[found.places]
     digests = {}
     for split, number in numbers.items():
-        ids = found.ids[split_of == number]
+        ids = found.ids[split_of == number] if len(splits) > 1 else found.ids
         digests[split] = len(ids), sorted_digest(ids)
     return digests
 

@@ -18,7 +18,8 @@ from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.orchestration.local import LocalRunner
-from mlplatform.orchestration.local.records import RunRecord, read_runs
+from mlplatform.orchestration.local.ledger_runs import read_runs
+from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture
 from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page

@@ -145,7 +145,7 @@ def _is_repeatable(record: RunRecord, plan: Plan, details: list[NodeDetails]) ->
         and not plan.sources.world
         and record.state == "done"
         and all(node.is_cached and not node.is_forced and not node.is_left_out for node in plan.nodes)
-        and not any(known.doubts for known in details)
+        and not any(known.doubts or "uncertain" in known.parts for known in details)
         and not any(record.run_id in text or not is_local(text.replace("file://", "")) for text in parts)
         and all(is_local(artifact.uri) for artifact in _artifacts(record))
     )
