@@ -20,6 +20,7 @@ from mlplatform.components.image_example_gen.settings import MIB, SHARDS_KEY, In
 from mlplatform.config import check_config
 from mlplatform.config_file import ConfigError
 from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names, refuse_late
 
 ANY_PHOTO = "*/*"  # class folder / photo
@@ -204,7 +205,7 @@ def _names(splits: Sequence[str] | None, listing: str | None, input_base: str | 
             f"listing {listing!r} needs to be told its splits",
             "Give weights (splits={'train': 4, 'eval': 1}), or the names in its column 'split'.",
         )
-    if is_late(input_base) or "://" in str(input_base):
+    if is_late(input_base) or not is_local(str(input_base)):
         raise SplitsError(
             f"input_base is {'known only at run time' if is_late(input_base) else input_base}, and no splits",
             "Give weights, such as splits={'train': 4, 'eval': 1}, or the names of the splits in it.",

@@ -22,6 +22,7 @@ from mlplatform.components.image_example_gen.given_splits import require_class_f
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.spans import resolve
+from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import where_beam_runs
 from mlplatform.tfx_io.runs import run_id
 
@@ -201,7 +202,7 @@ class _Source:
                     entries.ListFolder(self._settings.labels, self._settings.split_by)
                 ).with_outputs(entries.REJECTED, main="entries")
             )
-        is_confined = files.is_local(self._base) and not self._settings.follow_links
+        is_confined = is_local(self._base) and not self._settings.follow_links
         root = os.path.realpath(self._base) if is_confined else None
         return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits, root)
 
