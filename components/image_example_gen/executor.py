@@ -23,7 +23,7 @@ from mlplatform.components.image_example_gen.ingest import Ingested, ingest
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.spans import resolve
 from mlplatform.tfx_io.artifacts import where_beam_runs
-from mlplatform.tfx_io.runs import run_id
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 REJECTS_KEY = "rejects"
 
@@ -79,6 +79,14 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if settings.reports_dir:
             run = run_id(self._context)
             page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir, run)
+            note_verdict(
+                settings.reports_dir,
+                self._context,
+                "ImageExampleGen",
+                is_accepted=not rejects.is_too_much(summary, allowed),
+                reasons=[f"{reason}: {count}" for reason, count in summary.rejected.items()],
+                report=page,
+            )
         rejects.check_summary(summary, refused, allowed, source.name, page)
         if refused or odd or summary.turned:
             progress.say(rejects.told(summary, page))

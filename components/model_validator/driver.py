@@ -16,12 +16,16 @@ from tfx.utils import path_utils
 
 from mlplatform.components.model_validator.baseline import pushed_model
 from mlplatform.home import local_path
+from mlplatform.tfx_io.artifacts import fetched
 
 
 def saved_model(model: Artifact) -> Path:
-    """Return the folder of a model artifact's SavedModel. Raises RemotePathError."""
-    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-    return local_path(folder, "the model")
+    """Return the folder of the SavedModel of a model artifact on this machine. Raises RemotePathError."""
+    return local_path(_saved_model(model, model.uri), "the model")
+
+
+def _saved_model(model: Artifact, uri: str) -> str:
+    return str(path_utils.serving_model_path(uri, path_utils.is_old_model_artifact(model)))
 
 
 class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
@@ -37,6 +41,7 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
         models_dir, name = properties.get("models_dir"), properties.get("model_name")
         if models_dir and name and not execution_info.input_dict.get("baseline_model"):
             judged = artifact_utils.get_single_instance(execution_info.input_dict["model"])
-            folder = pushed_model(Path(models_dir), name, saved_model(judged))
-            result.exec_properties["baseline"].string_value = str(folder or "")
+            with fetched(judged.uri) as folder:
+                baseline = pushed_model(models_dir, name, Path(_saved_model(judged, str(folder))))
+            result.exec_properties["baseline"].string_value = baseline
         return result
