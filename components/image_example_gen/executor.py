@@ -18,7 +18,7 @@ from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.shards import WriteShards
 from mlplatform.components.image_example_gen import entries, files, listing, rejects
 from mlplatform.components.image_example_gen.errors import NoEntriesError
-from mlplatform.components.image_example_gen.given_splits import require_class_folders
+from mlplatform.components.image_example_gen.given_splits import check_split_by, require_class_folders
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.spans import resolve
@@ -177,6 +177,7 @@ class _Source:
         if not self._folders:
             raise NoEntriesError(self._base, self.looked_for, "no class folders")
         if self._are_hashed:
+            check_split_by(self._settings.split_by)
             require_class_folders(folder.uri for folder in self._folders)
 
     def ingest(self, pipeline: beam.Pipeline) -> Ingested:

@@ -24,11 +24,15 @@ def colours() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def compile_for_kubeflow() -> Callable[[Any], dict[str, Any]]:
-    """Compile a pipeline as TFX does for Kubeflow Pipelines; returns its specification."""
+    """Compile a pipeline as TFX does for Kubeflow Pipelines; returns its specification.
+
+    Names of pipelines have no '_' there.
+    """
 
     def compile_(pipeline: Any) -> dict[str, Any]:
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as kubeflow
 
+        pipeline.pipeline_info.pipeline_name = pipeline.pipeline_info.pipeline_name.replace("_", "-")
         config = kubeflow.KubeflowV2DagRunnerConfig(default_image="image", use_pipeline_spec_2_1=True)
         job = kubeflow.KubeflowV2DagRunner(config=config).run(pipeline, write_out=False)
         specification: dict[str, Any] = job["pipelineSpec"]
