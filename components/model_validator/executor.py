@@ -18,6 +18,7 @@ from mlplatform.components.model_validator.settings import parse_budget, parse_t
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.examples import split_files
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
@@ -52,7 +53,7 @@ class Executor(base_executor.BaseExecutor):
                 baseline=baseline,
                 title=exec_properties.get("model_name") or "model",
                 run_dir=Path(artifact_utils.get_single_uri(model_run)) if model_run else None,
-                run=getattr(self._context, "pipeline_run_id", None) or "",
+                run=run_id(self._context),
             )
             verdict = validate_model(
                 folder,
@@ -61,6 +62,15 @@ class Executor(base_executor.BaseExecutor):
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
                 reports_dir=exec_properties.get("reports_dir") or None,
             )
+            if verdict.report:
+                note_verdict(
+                    exec_properties["reports_dir"],
+                    self._context,
+                    "ModelValidator",
+                    is_accepted=not verdict.reasons,
+                    reasons=verdict.reasons,
+                    report=verdict.report,
+                )
             verdict.raise_if_rejected()
             for note in verdict.notes:
                 progress.say(f"accepted, but note: {note}")
