@@ -15,8 +15,10 @@ from mlplatform.artifacts import RejectedRecords
 from mlplatform.components.image_example_gen import driver, executor
 from mlplatform.components.image_example_gen.errors import NoEntriesError, SplitsError
 from mlplatform.components.image_example_gen.given_splits import given_splits
+from mlplatform.components.image_example_gen.listing import LABEL
 from mlplatform.components.image_example_gen.settings import MIB, SHARDS_KEY, IngestSettings
 from mlplatform.config import check_config
+from mlplatform.config_file import ConfigError
 from mlplatform.roles import VALUE, WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names, refuse_late
 
@@ -29,6 +31,9 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
     PARAMETERS = {  # noqa: RUF012 - TFX reads the class attribute
         **standard_component_specs.FileBasedExampleGenSpec.PARAMETERS,
         "layout": component_spec.ExecutionParameter(type=str),
+        "label_feature": component_spec.ExecutionParameter(type=str),
+        "also_feature": component_spec.ExecutionParameter(type=str, optional=True),
+        "leave_out_unlabelled": component_spec.ExecutionParameter(type=int),
         "split_by": component_spec.ExecutionParameter(type=str),
         "labels": component_spec.ExecutionParameter(type=str, optional=True),
         "max_reject_fraction": component_spec.ExecutionParameter(type=float),
@@ -41,6 +46,8 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
     # Those of text that name no data, also where a file has the name of a class.
     PARAMETER_ROLES = {  # noqa: RUF012 - the local runner reads it
         "layout": VALUE,
+        "label_feature": VALUE,
+        "also_feature": VALUE,
         "split_by": VALUE,
         "labels": VALUE,
         "reports_dir": WRITTEN,
@@ -78,13 +85,16 @@ class ImageExampleGen(component.FileBasedExampleGen):
         max_image_bytes: int | Late = 20 * MIB,
         max_image_pixels: int | Late = 50_000_000,
         follow_links: bool | Late = False,
+        label_feature: str = LABEL,
+        also_feature: str | None = None,
+        leave_out_unlabelled: bool = False,
         shards: int | Late | None = None,
         reports_dir: str | Late | None = None,
         range_config: range_config_pb2.RangeConfig | Late | None = None,
     ) -> None:
         """Declare the ingest.
 
-        All but `listing`, `splits` and `pattern` may be a `RuntimeParameter`; `labels` then is a JSON list.
+        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`; `labels` then is a JSON list.
 
         Args:
             input_base: Folder of the photos, a local path or a URL (`s3://`, `gs://`, `az://`). With `splits`
@@ -104,6 +114,12 @@ class ImageExampleGen(component.FileBasedExampleGen):
             max_image_pixels: Photos of more pixels (width times height) are rejects.
             follow_links: Also take photos outside of `input_base` that links in it lead to; without it
                 they are rejects.
+            label_feature: The listing's column that holds the class, and the feature that it becomes. A row
+                of another column than `label` may list several classes, the photo's own first.
+            also_feature: A column with further classes that are right for the photo as well; they follow
+                its own in the feature `label_feature`.
+            leave_out_unlabelled: Leave out photos without a class, and do not count them as rejected by
+                `max_reject_fraction`; without it they are rejects like others.
             shards: Files per split; a worker holds one of them in memory. None takes 4, and more where the
                 source has more than 512 MiB.
             reports_dir: Folder or URL that keeps the page of the rejects, also of a run that fails for them.
@@ -116,6 +132,9 @@ class ImageExampleGen(component.FileBasedExampleGen):
         """
         settings = {
             "layout": "listing" if listing else "folders",
+            "label_feature": label_feature,
+            "also_feature": also_feature,
+            "leave_out_unlabelled": leave_out_unlabelled,
             "split_by": split_by,
             "labels": labels if labels is None or is_late(labels) else list(labels),
             "max_reject_fraction": max_reject_fraction,
@@ -126,7 +145,18 @@ class ImageExampleGen(component.FileBasedExampleGen):
             "reports_dir": converted(reports_dir),
         }
         check_config(IngestSettings, settings, source="ImageExampleGen", later=late_names(settings))
-        refuse_late("ImageExampleGen", listing=listing, splits=splits, pattern=pattern)
+        refuse_late(
+            "ImageExampleGen",
+            listing=listing,
+            splits=splits,
+            pattern=pattern,
+            label_feature=label_feature,
+            also_feature=also_feature,
+            leave_out_unlabelled=leave_out_unlabelled,
+        )
+        if not listing and label_feature != LABEL:
+            problem = f"label_feature is {label_feature!r}, and folders give their class as {LABEL!r}"
+            raise ConfigError("ImageExampleGen", [f"{problem}: give a listing that has the column"])
         _check_names(splits or ())
         source = listing or pattern
         if isinstance(splits, Mapping):
@@ -158,6 +188,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
                 "labels": converted(settings["labels"], json.dumps),
                 "max_reject_fraction": converted(max_reject_fraction, float),
                 "follow_links": converted(follow_links, int),
+                "leave_out_unlabelled": int(leave_out_unlabelled),
             },
             examples=channel.Channel(type=standard_artifacts.Examples),
             rejects=channel.Channel(type=RejectedRecords),

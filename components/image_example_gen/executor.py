@@ -152,7 +152,7 @@ class _Source:
             found = "a file of this name" if fileio.exists(self._base) else "no such folder"
             raise NoEntriesError(self._base, self.looked_for, found)
         if self._settings.layout == "listing":
-            needed = [*listing.REQUIRED]
+            needed = [listing.PATH, self._settings.label_feature]
             if not self._are_hashed:
                 needed.append(listing.SPLIT)
             elif self._settings.split_by != listing.ITEM_ID:
@@ -186,6 +186,9 @@ class _Source:
                         None if self._are_hashed else list(self.splits),
                         self._settings.split_by,
                         self._listed.kinds,
+                        self._settings.label_feature,
+                        self._settings.also_feature,
+                        leave_out_unlabelled=self._settings.leave_out_unlabelled,
                     )
                 ).with_outputs(entries.REJECTED, main="entries")
             )

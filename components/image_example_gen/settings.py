@@ -19,6 +19,9 @@ class IngestSettings(Config):
 
     Attributes:
         layout: `folders` (one folder per class) or `listing` (a file that lists photos).
+        label_feature: The listing's column with the class, and the feature that it becomes.
+        also_feature: The column with further right classes of a photo; None where there is none.
+        leave_out_unlabelled: Whether photos without a class are left out and not held against the source.
         split_by: The column whose hash decides the split.
         labels: Allowed class names; None allows all.
         max_reject_fraction: Share of the entries that may be rejected before the run fails.
@@ -30,6 +33,9 @@ class IngestSettings(Config):
     """
 
     layout: Literal["folders", "listing"]
+    label_feature: str = Field(min_length=1)
+    also_feature: str | None = Field(min_length=1)
+    leave_out_unlabelled: bool
     split_by: str = Field(min_length=1)
     labels: list[str] | None = Field(min_length=1)
     max_reject_fraction: float = Field(ge=0, le=1)
@@ -48,6 +54,7 @@ class IngestSettings(Config):
         """
         values = {name: properties.get(name) for name in cls.model_fields}
         values["labels"] = json.loads(values["labels"]) if values["labels"] else None
+        values["also_feature"] = values["also_feature"] or None
         values["reports_dir"] = values["reports_dir"] or None
         return parse_config(cls, values, source="ImageExampleGen")
 

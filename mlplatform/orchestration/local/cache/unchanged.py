@@ -18,7 +18,6 @@ from mlplatform.fingerprints.digests import (
     Digests,
     FileFacts,
     file_facts,
-    is_local,
     is_same_file,
     prune,
     text_digest,
@@ -29,6 +28,7 @@ from mlplatform.orchestration.local.cache.surroundings import surroundings
 from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of
 from mlplatform.orchestration.local.plan import Plan
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder, RunRecord
+from mlplatform.storage.urls import is_local
 
 
 @dataclass
