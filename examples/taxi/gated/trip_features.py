@@ -9,7 +9,7 @@ def preprocessing_fn(inputs, custom_config):
     """Turn raw columns into the model's inputs and its label; TFX's Transform calls this.
 
     Args:
-        inputs: Column name to a sparse tensor, shape (batch, at most 1).
+        inputs: Column name to a tensor, shape (batch, 1); sparse where some trips lack it.
         custom_config: `label`: which model it is for.
 
     Returns:
@@ -37,7 +37,12 @@ def preprocessing_fn(inputs, custom_config):
 
 
 def _dense(column):
-    """Return a column as a dense tensor; what is missing is 0 or empty."""
-    missing = "" if column.dtype == tf.string else 0
-    shaped = tf.SparseTensor(column.indices, column.values, [column.dense_shape[0], 1])
-    return tf.squeeze(tf.sparse.to_dense(shaped, missing), axis=1)
+    """Return a column as a dense tensor, shape (batch,); what is missing is 0 or empty.
+
+    Columns that no trip of the training split lacks are dense already.
+    """
+    if isinstance(column, tf.SparseTensor):
+        missing = "" if column.dtype == tf.string else 0
+        shaped = tf.SparseTensor(column.indices, column.values, [column.dense_shape[0], 1])
+        column = tf.sparse.to_dense(shaped, missing)
+    return tf.squeeze(column, axis=1)
