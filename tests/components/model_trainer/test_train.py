@@ -281,7 +281,7 @@ def test_other_engines_are_exported_checked_and_served(photos: Path, tmp_path: P
 
     train_item_category(scratch)
 
-    samples = sample_records([str(photos / "eval.gz")], 16)
+    samples = [tf.train.Example.FromString(r) for r in sample_records([str(photos / "eval.gz")], 16)]
     check = check_serving(scratch.model_dir, samples, Budget())
     assert check.reasons == []
     assert {"TensorFlow Lite, pixels", "bfloat16, image_bytes"} <= {f.name for f in check.findings}
