@@ -127,8 +127,8 @@ def write_index(storage: Storage, streams: Mapping[str, list[Event]]) -> bool:
         lines.update(_by_stream(storage.read(span.path)))
     for stream, events in streams.items():
         held = [[event.number, event.as_json()] for event in events if is_indexed(event)]
-        line = json.dumps({"stream": stream, "events": held}).encode()
-        lines.update(_by_stream(line))
+        if held:
+            lines.update(_by_stream(json.dumps({"stream": stream, "events": held}).encode()))
     if not storage.create(new.path, b"".join(line + b"\n" for line in lines.values())):
         return False
     for span in spans:  # those that were superseded before: nobody begins to read them any more

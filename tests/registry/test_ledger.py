@@ -259,6 +259,10 @@ class TestMemory(LedgerContract):
 
 
 class TestS3(LedgerContract):
+    # What is in a file is the same wherever it comes from.
+    test_what_is_no_event_is_skipped_and_reported_once = None  # type: ignore[assignment]
+    test_damaged_compacted_events_are_read_from_their_own_files = None  # type: ignore[assignment]
+
     @pytest.fixture
     def url(self, s3: str) -> str:
         return f"{s3}/{uuid.uuid4().hex}"
