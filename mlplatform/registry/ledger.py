@@ -38,7 +38,7 @@ _EVENT = re.compile("([0-9]{8})[.]json")
 _ALL = re.compile("([0-9]{8})[.]all[.]json")
 _LAST_NUMBER = 99_999_999
 _EVENTS_PER_PACK = 16  # so reading a stream takes a listing, the events up to then, and 15 more files at most
-_STREAMS_IN_MEMORY = 200
+_STREAMS_IN_MEMORY = 1000
 _STREAMS_BEHIND = 4  # more that the index lacks are worth a compaction
 _STALE_S = 24 * 3600  # age of a file that a killed writer left
 _STREAM = re.compile("[a-z]+/.+", re.DOTALL)
@@ -56,6 +56,8 @@ class Ledger:
         self._known: dict[str, dict[int, Event | None]] = {}  # by stream and number; None: not an event
         self._id = uuid.uuid4().hex
         self._marked: dict[tuple[str, str], float] = {}  # when a writer marked a stream, monotonic time
+        self._index_files: dict[str, bytes] = {}  # those that `overview` read last
+        self._using_index = threading.Lock()
         self._writing = threading.RLock()  # between a mark and its event, no compaction removes the mark
 
     @property
@@ -116,14 +118,19 @@ class Ledger:
         return self._read(stream, self._names(_folder(stream)))
 
     def all_events(self, kind: str) -> dict[str, list[Event]]:
-        """Return the events of all streams of a kind, with one recursive listing.
+        """Return the events of all streams of a kind: one recursive listing, and what is not known yet.
 
-        For kinds of few events, such as `models`; for runs see `overview`.
+        For kinds of few events that are read again and again, such as `models`; for runs see `overview`.
 
         Raises:
             LedgerAccessError: They cannot be read.
         """
         self._names(kind)
+        if not any(stream.startswith(f"{kind}/") for stream in self._known):
+            indexed = self._indexed(kind)
+            self._index_files = {}  # what was needed of them is known now
+            for stream, events in indexed.items():
+                self._known_of(stream).update({event.number: event for event in events})
         names: dict[str, list[str]] = {}
         for path in self.storage.paths(kind):
             folder, separator, name = path.partition("/")
@@ -146,7 +153,7 @@ class Ledger:
         """
         self._names(kind)
         marked = {mark.stream for mark in index.read_marks(self.storage)}  # before the index: none is missed
-        found = index.read_index(self.storage, kind, containing)
+        found = self._indexed(kind, containing)
         behind = 0
         for stream in sorted(stream for stream in marked if stream.startswith(f"{kind}/")):
             events = [event for event in self.events(stream) if index.is_indexed(event)]
@@ -157,6 +164,10 @@ class Ledger:
             with contextlib.suppress(Exception):  # such as a storage that may only be read
                 self.compact()
         return dict(sorted(found.items()))
+
+    def _indexed(self, kind: str, containing: str = "") -> dict[str, list[Event]]:
+        with self._using_index:
+            return index.read_index(self.storage, kind, containing, read=self._index_files)
 
     def compact(self) -> None:
         """Add what was written since to the index, so that `overview` takes few requests.

@@ -255,6 +255,22 @@ class TestRequests:
         assert len(made.runs) == 16 + 4 + 1 + 1 + 1 + 3
         assert len(requests) <= 20
 
+    def test_listing_many_models_takes_at_most_20(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        store = ModelStore(f"memory://{uuid.uuid4().hex}/models")
+        ledger = Ledger(ledger_of(store.url))
+        for number in range(40):
+            facts = {"version": 1, "digest": "d", "at": "2026", "by": "me"}
+            ledger.append(f"models/m{number}", events.MODEL_PUSHED, **facts)
+        ledger.compact()
+        for label in ("stable", "canary"):
+            ledger.append("models/m7", events.MODEL_PROMOTED, version=1, label=label)
+        requests = count_requests(monkeypatch)
+        found = ModelStore(store.url).all_versions()
+        assert (len(found), found["m7"][0].labels) == (40, ("canary", "stable"))
+        assert len(requests) <= 20
+
     def test_a_long_run_and_a_model_take_few(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         root = f"memory://{uuid.uuid4().hex}"
         store = pushed_by_a_run(root, tmp_path, nodes=40)
