@@ -73,7 +73,7 @@ class ModelValidator(base_component.BaseComponent):
             thresholds: What the model must reach: keys of `settings.Thresholds`.
             budget: What it may cost: keys of `settings.Budget`.
             baseline_model: Model to compare with; default: the newest pushed version.
-            models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
+            models_dir: Folder or URL of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
             reports_dir: Folder or URL that keeps the report also when the model is rejected.
