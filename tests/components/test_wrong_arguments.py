@@ -31,16 +31,17 @@ def test_data_validator() -> None:
         DataValidator(EXAMPLES, drift_threshold=7)
 
 
-def test_places_may_be_urls() -> None:
+def test_every_folder_may_be_a_url() -> None:
     url = "s3://bucket/x"
-    ingest = ImageExampleGen("photos", splits={"train": 1}, reports_dir=url)
-    gate = DataValidator(EXAMPLES, reports_dir=url, serving_logs=url, schema_path=url)
-    trainer = ModelTrainer(EXAMPLES, run_fn="a.model:train", work_dir=url)
-    pusher = ServingPusher(MODEL, models_dir=url, model_name="items")
-    assert ingest.exec_properties["reports_dir"] == url
-    assert {gate.exec_properties[name] for name in ("reports_dir", "serving_logs", "schema_path")} == {url}
-    assert trainer.exec_properties["work_dir"] == url
-    assert pusher.exec_properties["models_dir"] == url
+    made = [
+        ImageExampleGen(url, splits={"train": 1}, reports_dir=url),
+        DataValidator(EXAMPLES, schema_path=url, serving_logs=url, reports_dir=url),
+        ModelTrainer(EXAMPLES, run_fn="a.model:train", work_dir=url),
+        ModelValidator(MODEL, EXAMPLES, models_dir=url, model_name="items", reports_dir=url),
+    ]
+    for component in made:
+        names = [name for name in component.exec_properties if name.endswith("_dir")]
+        assert {component.exec_properties[name] for name in names} == {url}
 
 
 @pytest.mark.parametrize(
