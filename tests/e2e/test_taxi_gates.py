@@ -63,8 +63,8 @@ def asked(models: Path, name: str) -> Any:
     """Ask the pushed model about one trip, over REST."""
     with ModelServer(model_base_path=str(models / name), model_name=name, rest_api_port=0) as server:
         trip = {
-            **{"trip_miles": 10.0, "trip_seconds": 2000, "fare": 28.0, "payment_type": "Card"},
-            **{"company": "company 1", "trip_start_hour": 8, "trip_start_day": 2, "trip_start_month": 3},
+            "trip_miles": 10.0, "trip_seconds": 2000, "fare": 28.0, "payment_type": "Card",
+            "company": "company 1", "trip_start_hour": 8, "trip_start_day": 2, "trip_start_month": 3,
         }
         if name == "taxi_fare":
             del trip["fare"]
