@@ -41,9 +41,8 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
         reports_dir = exec_properties.get("reports_dir")
-        others = {
-            name: given for name, given in input_dict.items() if name not in ("model", "baseline_model")
-        }
+        own = ("model", "baseline_model")  # fetched by themselves, under their own URIs
+        others = {name: given for name, given in input_dict.items() if name not in own}
         with (
             saved_model(model) as folder,
             _baseline(input_dict, exec_properties, folder) as baseline,
@@ -67,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
                 reports_dir=reports_dir or None,
             )
-            if verdict.report:
+            if verdict.report and reports_dir:
                 note_verdict(
                     reports_dir,
                     self._context,
