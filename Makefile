@@ -21,12 +21,16 @@ $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
+# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`.
+COMPILED := $(PY) -m compileall -q mlplatform components pipelines >/dev/null
+
 env: $(READY) ## Make the environment (.venv) and nothing else
 
 demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
 test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
+	@$(COMPILED)
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check style, types and import layers
@@ -47,13 +51,14 @@ bench: bench-datasets bench-local bench-serving ## Run every benchmark
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
-bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi (3 times) and item_category (once)
+bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi in two layouts (3 times each) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
 
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
+	@$(COMPILED)
 	@$(PY) -m pytest -m soak $(ARGS)
 
 clean: ## Remove the environment and what tools left

@@ -56,7 +56,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     # Object storage for the dataset store and for pushes.
-    "s3": ["s3fs>=2024.12"],
+    "s3": ["s3fs>=2024.12", "boto3>=1.34"],  # boto3: Beam's own file system for it
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
         "build>=1.2",
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "kfp-pipeline-spec>=0.2.2",  # what TFX compiles pipelines for Kubeflow with
         "model-signing>=1.1",
         "moto[server]>=5.0",
         "mypy>=1.11",

@@ -10,17 +10,32 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mlplatform.artifacts import DatasetVersion as DatasetVersion
+    from mlplatform.artifacts import DataVerdict as DataVerdict
+    from mlplatform.artifacts import RejectedRecords as RejectedRecords
     from mlplatform.datasets import DatasetStore as DatasetStore
     from mlplatform.orchestration.local import LocalRunner as LocalRunner
     from mlplatform.serving import Client as Client
 
+# The artifact types are among them because Kubeflow's containers import each by the name of its type.
 _HOME_OF = {
     "Client": "mlplatform.serving",
+    "DataVerdict": "mlplatform.artifacts",
     "DatasetStore": "mlplatform.datasets",
+    "DatasetVersion": "mlplatform.artifacts",
     "LocalRunner": "mlplatform.orchestration.local",
+    "RejectedRecords": "mlplatform.artifacts",
 }
 
-__all__ = ["Client", "DatasetStore", "LocalRunner", "__version__"]
+__all__ = [
+    "Client",
+    "DataVerdict",
+    "DatasetStore",
+    "DatasetVersion",
+    "LocalRunner",
+    "RejectedRecords",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,7 @@ the key that was meant.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,6 +34,32 @@ def parse_config(kind: type[ConfigType], values: Mapping[str, Any], *, source: s
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(source, [_problem(kind, dict(found)) for found in error.errors()]) from None
+
+
+def check_config(
+    kind: type[BaseModel], values: Mapping[str, Any], *, source: str, later: Collection[str]
+) -> None:
+    """Check those of `values` that are known already.
+
+    Args:
+        kind: What all the values will be parsed as.
+        values: The values.
+        source: Where they come from, for the error.
+        later: Names of the values that are known only when the pipeline runs.
+
+    Raises:
+        ConfigError: A key is unknown, or a known value does not fit; all of them are named.
+    """
+    try:
+        kind.model_validate({name: value for name, value in values.items() if name not in later})
+    except ValidationError as error:
+        problems = [
+            _problem(kind, dict(found))
+            for found in error.errors()
+            if not (found["type"] == "missing" and found["loc"][0] in later)
+        ]
+        if problems:
+            raise ConfigError(source, problems) from None
 
 
 def _problem(kind: type[BaseModel], found: dict[str, Any]) -> str:

@@ -1,10 +1,20 @@
 """What holds for every test."""
 
+import importlib.util
 import os
 import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from mlplatform.orchestration.local import LocalRunner
 
 # What the studies marked `soak` draw from: the same text gives the same kills, inputs and moments.
 SOAK_SEED = os.environ.get("SOAK_SEED", "0")
@@ -21,6 +31,93 @@ def soak_seed() -> int:
     return random.Random(SOAK_SEED).randrange(1 << 30)
 
 
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalRunner"]:
+    """A runner whose processes stay warm: TFX is imported once for all tests that run pipelines with it."""
+    from mlplatform.orchestration.local import LocalRunner
+
+    runner = LocalRunner(tmp_path_factory.mktemp("home"), parallelism=2)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="session")
+def _warm_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    spec = importlib.util.spec_from_file_location("warm_start", Path(__file__).with_name("warm_start.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    warm = module.WarmStart(str(tmp_path_factory.mktemp("warm-start")))
+    yield warm
+    warm.stop()
+
+
+@pytest.fixture
+def warm_start(_warm_start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs that are started in this process begin in a moment (`warm_start.py`)."""
+    monkeypatch.setattr(
+        "mlplatform.orchestration.local.processes.node_process.subprocess", _warm_start.subprocess
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Run the command line in a process of its own, and not in the checkout."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
+        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def command(warm_start: None) -> Callable[..., Finished]:
+    """Run the command line in this process; runs begin in a moment."""
+
+    def run(*words: object, cwd: Path | None = None) -> Finished:
+        from click.testing import CliRunner
+
+        from mlplatform.cli.main import cli
+
+        before = Path.cwd()
+        os.chdir(cwd or before)
+        try:
+            done = CliRunner().invoke(cli, [*map(str, words)], prog_name="mlplatform")
+        finally:
+            os.chdir(before)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Finished(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def beam_of_nodes() -> None:
+    """Let Beam run in this process as it does in the local runner's nodes: in a third of the time.
+
+    Beam as it is runs under the stock runner, in processes of its own.
+    """
+    from mlplatform.orchestration.local.patches import beam_in_process
+
+    beam_in_process.prepare()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Start each test, and the fixtures made for it, from the same random numbers.
@@ -32,9 +129,40 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the minutes-long studies out unless they are asked for by name (`-m soak`)."""
+    """Order the files, and leave the minutes-long studies out unless they are asked for by name (`-m soak`).
+
+    Parallel workers take whole files in this order: those that take long come first, so that no worker is
+    left with one of them at the end.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    e2e = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
     if "soak" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("soak")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket of an S3 server in this process; other processes reach it by the environment."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        files = fsspec.get_filesystem_class("s3")
+        files.clear_instance_cache()  # its clients keep the server that they first had
+        files().makedirs("bucket", exist_ok=True)  # the servers of one process share what they hold
+        try:
+            yield "s3://bucket"
+        finally:
+            server.stop()
+            files.clear_instance_cache()

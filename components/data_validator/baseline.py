@@ -1,7 +1,7 @@
 """What new data is compared with: the last version of its dataset that was accepted."""
 
+import contextlib
 import json
-import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,6 +12,8 @@ from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.dsl.io import fileio
 
 from mlplatform.datasets import DatasetStore
+from mlplatform.storage import open_storage
+from mlplatform.tfx_io.artifacts import fetched
 from mlplatform.tfx_io.dataset_version import VERSION_FILE, check_out_into
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
@@ -53,8 +55,7 @@ class Version:
     @classmethod
     def read(cls, uri: str) -> "Version":
         """Return the version that a DatasetVersion artifact is."""
-        with fileio.open(posixpath.join(uri, VERSION_FILE)) as file:
-            facts = json.loads(file.read())
+        facts = json.loads(open_storage(uri).read(VERSION_FILE))
         return cls(facts["store"], facts["dataset"], facts["version"])
 
     def record(self, *, is_accepted: bool, detail: str) -> None:
@@ -92,10 +93,11 @@ def last_accepted(
         return None
     last = max(accepted, key=lambda use: use.at)
     name = f"{version.dataset}@{last.version}"
-    statistics = posixpath.join(last.detail, f"Split-{train_split}", statistics_gen.DEFAULT_FILE_NAME)
-    brightness = posixpath.join(posixpath.dirname(statistics), BRIGHTNESS_FILE)
-    if fileio.exists(statistics) and fileio.exists(brightness):
-        return Baseline(name, tfdv.load_stats_binary(statistics), read_brightness(brightness))
+    with contextlib.suppress(FileNotFoundError), fetched(last.detail) as folder:
+        split = folder / f"Split-{train_split}"
+        statistics, brightness = split / statistics_gen.DEFAULT_FILE_NAME, split / BRIGHTNESS_FILE
+        if statistics.is_file() and brightness.is_file():
+            return Baseline(name, tfdv.load_stats_binary(str(statistics)), read_brightness(str(brightness)))
     manifest = store.show(version.dataset, last.version)
     if train_split not in manifest.splits:
         return None

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -12,9 +11,10 @@ from tfx.types import channel, component_spec, standard_artifacts
 from mlplatform.artifacts import DatasetVersion, DataVerdict
 from mlplatform.components.data_validator import executor
 from mlplatform.components.data_validator.policy import Policy
-from mlplatform.config import Config, parse_config
-from mlplatform.home import local_path
+from mlplatform.config import Config, check_config, parse_config
 from mlplatform.roles import READ, WRITTEN
+from mlplatform.storage.urls import absolute
+from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 
 class _Settings(Config):
@@ -72,19 +72,22 @@ class DataValidator(base_beam_component.BaseBeamComponent):
         examples: channel.BaseChannel,
         dataset: channel.BaseChannel | None = None,
         schema: channel.BaseChannel | None = None,
-        schema_path: str | None = None,
+        schema_path: str | Late | None = None,
         baseline: channel.BaseChannel | None = None,
-        policy: Mapping[str, Any] | None = None,
-        train_split: str = "train",
-        drift_threshold: float = 0.1,
-        serving_logs: str | None = None,
-        serving_features: Sequence[str] | None = None,
-        image_feature: str = "image/encoded",
-        label_feature: str = "label",
-        id_feature: str = "item_id",
-        reports_dir: str | None = None,
+        policy: Mapping[str, Any] | Late | None = None,
+        train_split: str | Late = "train",
+        drift_threshold: float | Late = 0.1,
+        serving_logs: str | Late | None = None,
+        serving_features: Sequence[str] | Late | None = None,
+        image_feature: str | Late = "image/encoded",
+        label_feature: str | Late = "label",
+        id_feature: str | Late = "item_id",
+        reports_dir: str | Late | None = None,
     ) -> None:
         """Declare the gate.
+
+        Each parameter may be a `RuntimeParameter`: `policy` then is a JSON object, `serving_features` a JSON
+        list.
 
         Args:
             examples: Examples of any kind: photos, or rows of a table.
@@ -99,36 +102,30 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             train_split: The split that is trained on.
             drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, or is
                 skewed in service, where the schema has no comparator of its own.
-            serving_logs: Local folder of a model server's request log (files of PredictionLog), to find skew:
-                what the model is asked in service and differs from the training split.
+            serving_logs: Folder or URL of a model server's request log (files of PredictionLog), to find
+                skew: what the model is asked in service and differs from the training split.
             serving_features: The features that a request must hold. Default: those of the training split that
                 the schema has in the environment `SERVING`, all if it has no environments; but not the
                 label, the id, and what describes a photo (`image/height`).
             image_feature: The feature that holds an encoded photo, if there is one.
             label_feature: The feature that holds the class, if there is one.
             id_feature: The feature that names a record, if there is one.
-            reports_dir: Local folder that keeps verdict and report, also of a run that is stopped.
+            reports_dir: Folder or URL that keeps verdict and report, also of a run that is stopped.
 
         Raises:
             ConfigError: The policy has an unknown kind or action, or a value is out of its range.
-            RemotePathError: `serving_logs` or `reports_dir` is not a local folder.
         """
-        parsed = parse_config(Policy, policy or {}, source="DataValidator.policy")
-        settings = parse_config(
-            _Settings,
-            {
-                "train_split": train_split,
-                "drift_threshold": drift_threshold,
-                "image_feature": image_feature,
-                "label_feature": label_feature,
-                "id_feature": id_feature,
-                "serving_features": None if serving_features is None else list(serving_features),
-            },
-            source="DataValidator",
-        )
-        for name, folder in (("serving_logs", serving_logs), ("reports_dir", reports_dir)):
-            if folder is not None:
-                local_path(folder, f"{name} of DataValidator")
+        if not is_late(policy):
+            policy = parse_config(Policy, policy or {}, source="DataValidator.policy").model_dump_json()
+        settings = {
+            "train_split": train_split,
+            "drift_threshold": drift_threshold,
+            "image_feature": image_feature,
+            "label_feature": label_feature,
+            "id_feature": id_feature,
+            "serving_features": converted(serving_features, list),
+        }
+        check_config(_Settings, settings, source="DataValidator", later=late_names(settings))
         super().__init__(
             spec=DataValidatorSpec(
                 examples=examples,
@@ -136,11 +133,14 @@ class DataValidator(base_beam_component.BaseBeamComponent):
                 curated_schema=schema,
                 baseline=baseline,
                 schema_path=schema_path or "",
-                policy=parsed.model_dump_json(),
-                serving_logs=str(Path(serving_logs).absolute()) if serving_logs else "",
-                serving_features=json.dumps(settings.serving_features),
-                **settings.model_dump(exclude={"serving_features"}),
-                reports_dir=reports_dir or "",
+                policy=policy,
+                serving_logs=converted(serving_logs or "", lambda logs: absolute(logs) if logs else ""),
+                reports_dir=converted(reports_dir or ""),
+                **{
+                    **settings,
+                    "drift_threshold": converted(drift_threshold, float),
+                    "serving_features": converted(settings["serving_features"], json.dumps) or "null",
+                },
                 statistics=channel.Channel(type=standard_artifacts.ExampleStatistics),
                 schema=channel.Channel(type=standard_artifacts.Schema),
                 anomalies=channel.Channel(type=standard_artifacts.ExampleAnomalies),

@@ -4,7 +4,8 @@ import dataclasses
 import json
 import posixpath
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mlplatform.components.data_validator.baseline import (
     last_accepted,
     read_brightness,
 )
-from mlplatform.components.data_validator.errors import DataRejectedError
+from mlplatform.components.data_validator.errors import DataRejectedError, ServingLogsError
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
@@ -35,6 +36,10 @@ from mlplatform.components.data_validator.validate import Data, Statistics, Vali
 from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.config import parse_config
 from mlplatform.reports.kept import keep_report
+from mlplatform.storage.urls import is_local, join
+from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
+from mlplatform.tfx_io.artifacts import fetched, where_beam_runs
+from mlplatform.tfx_io.runs import run_id
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
@@ -46,46 +51,62 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        examples = artifact_utils.get_single_instance(input_dict["examples"])
-        verdict_dir = artifact_utils.get_single_uri(output_dict["verdict"])
         version = _version(input_dict)
-        work_dir = posixpath.join(verdict_dir, "work")  # where every Beam worker can write
-        fileio.makedirs(work_dir)
-        try:
-            found = self._validate(input_dict, exec_properties, examples, version, work_dir)
-        finally:
-            fileio.rmtree(work_dir)
-        _write_standard_artifacts(found, examples, output_dict)
-        _write_verdict_artifact(found, verdict_dir)
-        verdict = found.verdict
-        artifact_utils.get_single_instance(output_dict["verdict"]).accepted = int(verdict.accepted)
-        report = ""
-        if exec_properties["reports_dir"]:
-            kept = keep_report(
-                exec_properties["reports_dir"],
-                "DataValidator",
-                lambda folder: _write_verdict(found, folder),
-                run=getattr(self._context, "pipeline_run_id", None) or "",
-            )
-            report = str(kept / REPORT_FILE)
-        if version is not None:
-            statistics = artifact_utils.get_single_uri(output_dict["statistics"])
-            version.record(is_accepted=verdict.accepted, detail=statistics if verdict.accepted else report)
-        if not verdict.accepted:
-            raise DataRejectedError([str(problem) for problem in verdict.blocking], report, verdict)
+        statistics = artifact_utils.get_single_uri(output_dict["statistics"])
+        schema_source = _schema_source(input_dict, exec_properties)
+        with where_beam_runs(self._beam_pipeline_args or (), input_dict, output_dict):
+            found = self._validate(input_dict, output_dict, exec_properties, version, schema_source)
+            _write_standard_artifacts(found, input_dict, output_dict)
+            _write_verdict_artifact(found, artifact_utils.get_single_instance(output_dict["verdict"]))
+            verdict, report = found.verdict, self._kept(found, exec_properties)
+            if not verdict.accepted:
+                if version is not None:
+                    version.record(is_accepted=False, detail=report)
+                raise DataRejectedError([str(problem) for problem in verdict.blocking], report, verdict)
+        if version is not None:  # now that its statistics lie where the next gate looks for them
+            version.record(is_accepted=True, detail=statistics)
         if verdict.warnings:
             progress.say(_accepted_with_warnings(verdict, report))
+
+    def _kept(self, found: Validated, exec_properties: dict[str, Any]) -> str:
+        """Keep verdict and report where they outlive the run; return the page, empty where none is."""
+        if not exec_properties.get("reports_dir"):
+            return ""
+        kept = keep_report(
+            exec_properties["reports_dir"],
+            "DataValidator",
+            lambda folder: _write_verdict(found, folder),
+            run=run_id(self._context),
+        )
+        return join(kept, REPORT_FILE)
 
     def _validate(
         self,
         input_dict: Artifacts,
+        output_dict: Artifacts,
         exec_properties: dict[str, Any],
-        examples: types.Artifact,
         version: Version | None,
+        schema_source: str,
+    ) -> Validated:
+        work_dir = posixpath.join(artifact_utils.get_single_uri(output_dict["verdict"]), "work")
+        fileio.makedirs(work_dir)  # where every Beam worker can write
+        try:
+            with _logs(exec_properties.get("serving_logs") or "") as logs:
+                return self._validated(input_dict, exec_properties, version, schema_source, logs, work_dir)
+        finally:
+            fileio.rmtree(work_dir)
+
+    def _validated(
+        self,
+        input_dict: Artifacts,
+        exec_properties: dict[str, Any],
+        version: Version | None,
+        schema_source: str,
+        logs: Sequence[str],
         work_dir: str,
     ) -> Validated:
-        schema, source = _given_schema(input_dict, exec_properties)
-        train_split, logs = exec_properties["train_split"], exec_properties["serving_logs"]
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        train_split = exec_properties["train_split"]
         data = Data(
             {
                 split: _files(examples, split)
@@ -94,7 +115,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             exec_properties["image_feature"],
             exec_properties["label_feature"],
             exec_properties["id_feature"],
-            log_files(logs) if logs else (),
+            logs,
             json.loads(exec_properties["serving_features"]),
         )
 
@@ -114,8 +135,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             data,
             self._make_beam_pipeline,
             work_dir,
-            schema=schema,
-            schema_source=source,
+            schema=_given_schema(input_dict, exec_properties),
+            schema_source=schema_source,
             baseline=baseline,
             policy=parse_config(Policy, json.loads(exec_properties["policy"]), source="DataValidator.policy"),
             train_split=train_split,
@@ -134,13 +155,33 @@ def _files(examples: types.Artifact, split: str) -> Sequence[str]:
     return patterns
 
 
-def _given_schema(input_dict: Artifacts, exec_properties: dict[str, Any]) -> tuple[Any, str]:
+@contextmanager
+def _logs(folder: str) -> Iterator[Sequence[str]]:
+    """Give the files of a request log; those at a URL as copies."""
+    if not folder:
+        yield ()
+    elif is_local(folder):
+        yield log_files(folder)
+    else:
+        try:
+            with fetched(folder) as copies:
+                yield log_files(str(copies))
+        except FileNotFoundError as error:
+            raise ServingLogsError(folder, "there is nothing") from error
+
+
+def _schema_source(input_dict: Artifacts, exec_properties: dict[str, Any]) -> str:
+    """Return what the schema is, for the verdict."""
     if input_dict.get("curated_schema"):
-        path = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["curated_schema"]))
-        return read_schema(path), f"the pipeline's schema ({path})"
-    if exec_properties["schema_path"]:
-        return read_schema(exec_properties["schema_path"]), exec_properties["schema_path"]
-    return None, "inferred from the training split"
+        return f"the pipeline's schema ({artifact_utils.get_single_uri(input_dict['curated_schema'])})"
+    return exec_properties.get("schema_path") or "inferred from the training split"
+
+
+def _given_schema(input_dict: Artifacts, exec_properties: dict[str, Any]) -> Any:
+    if input_dict.get("curated_schema"):
+        folder = artifact_utils.get_single_uri(input_dict["curated_schema"])
+        return read_schema(io_utils.get_only_uri_in_dir(folder))
+    return read_schema(exec_properties["schema_path"]) if exec_properties.get("schema_path") else None
 
 
 def _given_baseline(input_dict: Artifacts, train_split: str) -> Baseline | None:
@@ -152,8 +193,9 @@ def _given_baseline(input_dict: Artifacts, train_split: str) -> Baseline | None:
     return Baseline("the pipeline's baseline", statistics, read_brightness(brightness))
 
 
-def _write_standard_artifacts(found: Validated, examples: types.Artifact, output_dict: Artifacts) -> None:
+def _write_standard_artifacts(found: Validated, input_dict: Artifacts, output_dict: Artifacts) -> None:
     """Write statistics, schema and anomalies as stock StatisticsGen, SchemaGen and ExampleValidator do."""
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
     statistics = artifact_utils.get_single_instance(output_dict["statistics"])
     anomalies = artifact_utils.get_single_instance(output_dict["anomalies"])
     for artifact in (statistics, anomalies):
@@ -179,12 +221,13 @@ def _write_standard_artifacts(found: Validated, examples: types.Artifact, output
     io_utils.write_pbtxt_file(posixpath.join(schema_dir, SCHEMA_FILE), found.schema)
 
 
-def _write_verdict_artifact(found: Validated, uri: str) -> None:
+def _write_verdict_artifact(found: Validated, artifact: types.Artifact) -> None:
     """Write verdict and report to a folder or URL: the page is made as a local file."""
     with tempfile.TemporaryDirectory(prefix="mlplatform-") as folder:
         _write_verdict(found, Path(folder))
         for file in sorted(Path(folder).iterdir()):
-            fileio.copy(str(file), posixpath.join(uri, file.name), overwrite=True)
+            fileio.copy(str(file), posixpath.join(artifact.uri, file.name), overwrite=True)
+    artifact.set_int_custom_property("accepted", int(found.verdict.accepted))
 
 
 def _write_verdict(found: Validated, folder: Path) -> None:

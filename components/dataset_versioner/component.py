@@ -1,8 +1,8 @@
 """`DatasetVersioner`: what it takes and gives."""
 
 import json
-import posixpath
 from collections.abc import Sequence
+from typing import Any
 
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
@@ -11,6 +11,8 @@ from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.dataset_versioner import driver, executor
 from mlplatform.datasets.line import forgotten_folder
 from mlplatform.roles import READ, WRITTEN
+from mlplatform.storage.urls import join
+from mlplatform.tfx_io.parameters import Late, converted, is_late
 
 
 class DatasetVersionerSpec(component_spec.ComponentSpec):
@@ -57,16 +59,18 @@ class DatasetVersioner(base_component.BaseComponent):
     def __init__(
         self,
         examples: channel.BaseChannel,
-        dataset: str,
-        store: str,
-        key: Sequence[str] | None = None,
-        label: str | None = "label",
-        message: str | None = None,
-        training_splits: Sequence[str] | None = None,
-        is_firewall_on: bool = True,
-        beam_options: Sequence[str] | None = None,
+        dataset: str | Late,
+        store: str | Late,
+        key: Sequence[str] | Late | None = None,
+        label: str | Late | None = "label",
+        message: str | Late | None = None,
+        training_splits: Sequence[str] | Late | None = None,
+        is_firewall_on: bool | Late = True,
+        beam_options: Sequence[str] | Late | None = None,
     ) -> None:
         """Declare the commit.
+
+        Each parameter may be a `RuntimeParameter`; those that are lists then are JSON lists.
 
         Args:
             examples: Examples, as any ExampleGen gives them.
@@ -87,15 +91,26 @@ class DatasetVersioner(base_component.BaseComponent):
             spec=DatasetVersionerSpec(
                 ingested_examples=examples,
                 dataset_name=dataset,
-                store=str(store),
-                key=json.dumps(key),
+                store=converted(store),
+                key=_json(key),
                 label=label,
                 message=message,
-                training_splits=json.dumps(training_splits),
-                is_firewall_on=int(is_firewall_on),
-                beam_options=None if beam_options is None else json.dumps(beam_options),
-                erasures=posixpath.join(str(store), forgotten_folder(dataset)),
+                training_splits=_json(training_splits),
+                is_firewall_on=converted(is_firewall_on, int),
+                beam_options=converted(beam_options, _json),
+                erasures=_erasures(store, dataset),
                 dataset=channel.Channel(type=DatasetVersion),
                 examples=channel.Channel(type=standard_artifacts.Examples),
             )
         )
+
+
+def _json(values: Sequence[str] | Late | None) -> Any:
+    return values if is_late(values) else json.dumps(None if values is None else list(values))
+
+
+def _erasures(store: str | Late, dataset: str | Late) -> str | None:
+    """Return where the store notes what was erased; None where that is known only at run time."""
+    if is_late(store) or is_late(dataset):
+        return None
+    return join(str(store), forgotten_folder(dataset))

@@ -9,19 +9,20 @@ and 1.21.
 
 import json
 import logging
-import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.components.base import base_driver
-from tfx.dsl.io import fileio
 from tfx.orchestration.portable import base_driver as ir_base_driver
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 
+from mlplatform.artifacts import DatasetVersion
 from mlplatform.datasets import DatasetStore
 from mlplatform.errors import MlplatformError
+from mlplatform.storage import open_storage
 from mlplatform.tfx_io.dataset_version import read_version
 
 OUTPUTS = ("dataset", "examples")
@@ -92,13 +93,14 @@ def _earlier_outputs(
     Returns None where there is none, or where it was made from the very same input: then TFX's own cache
     serves.
     """
-    url = DatasetStore(store).url
-    for artifact in sorted(mlmd.get_artifacts_by_type("DatasetVersion"), key=lambda artifact: -artifact.id):
+    of = DatasetStore(store)
+    for artifact in sorted(
+        mlmd.get_artifacts_by_type(DatasetVersion.TYPE_NAME), key=lambda artifact: -artifact.id
+    ):
         if (
             artifact.state != metadata_store_pb2.Artifact.LIVE
-            or artifact.properties["digest"].string_value != digest
-            or artifact.properties["dataset"].string_value != dataset
-            or not _is_of(artifact.uri, url)
+            or artifact.custom_properties["digest"].string_value != digest  # spares a look at each
+            or not is_version(read_version(artifact.uri), of, dataset, digest)
         ):
             continue
         events = mlmd.get_events_by_artifact_ids([artifact.id])
@@ -124,15 +126,17 @@ def _earlier_outputs(
     return None
 
 
-def _is_of(uri: str, store_url: str) -> bool:
-    return bool(read_version(uri).get("store") == store_url)
+def is_version(facts: Mapping[str, Any], store: DatasetStore, dataset: str, digest: str) -> bool:
+    """Return whether the facts of a `version.json` are those of a version of a dataset in a store."""
+    return (facts.get("store"), facts.get("dataset"), facts.get("digest")) == (store.url, dataset, digest)
 
 
 def _is_whole(examples: str, dataset: str) -> bool:
     """Return whether the folders hold what `version.json` says: every split, and every shard of each."""
+    there = open_storage(examples).paths("")
     for split in read_version(dataset)["splits"]:
-        shards = fileio.glob(posixpath.join(examples, f"Split-{split}", "data_tfrecord-*"))
-        counts = {posixpath.basename(name).split("-of-")[1][:5] for name in shards}
+        shards = [name for name in there if name.startswith(f"Split-{split}/data_tfrecord-")]
+        counts = {name.rpartition("-of-")[2][:5] for name in shards}
         if len(counts) != 1 or len(shards) != int(counts.pop()):
             return False
     return True

@@ -8,7 +8,7 @@ from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 
-from mlplatform.components.dataset_versioner.driver import COMMITTED, commit_artifact
+from mlplatform.components.dataset_versioner.driver import COMMITTED, commit_artifact, is_version
 from mlplatform.datasets import DatasetStore
 from mlplatform.tfx_io.dataset_version import check_out_into, read_version, write_version
 
@@ -24,22 +24,23 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         dataset = artifact_utils.get_single_instance(output_dict["dataset"])
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        if dataset.digest and read_version(dataset.uri):
-            return  # the driver gave the outputs of an earlier run, which say already what they are
-
         source = artifact_utils.get_single_instance(input_dict["ingested_examples"])
         store = DatasetStore(exec_properties["store"])
         if exec_properties.get(COMMITTED):  # by the driver, where there is one
             manifest = store.show(exec_properties["dataset_name"], exec_properties[COMMITTED])
         else:
             manifest = commit_artifact(source, exec_properties).manifest
-        check_out_into(examples.uri, store, manifest)
+        # Else the driver gave the outputs of an earlier run, which are this version already.
+        if not is_version(read_version(dataset.uri), store, manifest.dataset, manifest.digest):
+            check_out_into(examples.uri, store, manifest)
+            write_version(dataset.uri, store, manifest)
         examples.split_names = artifact_utils.encode_split_names(sorted(manifest.splits))
         examples_utils.set_payload_format(examples, examples_utils.get_payload_format(source))
         examples.set_string_custom_property("dataset_version", f"{manifest.dataset}@{manifest.version}")
-        dataset.dataset, dataset.version, dataset.digest = manifest.dataset, manifest.version, manifest.digest
+        dataset.set_string_custom_property("dataset", manifest.dataset)
+        dataset.set_string_custom_property("version", manifest.version)
+        dataset.set_string_custom_property("digest", manifest.digest)
         dataset.set_string_custom_property("records", json.dumps(_records(manifest.splits)))
-        write_version(dataset.uri, store, manifest)
 
 
 def _records(splits: dict[str, Any]) -> dict[str, int]:

@@ -14,8 +14,8 @@ from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
 from mlplatform.components.image_example_gen import files
-from mlplatform.components.image_example_gen.errors import SplitsError
-from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.components.image_example_gen.settings import SHARDS_KEY, IngestSettings
+from mlplatform.components.image_example_gen.spans import InputProcessor
 
 EXAMPLES = standard_component_specs.EXAMPLES_KEY
 
@@ -35,7 +35,7 @@ class Driver(driver.FileBasedDriver):
     ) -> input_processor.InputProcessor:
         """Return a processor that resolves spans and versions, and leaves the fingerprint to us."""
         assert input_base_uri
-        return _InputProcessor(input_base_uri, splits, range_config)
+        return InputProcessor(input_base_uri, splits, range_config)
 
     def resolve_exec_properties(
         self,
@@ -43,30 +43,26 @@ class Driver(driver.FileBasedDriver):
         pipeline_info: data_types.PipelineInfo,
         component_info: data_types.ComponentInfo,
     ) -> dict[str, Any]:
-        """Resolve span and version, fingerprint what they select, and choose the number of shards."""
+        """Resolve span and version, fingerprint what they select, and note the number of shards.
+
+        The executor would choose the same number: here the files are looked at anyway.
+        """
         resolved: dict[str, Any] = super().resolve_exec_properties(
             exec_properties, pipeline_info, component_info
         )
-        settings = IngestSettings.model_validate_json(resolved["settings"])
+        settings = IngestSettings.of(resolved)
         base = resolved[standard_component_specs.INPUT_BASE_KEY]
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(resolved[standard_component_specs.INPUT_CONFIG_KEY], config)
         digest, total_bytes = hashlib.sha256(), 0
         for split in config.splits:
-            if settings.layout == "folders":
-                found = files.matching(base, split.pattern)
-            else:
-                found = files.all_below(
-                    posixpath.dirname(posixpath.join(base, split.pattern)),
-                    root=None if settings.follow_links else base,
-                )
-            for file in files.stats(found):
+            for file in files.of_split(base, split.pattern, settings):
                 name = posixpath.relpath(file.uri, base)
                 line = f"{split.name}\0{name}\0{file.size}\0{file.changed_ns}\n"
                 digest.update(line.encode("utf-8", "surrogateescape"))
                 total_bytes += file.size
         resolved[utils.FINGERPRINT_PROPERTY_NAME] = f"files:{digest.hexdigest()}"
-        resolved["settings"] = settings.with_shards_for(total_bytes).model_dump_json()
+        resolved[SHARDS_KEY] = settings.shards_for(total_bytes)
         return resolved
 
     def _prepare_output_artifacts(
@@ -80,22 +76,3 @@ class Driver(driver.FileBasedDriver):
             ),
             **super()._prepare_output_artifacts(input_artifacts, output_dict, *others, **named),
         }
-
-
-class _InputProcessor(input_processor.FileBasedInputProcessor):
-    """Resolves spans and versions; the stock one also looks at every file, and fails at some names."""
-
-    def resolve_span_and_version(self) -> tuple[int, int | None]:
-        if not (self._is_match_span or self._is_match_date):
-            return 0, None
-        try:
-            span, version = super().resolve_span_and_version()
-        except ValueError as error:  # no such span, spans that differ, a name that is not UTF-8
-            raise SplitsError(
-                f"the spans in {self._input_base_uri} cannot be told: {error}",
-                "Every split needs a span of the same number, and files with names in UTF-8.",
-            ) from error
-        return span, version
-
-    def get_input_fingerprint(self, span: int, version: int | None) -> str:
-        return ""  # the driver takes its own

@@ -19,6 +19,7 @@ from mlplatform.components.image_example_gen.columns import Kind, Typed, WrongTy
 from mlplatform.components.image_example_gen.listing import ITEM_ID, LABEL, PATH, SPLIT, Row, read_listing
 
 REJECTED = "rejected"
+UNLABELLED = "unlabelled"  # reason of a photo that is left out, and is no fault of the source
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Entry:
         split: The split that the source puts it in; None where a hash decides.
         split_key: What the hash is of; empty for the item.
         columns: Further features.
+        further_labels: Other class names that are right as well.
+        label_feature: The feature that holds the class names.
     """
 
     uri: str
@@ -42,6 +45,8 @@ class Entry:
     split: str | None = None
     split_key: str = ""
     columns: dict[str, Typed] = field(default_factory=dict)
+    further_labels: tuple[str, ...] = ()
+    label_feature: str = LABEL
 
 
 @dataclass(frozen=True)
@@ -158,11 +163,17 @@ class FollowRows(beam.DoFn):
         splits: Iterable[str] | None,
         split_by: str,
         kinds: Mapping[str, Kind],
+        label_feature: str = LABEL,
+        also_feature: str | None = None,
+        *,
+        leave_out_unlabelled: bool = False,
     ) -> None:
         self._folder = folder  # that the listing's paths are relative to
         self._labels = None if labels is None else frozenset(labels)
         self._splits = None if splits is None else frozenset(splits)
         self._split_by, self._kinds = split_by, dict(kinds)
+        self._label, self._also = label_feature, also_feature
+        self._no_label = UNLABELLED if leave_out_unlabelled else "missing_label"
 
     def process(self, item: tuple[str, Iterable[tuple[int, Row | str]]]) -> Iterator[Any]:
         item_id, numbered = item
@@ -171,14 +182,25 @@ class FollowRows(beam.DoFn):
         for other, row in others:
             path = _text(row.get(PATH)) if isinstance(row, dict) else ""
             detail = f"row {other} repeats the item id of row {number}"
-            yield _rejected(Reject(path, "duplicate_item_id", detail, item_id, _label(row)))
+            yield _rejected(Reject(path, "duplicate_item_id", detail, item_id, self._labels_of(row)[0]))
+
+    def _labels_of(self, row: Row | str) -> tuple[str, ...]:
+        """Return the class names of a row, the photo's own first; one empty text where it has none."""
+        own = _texts(row.get(self._label)) if isinstance(row, dict) else []
+        if not isinstance(row, dict) or not own:
+            return ("",)
+        more = _texts(row.get(self._also)) if self._also else []
+        return tuple(dict.fromkeys([*own, *more]))
 
     def _followed(self, item_id: str, number: int, row: Row | str) -> Any:
         if isinstance(row, str):
             return _rejected(Reject("", "malformed_row", row))
-        path, label = _text(row.get(PATH)), _label(row)
-        owned = [PATH, LABEL, ITEM_ID, self._split_by if self._splits is None else SPLIT]
-        own = {PATH, LABEL, ITEM_ID} if self._splits is None else {PATH, LABEL, ITEM_ID, SPLIT}
+        labels = self._labels_of(row)
+        path, label = _text(row.get(PATH)), labels[0]
+        own = {PATH, self._label, ITEM_ID} if self._splits is None else {PATH, self._label, ITEM_ID, SPLIT}
+        owned = [PATH, ITEM_ID, self._split_by if self._splits is None else SPLIT]
+        if self._label == LABEL:
+            owned.append(LABEL)
 
         def reject(reason: str, detail: str) -> Any:
             return _rejected(Reject(path, reason, detail, item_id.replace("\x00", ""), label))
@@ -194,10 +216,11 @@ class FollowRows(beam.DoFn):
         if not path:
             return reject("missing_path", f"row {number} names no photo")
         if not label:
-            return reject("missing_label", f"row {number} has no label")
-        wrong = _wrong_label(label, self._labels)
-        if wrong:
-            return reject(*wrong)
+            return reject(self._no_label, f"row {number} has no {self._label}")
+        for name in labels:
+            wrong = _wrong_label(name, self._labels)
+            if wrong:
+                return reject(*wrong)
         if posixpath.isabs(path) or "://" in path or posixpath.normpath(path).split("/")[0] == "..":
             return reject("outside_of_source", "paths are relative to the listing's folder and stay below it")
         split = _text(row.get(SPLIT)) if self._splits is not None else None
@@ -210,7 +233,8 @@ class FollowRows(beam.DoFn):
             columns = typed({name: value for name, value in row.items() if name not in own}, self._kinds)
         except WrongTypeError as error:
             return reject("wrong_type", str(error))
-        return Entry(posixpath.join(self._folder, path), path, label, item_id, split, split_key, columns)
+        uri = posixpath.join(self._folder, path)
+        return Entry(uri, path, label, item_id, split, split_key, columns, labels[1:], self._label)
 
 
 def _wrong_label(label: str, known: frozenset[str] | None) -> tuple[str, str] | None:
@@ -228,8 +252,11 @@ def _rejected(reject: Reject) -> Any:
     return beam.pvalue.TaggedOutput(REJECTED, reject)
 
 
-def _label(row: Row | str) -> str:
-    return _text(row.get(LABEL)) if isinstance(row, dict) else ""
+def _texts(value: Any) -> list[str]:
+    """Return a value, or each of several, as text; empty ones are left out."""
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else _text(v) for v in values]
+    return [text for text in texts if text]
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Connects the ingest to TFX: reads the source that the driver resolved, writes Examples and rejects."""
+"""Connects the ingest to TFX: reads the source, writes Examples and rejects."""
 
 import os
 import posixpath
@@ -9,7 +9,7 @@ from tfx import types
 from tfx.components.example_gen import base_example_gen_executor, utils, write_split
 from tfx.components.util import examples_utils
 from tfx.dsl.io import fileio
-from tfx.proto import example_gen_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
@@ -20,9 +20,13 @@ from mlplatform.components.image_example_gen import entries, files, listing, rej
 from mlplatform.components.image_example_gen.errors import NoEntriesError
 from mlplatform.components.image_example_gen.given_splits import require_class_folders
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
-from mlplatform.components.image_example_gen.settings import LEAST_SHARDS, IngestSettings
+from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.components.image_example_gen.spans import resolve
+from mlplatform.storage.urls import is_local
+from mlplatform.tfx_io.artifacts import where_beam_runs
+from mlplatform.tfx_io.runs import run_id
 
-REJECTS_KEY, SETTINGS_KEY = "rejects", "settings"
+REJECTS_KEY = "rejects"
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
@@ -34,11 +38,17 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        settings = IngestSettings.model_validate_json(exec_properties[SETTINGS_KEY])
+        with where_beam_runs(self._beam_pipeline_args or (), {}, output_dict):
+            self._ingest(output_dict, exec_properties)
+
+    def _ingest(self, output_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> None:
+        settings = IngestSettings.of(exec_properties)
         source = _Source(exec_properties, settings)
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         rejected = artifact_utils.get_single_instance(output_dict[REJECTS_KEY])
         examples.split_names = artifact_utils.encode_split_names(list(source.splits))
+        if source.span is not None:  # where no driver noted it
+            examples.span, examples.version = source.span, source.version or 0
         counts_file = posixpath.join(rejected.uri, "counts.json")
 
         with self._make_beam_pipeline() as pipeline:
@@ -47,7 +57,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             for split, records in made.examples.items():
                 folder = artifact_utils.get_split_uri([examples], split)
                 prefix = posixpath.join(folder, write_split.DEFAULT_TF_RECORD_FILE_NAME)
-                shards = WriteShards(prefix, settings.shards or LEAST_SHARDS)
+                shards = WriteShards(prefix, source.shards)
                 written = records | f"WriteExamples[{split}]" >> shards
                 counted[rejects.ACCEPTED + split] = written | f"Written[{split}]" >> beam.Values()
             for name, collection in ((rejects.REJECTS, made.rejects), (rejects.WARNINGS, made.warnings)):
@@ -68,19 +78,19 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         )
         allowed, page = settings.max_reject_fraction, ""
         if settings.reports_dir:
-            run = getattr(self._context, "pipeline_run_id", None) or ""
+            run = run_id(self._context)
             page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir, run)
         rejects.check_summary(summary, refused, allowed, source.name, page)
         if refused or odd or summary.turned:
             progress.say(rejects.told(summary, page))
-        rejected.count = summary.rejects
+        rejected.set_int_custom_property("count", summary.rejects)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
 
     def GenerateExamplesByBeam(  # noqa: N802 - TFX's name
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.pvalue.PCollection]:
         """Return the serialized Examples of each split, without their item ids."""
-        settings = IngestSettings.model_validate_json(exec_properties[SETTINGS_KEY])
+        settings = IngestSettings.of(exec_properties)
         made = _Source(exec_properties, settings).ingest(pipeline)
         return {
             split: records | f"Values[{split}]" >> beam.Values() for split, records in made.examples.items()
@@ -92,7 +102,12 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
 
 class _Source:
-    """What the driver resolved: class folders or a listing, and the splits to make of them."""
+    """Class folders or a listing, and the splits to make of them.
+
+    Attributes:
+        splits: Names and weights of the splits.
+        span: The span that is read, and its version; None where there are none, or the driver resolved them.
+    """
 
     def __init__(self, exec_properties: dict[str, Any], settings: IngestSettings) -> None:
         self._settings = settings
@@ -100,6 +115,10 @@ class _Source:
         input_config, output_config = example_gen_pb2.Input(), example_gen_pb2.Output()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config)
         proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], output_config)
+        self.span: int | None = None
+        self.version: int | None = None
+        if any("{" in split.pattern for split in input_config.splits):  # there was no driver
+            self.span, self.version = resolve(self._base, input_config, _range_config(exec_properties))
         self._inputs = list(input_config.splits)
         weights = {split.name: split.hash_buckets for split in output_config.split_config.splits}
         self._are_hashed = bool(weights)
@@ -120,13 +139,21 @@ class _Source:
         """How many rows the listing has; None for class folders."""
         return self._listed.rows if self._listed else None
 
+    @property
+    def shards(self) -> int:
+        """How many files each split gets."""
+        if self._settings.shards is not None:  # given, or noted by the driver
+            return self._settings.shards
+        of_all = (files.of_split(self._base, split.pattern, self._settings) for split in self._inputs)
+        return self._settings.shards_for(sum(file.size for found in of_all for file in found))
+
     def _look(self) -> None:
         """Look at the source before any worker does, so that a wrong one is one clear error."""
         if not fileio.isdir(self._base):
             found = "a file of this name" if fileio.exists(self._base) else "no such folder"
             raise NoEntriesError(self._base, self.looked_for, found)
         if self._settings.layout == "listing":
-            needed = [*listing.REQUIRED]
+            needed = [listing.PATH, self._settings.label_feature]
             if not self._are_hashed:
                 needed.append(listing.SPLIT)
             elif self._settings.split_by != listing.ITEM_ID:
@@ -160,6 +187,9 @@ class _Source:
                         None if self._are_hashed else list(self.splits),
                         self._settings.split_by,
                         self._listed.kinds,
+                        self._settings.label_feature,
+                        self._settings.also_feature,
+                        leave_out_unlabelled=self._settings.leave_out_unlabelled,
                     )
                 ).with_outputs(entries.REJECTED, main="entries")
             )
@@ -172,6 +202,15 @@ class _Source:
                     entries.ListFolder(self._settings.labels, self._settings.split_by)
                 ).with_outputs(entries.REJECTED, main="entries")
             )
-        is_confined = files.is_local(self._base) and not self._settings.follow_links
+        is_confined = is_local(self._base) and not self._settings.follow_links
         root = os.path.realpath(self._base) if is_confined else None
         return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits, root)
+
+
+def _range_config(exec_properties: dict[str, Any]) -> range_config_pb2.RangeConfig | None:
+    given = exec_properties.get(standard_component_specs.RANGE_CONFIG_KEY)
+    if not given:
+        return None
+    config = range_config_pb2.RangeConfig()
+    proto_utils.json_to_proto(given, config)
+    return config

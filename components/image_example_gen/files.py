@@ -12,6 +12,10 @@ from pathlib import Path
 
 from tfx.dsl.io import fileio
 
+from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.storage.urls import is_local
+from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
+
 
 @dataclass(frozen=True)
 class File:
@@ -82,14 +86,17 @@ def stats(uris: list[str]) -> Iterator[File]:
             yield File(uri, local.st_size, local.st_mtime_ns)
 
 
+def of_split(input_base: str, pattern: str, settings: IngestSettings) -> Iterator[File]:
+    """Yield the files that a split is made of: its photos, or all below the folder of its listing."""
+    if settings.layout == "folders":
+        return stats(matching(input_base, pattern))
+    folder = posixpath.dirname(posixpath.join(input_base, pattern))
+    return stats(all_below(folder, root=None if settings.follow_links else input_base))
+
+
 def is_folder(uri: str) -> bool:
     """Say whether it is a folder."""
     return Path(uri).is_dir() if is_local(uri) else bool(fileio.isdir(uri))
-
-
-def is_local(uri: str) -> bool:
-    """Say whether the operating system reads it."""
-    return "://" not in uri
 
 
 def is_text(name: str) -> bool:

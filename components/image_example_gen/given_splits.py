@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlplatform.components.image_example_gen.errors import SplitsError
+from mlplatform.storage.urls import is_local
 
 TRAIN = "train"
 # What a listing may call the splits that are not trained on, so that a misspelt name is no split of its own.
@@ -39,7 +40,7 @@ def require_class_folders(folders: Iterable[str]) -> None:
     Raises:
         SplitsError: All of them hold folders and no files.
     """
-    found = [Path(folder) for folder in folders if "://" not in folder]
+    found = [Path(folder) for folder in folders if is_local(folder)]
     if found and all(_looks_like_split(folder) for folder in found):
         names = " and ".join(sorted(folder.name for folder in found)[:3])
         raise SplitsError(

@@ -104,7 +104,8 @@ class ReadPhoto(Track):
         split = entry.split
         if split is None:
             split = split_of(entry.split_key or entry.item_id, self._splits)
-        example = photo_example(found, photo, entry.label, entry.item_id, entry.columns)
+        labels = (entry.label, *entry.further_labels)
+        example = photo_example(found, photo, labels, entry.item_id, entry.columns, entry.label_feature)
         yield beam.pvalue.TaggedOutput(_tag(split), (entry.item_id, example))
 
 

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from mlplatform.components.image_example_gen.columns import Kind, KindCounter
 from mlplatform.components.image_example_gen.errors import ListingError
+from mlplatform.storage.file_systems import file_system, reaching
+from mlplatform.storage.urls import is_local
 
 PATH, LABEL, ITEM_ID, SPLIT = "path", "label", "item_id", "split"
 REQUIRED = (PATH, LABEL)
@@ -44,7 +46,7 @@ def read_listing(listing: str) -> Iterator[tuple[int, Row | str]]:
     """Yield each row with its number, from 1; a row that cannot be read is the text that says why.
 
     Args:
-        listing: Local path or URL (any file system that Beam reads) that ends in .csv, .jsonl or .parquet;
+        listing: Local path or URL (any file system that fsspec reads) that ends in .csv, .jsonl or .parquet;
             the values of a CSV are text.
 
     Raises:
@@ -99,16 +101,14 @@ def check_listing(listing: str, needed: tuple[str, ...]) -> Listing:
 
 
 def _opened(listing: str) -> BinaryIO:
-    if "://" not in listing:
+    if is_local(listing):
         path = Path(listing)
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes into would wait for ever
             raise ListingError(listing, "it is a folder" if path.is_dir() else "it is not a file")
         return path.open("rb")
-    # Here and not above: a local listing is looked at before Beam is loaded.
-    from apache_beam.io.filesystems import FileSystems
-
-    file: BinaryIO = FileSystems.open(listing)
-    return file
+    storage, place = file_system(listing)
+    with reaching(listing):
+        return cast(BinaryIO, storage.open(place, "rb"))
 
 
 def _read_csv(file: BinaryIO, listing: str) -> Iterator[tuple[int, Row | str]]:

@@ -10,10 +10,11 @@ import apache_beam as beam
 from tfx.dsl.io import fileio
 
 from mlplatform.beam.accounting import Counts, check_all_left
-from mlplatform.components.image_example_gen.entries import Reject
+from mlplatform.components.image_example_gen.entries import UNLABELLED, Reject
 from mlplatform.components.image_example_gen.errors import SplitsError, TooManyRejectsError
 from mlplatform.reports.kept import keep_report
 from mlplatform.reports.page import write_page
+from mlplatform.storage.urls import join
 
 REJECTS, WARNINGS, SUMMARY = "rejects.jsonl", "warnings.jsonl", "summary.json"
 REPORT, VERDICT = "report.html", "verdict.json"
@@ -118,7 +119,9 @@ def check_summary(
 
 def is_too_much(summary: Summary, allowed: float) -> bool:
     """Say whether more was rejected than the share that is allowed, or all."""
-    return summary.rejects > allowed * summary.entries or not sum(summary.accepted.values())
+    left_out = summary.rejected.get(UNLABELLED, 0)
+    faults, entries = summary.rejects - left_out, summary.entries - left_out
+    return faults > allowed * entries or not sum(summary.accepted.values())
 
 
 def told(summary: Summary, page: str) -> str:
@@ -210,4 +213,4 @@ def keep_page(
             shown=_SHOWN,
         )
 
-    return str(keep_report(reports_dir, "ImageExampleGen", write, run=run) / REPORT)
+    return join(keep_report(reports_dir, "ImageExampleGen", write, run=run), REPORT)

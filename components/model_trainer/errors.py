@@ -13,19 +13,8 @@ class RunFunctionError(UsageError):
     def __str__(self) -> str:
         return (
             f"run_fn {self.path!r}: {self.reason}. Name a function that takes a TrainingTask as "
-            "'package.module:function', such as 'mlplatform.pipelines.item_category.model:train'."
+            "'package.module:function', such as 'mlplatform.training.image_classifier:train'."
         )
-
-
-class NoExamplesError(MlplatformError):
-    """There is nothing to train on."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self.where = where
-
-    def __str__(self) -> str:
-        return f"no Examples to train on: {self.where} hold no records."
 
 
 class NoModelError(MlplatformError):

@@ -11,7 +11,6 @@ from tfx.utils import proto_utils
 from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
-from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
 
@@ -100,7 +99,7 @@ class ModelValidator(base_component.BaseComponent):
             models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
-            reports_dir: Folder that keeps the report also when the model is rejected.
+            reports_dir: Folder or URL that keeps the report also when the model is rejected.
             model_run: ModelTrainer's `model_run`: the report then shows how the training went.
             kind: What the model answers: `classification`, `multi_label`, `regression`, `embedding`, or the
                 import path of a class of your own (`package.module:Kind`).
@@ -118,7 +117,6 @@ class ModelValidator(base_component.BaseComponent):
             ConfigError: `eval_splits` is empty or trained on, a key of `thresholds` or `budget` is unknown, a
                 value does not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
-            RemotePathError: `models_dir` or `reports_dir` is not a local folder.
         """
         if not eval_splits:
             raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
@@ -128,9 +126,6 @@ class ModelValidator(base_component.BaseComponent):
         _check_splits(model, examples, eval_splits)
         if model_name is not None:
             check_model_name(model_name)
-        for name, folder in (("models_dir", models_dir), ("reports_dir", reports_dir)):
-            if folder is not None:
-                local_path(folder, f"{name} of ModelValidator")
         if models_dir is not None and model_name is None:
             problem = "models_dir is given without model_name: name the pushed model to compare with"
             raise ConfigError("ModelValidator", [problem])

@@ -17,7 +17,7 @@ _MARKS = {"ok": "ok     ", "warning": "warning", "missing": "MISSING"}
 @click.pass_context
 def doctor(ctx: click.Context, root: str | None, as_json: bool) -> None:
     """Say which stack this machine can have and what is missing. Exit code 1 if something is."""
-    checks = list(look(Home.at(root).root))
+    checks = list(look(Home.at(root).machine))
     is_fit = all(check.status != "missing" for check in checks)
     stacks = possible_stacks()
     if as_json:

@@ -79,9 +79,9 @@ def _text(error: Exception) -> str:
         return f"{where}{error.strerror or error}"
     if not isinstance(error, MlplatformError):
         return str(error)
-    from mlplatform.cli.hints import hint  # only errors need it
+    from mlplatform.cli.hints import hint, with_root  # only errors need it
 
-    return f"{error}{hint(error)}"
+    return f"{with_root(str(error))}{hint(error)}"
 
 
 def main() -> None:

@@ -7,18 +7,21 @@ from typing import Any, TypeVar
 
 import click
 
+from mlplatform.cli.hints import remember_root
 from mlplatform.home import DEFAULT_ROOT, ROOT_VARIABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def root_option(command: Command) -> Command:
-    """Add `--root DIR`: the folder that holds everything this machine keeps."""
+    """Add `--root DIR`: the folder or URL that holds runs, datasets and models."""
     return click.option(
         "--root",
         metavar="DIR",
         default=None,
-        help=f"Root folder of runs, datasets and models [default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
+        callback=remember_root,
+        help="Root of runs, datasets and models, a folder or a URL "
+        f"[default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
     )(command)
 
 

@@ -44,7 +44,6 @@ from mlplatform.datasets.firewall import check_by_content
 from mlplatform.datasets.forgotten import check_none_forgotten
 from mlplatform.datasets.format.digest import BUCKETS, bucket_bounds, bucket_digests, join_buckets
 from mlplatform.datasets.format.hashing import Ids
-from mlplatform.datasets.format.known import KnownIds
 from mlplatform.datasets.format.live import HELD_OUT, Live, Rows
 from mlplatform.datasets.format.manifest import Declared, PackFacts, version_digest
 from mlplatform.datasets.format.pack import read_index
@@ -52,7 +51,7 @@ from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.keys import key_hashes, keys_path
 from mlplatform.datasets.line import Line, begin_store, forgotten_folder
 from mlplatform.datasets.notes import printable
-from mlplatform.datasets.placement import NewPack, Part, cut_packs, first_occurrences, loose_groups
+from mlplatform.datasets.placement import NewPack, Part, cut_packs, loose_groups
 from mlplatform.datasets.scan import ShardScan, scan_shard
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import Task, track
@@ -239,7 +238,7 @@ class _Work(beam.DoFn):
 def scan(number: int, job: Job, bar: Task) -> None:
     """Read a shard; leave its records, sorted by id."""
     shard, before = job.shards[number], 0
-    for step in scan_shard(shard, KnownIds.none()):
+    for step in scan_shard(shard):
         if isinstance(step, ShardScan):
             check_unchanged([shard])
             _note_records(job, f"shard-{number}", step.ids, step.offsets(), step.sizes)
@@ -288,14 +287,16 @@ def match(number: int, job: Job, bar: Task) -> None:
     records = np.concatenate([np.empty(0, _RECORD), *parts])
     del parts
     ids = Ids(records["high"].astype(np.uint64), records["low"].astype(np.uint64))
-    first = first_occurrences(ids)
+    repeats, firsts = ids.sorted().repeats()
+    first = np.arange(len(ids))
+    first[repeats] = firsts
     split_of = [-1] * len(job.packs) + [job.splits.index(shard.split) for shard in job.shards]
     split = np.array(split_of, np.int64)[owner]
     count = len(job.splits)
     comes = split >= 0
     copies = np.bincount(first[comes] * count + split[comes], minlength=records.size * count)
     copies = copies.reshape(-1, count).astype("<u4")
-    digests = [b"".join(bucket_digests(ids[split == n], *buckets)) for n in range(count)]
+    digests = [b"".join(bucket_digests(ids[split == n].sorted().ids, *buckets)) for n in range(count)]
 
     is_used = copies.any(axis=1)
     known = np.flatnonzero(is_used & (owner < len(job.packs)))

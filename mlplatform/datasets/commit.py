@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.errors import (
     CommitFilesLostError,
     CommitRecordsLostError,
@@ -18,10 +19,9 @@ from mlplatform.datasets.errors import (
 from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
 from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
 from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten
-from mlplatform.datasets.format.digest import split_digest
+from mlplatform.datasets.format.digest import sorted_digest
 from mlplatform.datasets.format.features import hash_values
-from mlplatform.datasets.format.hashing import Ids
-from mlplatform.datasets.format.known import KnownIds
+from mlplatform.datasets.format.hashing import Ids, SortedIds
 from mlplatform.datasets.format.live import HELD_OUT, Live, decode, encode, union
 from mlplatform.datasets.format.manifest import Declared, Manifest, PackFacts, SplitFacts, version_digest
 from mlplatform.datasets.format.pack import check_index_size, index_path, read_index, records_path
@@ -31,13 +31,13 @@ from mlplatform.datasets.notes import declare, now, printable, record_copy, user
 from mlplatform.datasets.placement import place
 from mlplatform.datasets.scan import ShardScan, scan_shards
 from mlplatform.datasets.seen import note_seen, seen_path, seen_version
-from mlplatform.datasets.write_packs import check_unchanged, copied_ahead, write_packs
+from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import track
 from mlplatform.storage import Storage
 from mlplatform.storage.errors import CorruptStoreError
+from mlplatform.storage.urls import absolute
 
 _UNCHECKED_RECORDS = 1 << 24  # that a manifest may claim before its indexes are looked at
-_KEY_WINDOW_BYTES = 1 << 20  # read at a time until a record with the key is found, mostly the first
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,13 @@ def commit(
     is_first = not line.packs and storage.local(dataset) is not None
     with (
         storage.hold(dataset, alone=False),
-        copied_ahead(storage, dataset, shards if is_first else []) as copies,
+        closing(Copies(storage, dataset)) if is_first else nullcontext() as copies,
     ):
         line = Line.read(storage, dataset)
-        known = KnownIds.of(_ids_of(line))
-        scans = scan_shards(shards, known, options.workers)
-        places = [scan.places for scan in scans]
+        scans = scan_shards(shards, options.workers, copies)
         check_unchanged(shards)
-        digests = {split: _split(scans, split) for split in splits}
+        found = Ids.join([scan.ids for scan in scans]).sorted()
+        digests = _digests(scans, splits, found)
         digest = version_digest(digests)
         while True:
             declared = declared_for(line, options)
@@ -112,20 +111,17 @@ def commit(
             check_training_splits(line, splits, options)
             check_key(dataset, shards, declared.key)
             check_none_forgotten(line, [scan.ids for scan in scans], shards, declared.key)
-            placement = place(scans, splits, places, len(known))
+            placement = place(scans, splits, found, _ids_of(line).sorted())
             if options.is_firewall_on and line.latest:  # by content, before anything is written
                 before, known_live = read_live(line, line.latest), placement.live(line.packs)
                 check_by_content(line, line.packs, before, known_live, declared)
             new_packs = write_packs(storage, dataset, placement.new_packs, copies)
             live = placement.live([*line.packs, *new_packs])
-            found = finish(line, new_packs, live, digests, declared, source, options)
-            if found is not None:
-                committed = found
+            made = finish(line, new_packs, live, digests, declared, source, options)
+            if made is not None:
+                committed = made
                 break
-            # Another writer was first: place the records anew, behind its own.
-            line = Line.read(storage, dataset)
-            known = KnownIds.of(_ids_of(line))
-            places = [known.places(scan.ids) for scan in scans]
+            line = Line.read(storage, dataset)  # another writer was first: place them behind its own
         note_seen(storage, seen, committed.manifest)
         return committed
 
@@ -175,7 +171,7 @@ def check_key(dataset: str, shards: Sequence[Shard], key: Sequence[str]) -> None
     records = 0
     for shard in shards if key else ():
         with open_records(shard) as stream:
-            for window in read_windows(stream, shard.path, _KEY_WINDOW_BYTES):
+            for window in read_windows(stream, shard.path):
                 if hash_values(window.buffer, window.starts, window.ends, key).any():
                     return
                 records += window.starts.size
@@ -218,8 +214,7 @@ def known_version(
 
 def source_of(folder: str | os.PathLike[str]) -> str:
     """Return where a commit comes from, for its manifest: an absolute path, or a URL."""
-    text = os.fspath(folder)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(folder)
 
 
 def read_live(line: Line, manifest: Manifest) -> Live:
@@ -345,9 +340,18 @@ def _ids_of(line: Line) -> Ids:
     return Ids.join(parts)
 
 
-def _split(scans: Sequence[ShardScan], split: str) -> tuple[int, bytes]:
-    ids = Ids.join([scan.ids for scan in scans if scan.shard.split == split])
-    return len(ids), split_digest(ids)
+def _digests(
+    scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds
+) -> dict[str, tuple[int, bytes]]:
+    """Return the records and the digest of each split; `found` are the ids of all records."""
+    numbers = {split: number for number, split in enumerate(splits)}
+    of_shard = np.array([numbers[scan.shard.split] for scan in scans], np.min_scalar_type(len(splits)))
+    split_of = np.repeat(of_shard, [len(scan.ids) for scan in scans])[found.places]
+    digests = {}
+    for split, number in numbers.items():
+        ids = found.ids[split_of == number] if len(splits) > 1 else found.ids
+        digests[split] = len(ids), sorted_digest(ids)
+    return digests
 
 
 def _split_facts(name: str, digest: tuple[int, bytes], live: Live) -> SplitFacts:

@@ -17,7 +17,9 @@ from mlplatform.datasets.errors import (
     NoExamplesError,
 )
 from mlplatform.datasets.format.fields import is_split_name
+from mlplatform.storage import naming
 from mlplatform.storage.file_systems import file_system, identity, reaching
+from mlplatform.storage.urls import is_local
 
 _PREFIX = "Split-"
 _ONE_OF_SET = re.compile(r"(?P<begin>.*-)(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<end>\.gz)?")
@@ -45,7 +47,7 @@ class Shard:
     @property
     def is_local(self) -> bool:
         """The file is on this machine."""
-        return "://" not in self.path
+        return is_local(self.path)
 
 
 def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]:
@@ -57,7 +59,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
         IncompleteShardsError: A split has files named `...-00000-of-00003`, and not all of them.
     """
     text = os.fspath(folder).removeprefix("file://")
-    found = _remote(text) if "://" in text else _local(Path(text).expanduser().absolute())
+    found = _local(Path(text).expanduser().absolute()) if is_local(text) else _remote(text)
     splits = sorted(
         name[len(_PREFIX) :] for name in found if name.startswith(_PREFIX) and len(name) > len(_PREFIX)
     )
@@ -89,14 +91,20 @@ def _check_set(folder: str, shards: list[Shard]) -> None:
 
 
 @contextmanager
-def open_records(shard: Shard) -> Iterator[Any]:
+def open_records(shard: Shard, copy: BinaryIO | None = None) -> Iterator[Any]:
     """Open a shard for reading its uncompressed bytes; `.digest()` is the SHA-256 of a gzip file, once read.
+
+    Args:
+        shard: The file.
+        copy: A local file that gets the bytes of the shard, as they are read.
 
     Raises:
         CorruptRecordsError: The file is no gzip stream, or damaged.
     """
-    with open_file(shard.path) as file, uncompressed(file, shard.is_gzip, shard.path) as stream:
-        yield stream
+    with open_file(shard.path) as file:
+        source: Any = file if copy is None else _Copied(file, copy)
+        with uncompressed(source, shard.is_gzip, shard.path) as stream:
+            yield stream
 
 
 @contextmanager
@@ -123,13 +131,34 @@ def uncompressed(file: BinaryIO, is_gzip: bool, name: str) -> Iterator[Any]:
 
 def stamp(path: str) -> tuple[int | str, ...]:
     """Return what changes when the file does; see `Shard.stamp`. Raises FileNotFoundError."""
-    if "://" in path:
+    if not is_local(path):
         fs, place = file_system(path)
         with reaching(path):
             fs.invalidate_cache()
             return identity(fs.info(place))
     status = Path(path).stat()
     return (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class _Copied:
+    """A file that is copied as it is read."""
+
+    def __init__(self, file: Any, copy: BinaryIO) -> None:
+        self._file, self._copy = file, copy
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self._write(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        got = int(self._file.readinto(buffer))
+        self._write(memoryview(buffer)[:got])
+        return got
+
+    def _write(self, data: bytes | memoryview) -> None:
+        with naming(self._copy.name):
+            self._copy.write(data)
 
 
 class _Hashed:
@@ -171,7 +200,7 @@ class _Gzip:
 
 def open_file(path: str) -> Any:
     """Open a local file, or one at an fsspec URL, for reading bytes."""
-    if "://" not in path:
+    if is_local(path):
         return open(path, "rb", buffering=0)
     fs, place = file_system(path)
     with reaching(path):

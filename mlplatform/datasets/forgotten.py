@@ -13,7 +13,6 @@ import numpy as np
 
 from mlplatform.datasets.errors import ForgottenRecordError
 from mlplatform.datasets.examples_folder import Shard, open_records
-from mlplatform.datasets.format.canonical import canonical_window
 from mlplatform.datasets.format.features import feature_values, hash_feature_values, hash_values, show
 from mlplatform.datasets.format.fields import DIGEST, NAME_32, Fields
 from mlplatform.datasets.format.hashing import Ids, record_ids
@@ -213,8 +212,7 @@ def _in_shards(shards: Sequence[Shard], forgotten: Ids, key: Sequence[str]) -> l
     for shard in shards:
         with open_records(shard) as stream:
             for window in read_windows(stream, shard.path):
-                buffer = canonical_window(window.buffer, window.starts, window.ends)
-                ids = record_ids(buffer, window.starts, window.ends)
+                ids = record_ids(window.buffer, window.starts, window.ends)
                 rows = np.flatnonzero(is_forgotten(ids, forgotten))
                 keys = _values(window, rows, key) if key else [None] * rows.size
                 for record, values in zip(ids[rows].names(), keys, strict=True):

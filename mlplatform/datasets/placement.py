@@ -1,5 +1,6 @@
 """Decides where each record of a commit lies: in a known pack, a shard to adopt, or a new pack."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.datasets.examples_folder import Shard
-from mlplatform.datasets.format.hashing import Ids
+from mlplatform.datasets.format.hashing import Ids, SortedIds
 from mlplatform.datasets.format.live import Live, Rows
 from mlplatform.datasets.format.manifest import PackFacts
 from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s
@@ -108,30 +109,26 @@ class Placement:
         return live
 
 
-def place(
-    scans: Sequence[ShardScan], splits: Sequence[str], places: Sequence[Int64s], known: int
-) -> Placement:
+def place(scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds, known: SortedIds) -> Placement:
     """Find each record's place.
 
     Args:
         scans: What the shards of the commit hold.
         splits: The split names, also of splits without a shard.
-        places: Per scan, int64, shape (records,): rows over all known packs, -1 for records that are new.
-        known: Rows of the known packs.
+        found: The ids of all their records.
+        known: The ids of the known packs, one pack behind the other.
     """
-    is_new = [rows < 0 for rows in places]
-    rows = [found.copy() for found in places]
-    first = first_occurrences(Ids.join([scan.ids[new] for scan, new in zip(scans, is_new, strict=True)]))
-    chosen = first == np.arange(first.size)  # per new record: it is the first of its kind
+    rows = known.find(found)
+    repeats, firsts = found.repeats()
+    is_written = rows < 0
+    is_written[repeats] = False  # the first of its kind is written
+    bounds = np.cumsum([0, *(len(scan.ids) for scan in scans)]).tolist()
 
     whole: list[NewPack] = []
     loose: dict[tuple[str, bool], list[Part]] = {}
-    begin_of: dict[str, tuple[int, int]] = {}  # path -> its first new record among all, its number
-    at = 0
-    for number, (scan, new) in enumerate(zip(scans, is_new, strict=True)):
-        begin_of[scan.shard.path] = at, number
-        mine = np.flatnonzero(new)
-        mine, at = mine[chosen[at : at + mine.size]], at + mine.size
+    begin_of = {scan.shard.path: begin for scan, begin in zip(scans, bounds, strict=False)}
+    for scan, (begin, end) in zip(scans, itertools.pairwise(bounds), strict=True):
+        mine = np.flatnonzero(is_written[begin:end])
         if not mine.size:
             continue
         if mine.size == len(scan.ids):
@@ -145,23 +142,21 @@ def place(
     new_packs = whole + [pack for parts in loose.values() for pack in loose_packs(parts)]
 
     # The row of each new record: its place in the packs to write, counted on from the known rows.
-    row = np.full(first.size, -1, np.int64)
-    following = known
+    following = len(known.ids)
     for pack in new_packs:
         for part in pack.parts:
-            begin, number = begin_of[part.shard.path]
-            among_new = np.cumsum(is_new[number]) - 1
-            row[begin + among_new[part.rows]] = np.arange(following, following + part.rows.size)
+            rows[begin_of[part.shard.path] + part.rows] = np.arange(following, following + part.rows.size)
             following += part.rows.size
-    row = row[first]
-    for mine, new, scan in zip(rows, is_new, scans, strict=True):
-        begin, _ = begin_of[scan.shard.path]
-        mine[new] = row[begin : begin + int(np.count_nonzero(new))]
+    rows[repeats] = rows[firsts]
 
     copies = {}
     for split in splits:
-        mine_of = [found for scan, found in zip(scans, rows, strict=True) if scan.shard.split == split]
-        copies[split] = _counts(mine_of, following)
+        of_split = [
+            rows[begin:end]
+            for scan, (begin, end) in zip(scans, itertools.pairwise(bounds), strict=True)
+            if scan.shard.split == split
+        ]
+        copies[split] = _counts(of_split, following)
     return Placement(new_packs, copies)
 
 
@@ -208,25 +203,3 @@ def cut_packs(parts: list[Part]) -> list[NewPack]:
         packs.append(NewPack([part[begin:end]], is_whole=False))
         begin, done = end, int(filled[end - 1])
     return packs
-
-
-def first_occurrences(ids: Ids) -> Int64s:
-    """Return for each id the position of the first one equal to it: int64, shape (records,)."""
-    order = ids.order()
-    sorted_ids = ids[order]
-    begins = (
-        np.flatnonzero(
-            np.append(
-                True,
-                (sorted_ids.high[1:] != sorted_ids.high[:-1]) | (sorted_ids.low[1:] != sorted_ids.low[:-1]),
-            )
-        )
-        if len(ids)
-        else np.zeros(0, np.int64)
-    )
-    if begins.size == len(ids):
-        return np.arange(len(ids))
-    first = np.empty(len(ids), np.int64)
-    lowest = np.minimum.reduceat(order, begins)
-    first[order] = np.repeat(lowest, np.diff(np.append(begins, len(ids))))
-    return first

@@ -4,20 +4,20 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.examples_folder import Shard, open_records
-from mlplatform.datasets.format.canonical import canonical_window
 from mlplatform.datasets.format.hashing import Ids, check_payloads, record_ids
-from mlplatform.datasets.format.known import KnownIds
-from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Bytes, Int64s, Window, read_windows
+from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s, Window, read_windows
 from mlplatform.machine import usable_threads
 from mlplatform.progress import track
 
-_PROBED = 256  # records of a window
+_WINDOWS_A_STEP = 16  # each step wakes the thread that shows the progress
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,12 @@ class ShardScan:
         shard: The file.
         ids: Record ids, in file order.
         sizes: uint32, shape (records,): payload bytes.
-        places: int64, shape (records,): each record's place in the known ids, -1 where it is not known.
         file_sha256: SHA-256 of the file where it is gzip-compressed, 32 zero bytes where it is plain.
     """
 
     shard: Shard
     ids: Ids
     sizes: npt.NDArray[np.uint32]
-    places: Int64s
     file_sha256: bytes
 
     def offsets(self) -> Int64s:
@@ -45,13 +43,13 @@ class ShardScan:
         return offsets
 
 
-def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> list[ShardScan]:
+def scan_shards(shards: Sequence[Shard], workers: int = 0, copies: Copies | None = None) -> list[ShardScan]:
     """Read shards side by side in threads, the largest first.
 
     Args:
         shards: The files.
-        known: Ids that the dataset has.
         workers: Shards that are read at a time; 0 takes one per usable processor.
+        copies: Where to copy them, while they are read.
 
     Returns:
         One scan per shard, in their order.
@@ -71,7 +69,7 @@ def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> l
                 return
             before = 0
             try:
-                for step in scan_shard(shards[place], known):
+                for step in scan_shard(shards[place], copies):
                     if is_over.is_set():
                         return
                     steps.put((place, step - before if isinstance(step, int) else step))
@@ -98,29 +96,25 @@ def scan_shards(shards: Sequence[Shard], known: KnownIds, workers: int = 0) -> l
     return [scans[place] for place in range(len(shards))]
 
 
-def scan_shard(shard: Shard, known: KnownIds) -> Iterator[int | ShardScan]:
+def scan_shard(shard: Shard, copies: Copies | None = None) -> Iterator[int | ShardScan]:
     """Read a shard; yields the records read so far, again and again, and its scan last.
-
-    Ids that `known` has spare the canonical form: an id of the store is the hash of a canonical form, so
-    bytes that hash to it are canonical. Where most of the first records of a window are not known as they
-    are, the whole window is brought into canonical form first.
 
     Raises:
         CorruptRecordsError: The file is damaged or cut short.
     """
-    parts, places, sizes = [Ids.none()], [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
+    parts, sizes = [Ids.none()], [np.zeros(0, np.uint32)]
     records = 0
-    with open_records(shard) as stream:
-        for window in read_windows(stream, shard.path):
+    with copies.of(shard) if copies else nullcontext() as copy, open_records(shard, copy) as stream:
+        for number, window in enumerate(read_windows(stream, shard.path), 1):
             check_payloads(window, shard.path)
-            ids, found = _ids(window, known)
-            parts.append(ids)
-            places.append(found)
+            parts.append(record_ids(window.buffer, window.starts, window.ends))
             sizes.append(window.sizes.astype(np.uint32))
             records += window.starts.size
-            yield records
+            if number % _WINDOWS_A_STEP == 0:
+                yield records
+        yield records
         file_sha256 = stream.digest() if shard.is_gzip else bytes(32)
-    yield ShardScan(shard, Ids.join(parts), np.concatenate(sizes), np.concatenate(places), file_sha256)
+    yield ShardScan(shard, Ids.join(parts), np.concatenate(sizes), file_sha256)
 
 
 def read_rows(shard: Shard, rows: Int64s) -> Iterator[tuple[Window, Int64s]]:
@@ -137,28 +131,3 @@ def read_rows(shard: Shard, rows: Int64s) -> Iterator[tuple[Window, Int64s]]:
             if last > first:
                 yield window, rows[first:last] - before
             before += window.starts.size
-
-
-def _ids(window: Window, known: KnownIds) -> tuple[Ids, Int64s]:
-    """Return the records' ids and their places in the known ones."""
-    buffer, starts, ends = window.buffer, window.starts, window.ends
-    if not _are_known(known, buffer, starts[:_PROBED], ends[:_PROBED]):
-        ids = record_ids(canonical_window(buffer, starts, ends), starts, ends)
-        return ids, known.places(ids)
-    ids = record_ids(buffer, starts, ends)
-    places = known.places(ids)
-    misses = np.flatnonzero(places < 0)
-    if misses.size:
-        canonical = canonical_window(buffer, starts, ends, misses)
-        if canonical is not buffer:
-            found = record_ids(canonical, starts[misses], ends[misses])
-            ids.high[misses], ids.low[misses] = found.high, found.low
-            places[misses] = known.places(found)
-    return ids, places
-
-
-def _are_known(known: KnownIds, buffer: Bytes, starts: Int64s, ends: Int64s) -> bool:
-    """Return whether most of these records are known as they are."""
-    if not len(known):
-        return False
-    return np.count_nonzero(known.places(record_ids(buffer, starts, ends)) >= 0) * 2 > starts.size

@@ -14,7 +14,6 @@ from mlplatform.datasets.errors import CorruptRecordsError, StoreFormatError
 from mlplatform.datasets.examples_folder import uncompressed
 from mlplatform.datasets.firewall import held_out_rows
 from mlplatform.datasets.forgotten import Erasure, erased_path, forgotten_ids, is_forgotten, read_erased
-from mlplatform.datasets.format.canonical import canonical_window
 from mlplatform.datasets.format.digest import split_digest
 from mlplatform.datasets.format.features import hash_values
 from mlplatform.datasets.format.hashing import Ids, payload_checksums, record_ids
@@ -342,7 +341,7 @@ def _bad_frames(
     wanted = headers(index.sizes[begin:end])
     is_bad = (words[frames] != wanted[0]) | (words[frames + 4] != 0) | (words[frames + 8] != wanted[1])
     is_bad |= mask(payload_checksums(buffer, starts, ends)) != words[ends]
-    ids = record_ids(canonical_window(buffer, starts, ends), starts, ends)
+    ids = record_ids(buffer, starts, ends)
     is_other = (ids.high != index.ids.high[begin:end]) | (ids.low != index.ids.low[begin:end])
     erased = np.flatnonzero(gone[begin:end])
     for row in erased.tolist():  # a forgotten record's payload is zeros

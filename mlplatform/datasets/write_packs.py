@@ -4,12 +4,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from mlplatform.datasets.copies import Copies
 from mlplatform.datasets.errors import SourceChangedError
 from mlplatform.datasets.examples_folder import Shard, open_file, stamp
 from mlplatform.datasets.format.manifest import PackFacts
@@ -23,30 +23,6 @@ from mlplatform.storage import Storage, naming
 _GZIP_LEVEL = 2  # of isal's 0 to 3: about zlib's level 1 in size, at ten times its speed
 _WRITERS = 4
 _READ_BYTES = 8 << 20  # of a run of neighbours, however long
-Copies = dict[str, tuple[Path, "Future[None]"]]  # path of a shard -> where its copy lies, when it is there
-
-
-@contextmanager
-def copied_ahead(storage: Storage, dataset: str, shards: Iterable[Shard]) -> Iterator[Copies]:
-    """Copy local shards aside while the block reads them; what it does not take is deleted.
-
-    For a dataset without records: its shards become packs as they are, so the disk need not wait.
-
-    Yields:
-        A copy per path.
-    """
-    copies: Copies = {}
-    with ThreadPoolExecutor(_WRITERS) as copier:
-        try:
-            for shard in sorted(shards, key=lambda shard: -shard.size):
-                if shard.is_local:
-                    partial = storage.aside(dataset)
-                    copies[shard.path] = partial, copier.submit(_copy_synced, shard, partial)
-            yield copies
-        finally:
-            copier.shutdown(cancel_futures=True)
-            for partial, _ in copies.values():
-                partial.unlink(missing_ok=True)
 
 
 def write_packs(
@@ -58,17 +34,16 @@ def write_packs(
         storage: The store.
         dataset: The dataset.
         packs: What to write.
-        copies: Shards that were copied ahead; those that are taken leave it.
+        copies: Shards that were copied while they were read.
 
     Raises:
         SourceChangedError: A shard changed since it was scanned.
     """
     if not packs:
         return []
-    ahead: Copies = {} if copies is None else copies
     total = sum(len(part.rows) for pack in packs for part in pack.parts)
     with track("write new records", total) as bar, ThreadPoolExecutor(_WRITERS) as writers:
-        return list(writers.map(lambda pack: _write(storage, dataset, pack, ahead, bar), packs))
+        return list(writers.map(lambda pack: _write(storage, dataset, pack, copies, bar), packs))
 
 
 def check_unchanged(shards: Iterable[Shard]) -> None:
@@ -82,16 +57,14 @@ def check_unchanged(shards: Iterable[Shard]) -> None:
             raise SourceChangedError(shard.path)
 
 
-def _write(storage: Storage, dataset: str, pack: NewPack, copies: Copies, bar: Task) -> PackFacts:
+def _write(storage: Storage, dataset: str, pack: NewPack, copies: Copies | None, bar: Task) -> PackFacts:
     first = pack.parts[0]
-    ahead = copies.pop(first.shard.path, None) if pack.is_whole else None  # moved away: taken once
-    partial, copy = ahead or (storage.aside(dataset), None)
+    copy = copies.take(first.shard) if copies and pack.is_whole else None
+    partial = copy or storage.aside(dataset)
     try:
         with naming(partial):
             if pack.is_whole:
-                if copy is not None:
-                    copy.result()
-                else:
+                if copy is None:
                     _copy(first.shard, partial)
                 file_sha256 = first.file_sha256
                 bar.advance(len(first.rows))
@@ -121,12 +94,6 @@ def _copy(shard: Shard, partial: Path) -> None:
         return
     with open_file(shard.path) as source, open(partial, "wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-
-
-def _copy_synced(shard: Shard, partial: Path) -> None:
-    _copy(shard, partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _write_frames(pack: NewPack, partial: Path, bar: Task) -> bytes:
@@ -164,14 +131,14 @@ def _frames(part: Part, bar: Task) -> Iterator[bytes | memoryview]:
             bar.advance(chosen.size)
         return
     ends = part.offsets + part.sizes + FRAME_BYTES
-    breaks = np.flatnonzero(part.offsets[1:] != ends[:-1])
-    firsts, lasts = np.append(0, breaks + 1), np.append(breaks, ends.size - 1)
+    is_apart = part.offsets[1:] != ends[:-1]
+    begins, behind = part.offsets[np.append(True, is_apart)], ends[np.append(is_apart, True)]
     with naming(part.shard.path), open(part.shard.path, "rb") as file:
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            begin, end = int(part.offsets[first]), int(ends[last])
+        number = file.fileno()
+        for begin, end in zip(begins.tolist(), behind.tolist(), strict=True):
             for at in range(begin, end, _READ_BYTES):
-                yield os.pread(file.fileno(), min(_READ_BYTES, end - at), at)
-            bar.advance(last + 1 - first)
+                yield os.pread(number, min(_READ_BYTES, end - at), at)
+    bar.advance(ends.size)
 
 
 def runs(rows: Int64s) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,8 @@ from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.orchestration.local import LocalRunner
-from mlplatform.orchestration.local.records import RunRecord, read_runs
+from mlplatform.orchestration.local.ledger_runs import read_runs
+from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture
 from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page
@@ -128,13 +129,13 @@ def read_unseen(photos: Path) -> Iterator[UnseenPhoto]:
 
 
 @contextmanager
-def serving(root: Path, log: Path) -> Iterator[int]:
+def serving(root: str, log: Path) -> Iterator[int]:
     """Run `mlplatform serve` on free ports while the block runs; yields its REST port.
 
     Raises:
         ServerDidNotStartError: It ended or was not ready in time.
     """
-    command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--root", str(root)]
+    command = [sys.executable, "-m", "mlplatform.cli.main", "serve", "--root", root]
     with log.open("w") as file:
         server = subprocess.Popen(
             [*command, "--port", "0", "--rest_api_port", "0"],
@@ -226,9 +227,9 @@ def _page(
         predictions=predictions,
         places=[
             Fact("photos and listing", str(out / "photos")),
-            Fact("dataset store", str(home.datasets)),
-            Fact("pushed model", str(pushed.path)),
-            Fact("reports of the gates", str(home.reports)),
+            Fact("dataset store", home.datasets),
+            Fact("pushed model", pushed.url),
+            Fact("reports of the gates", home.reports),
             Fact("logs of the run", str(home.runs / record.run_id)),
         ],
     )

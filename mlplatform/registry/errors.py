@@ -46,16 +46,21 @@ class UnpushableFileError(UsageError):
 
 
 class LedgerAccessError(MlplatformError):
-    """A model's ledger cannot be opened, for reading or for writing."""
+    """A ledger, or a part of it, cannot be opened, for reading or for writing.
 
-    def __init__(self, path: Path, problem: str) -> None:
+    Attributes:
+        path: The file or folder, or its URL.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, problem: str) -> None:
         super().__init__(path, problem)
         self.path, self.problem = path, problem
 
     def __str__(self) -> str:
         return (
-            f"the ledger {self.path} cannot be opened: {self.problem}. Without it nothing is known of the "
-            "model's labels and roll-backs: restore the file, or its permissions."
+            f"the ledger {self.path} cannot be opened: {self.problem}. Without it nothing is known of what "
+            "happened, such as a model's labels and roll-backs: restore it, or its permissions."
         )
 
 
@@ -85,6 +90,20 @@ class ModelWithdrawnError(GateError):
         )
 
 
+class PushTookTooLongError(MlplatformError):
+    """An upload took so long that it was taken for one that was killed, and cleared away."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(name, version)
+        self.name, self.version = name, version
+
+    def __str__(self) -> str:
+        return (
+            f"the upload of {self.name!r} version {self.version} took more than a day and was cleared away "
+            "meanwhile by another push. Push the model again, over a faster connection."
+        )
+
+
 class ModelChangedError(GateError):
     """A version's files are not those that were pushed.
 
@@ -94,7 +113,7 @@ class ModelChangedError(GateError):
         found: Digest of the files; or what is wrong with them.
     """
 
-    def __init__(self, path: Path, expected: str, found: str) -> None:
+    def __init__(self, path: str | Path, expected: str, found: str) -> None:
         super().__init__(path, expected, found)
         self.path, self.expected, self.found = path, expected, found
 
@@ -152,7 +171,7 @@ class DuplicateVersionError(MlplatformError):
 class ModelNotFoundError(UsageError):
     """No model of that name was ever pushed here."""
 
-    def __init__(self, name: str, models_dir: Path, known: Sequence[str]) -> None:
+    def __init__(self, name: str, models_dir: str | Path, known: Sequence[str]) -> None:
         super().__init__(name, models_dir, known)
         self.name, self.models_dir, self.known = name, models_dir, known
 

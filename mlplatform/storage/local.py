@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import hashlib
 import os
+import shutil
 import stat
 import time
 import uuid
@@ -13,8 +15,8 @@ from typing import BinaryIO
 
 from mlplatform.progress import track
 from mlplatform.storage.errors import CorruptStoreError, NoAtomicCreateError
+from mlplatform.storage.trees import ASIDE, appearing, checked, local_files
 
-ASIDE = "aside"  # folder of files that are being written; never read
 _LOOK_EVERY_S = 0.05  # whether a lock is free by now
 
 
@@ -26,7 +28,7 @@ class LocalStorage:
         self.url = str(self._root)
 
     def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
-        with self.open(path) as file, naming(self._root / path):
+        with self.open(path) as file, naming(self._at(path)):
             file.seek(start)
             if end is None:
                 return file.read()
@@ -41,17 +43,18 @@ class LocalStorage:
 
     def open(self, path: str) -> BinaryIO:
         # Without waiting: a store made by others may have a pipe where a file belongs, and no writer.
-        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        place = self._at(path)
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise CorruptStoreError(str(self._root / path), "it is not a regular file")
+            raise CorruptStoreError(str(place), "it is not a regular file")
         return open(descriptor, "rb", buffering=0)
 
     def put(self, path: str, data: bytes) -> None:
         self.put_file(path, self._written_aside(path, data))
 
     def put_file(self, path: str, source: Path) -> None:
-        target = self._root / path
+        target = self._at(path, is_written=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         with naming(source):
             _sync(source)
@@ -59,7 +62,7 @@ class LocalStorage:
         _sync(target.parent)
 
     def create(self, path: str, data: bytes) -> bool:
-        target = self._root / path
+        target = self._at(path, is_written=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = self._written_aside(path, data)
         try:
@@ -79,28 +82,78 @@ class LocalStorage:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(path.name for path in (self._root / folder).iterdir())
+            return sorted(path.name for path in self._at(folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def paths(self, folder: str) -> list[str]:
+        start = self._at(folder)
+        found = []
+        for place, folders, names in os.walk(start, onerror=_raise_unless_gone, followlinks=True):
+            # What is being written lies aside in the root, and in each folder of the root.
+            if ASIDE in folders and len(Path(place).relative_to(self._root).parts) < 2:
+                folders.remove(ASIDE)
+            below = "" if place == str(start) else f"{Path(place).relative_to(start).as_posix()}/"
+            found += [f"{below}{name}" for name in names]
+        return sorted(found)
+
     def size(self, path: str) -> int:
-        return (self._root / path).stat().st_size
+        return self._at(path).stat().st_size
 
     def age_s(self, path: str) -> float:
-        return time.time() - (self._root / path).stat().st_mtime
+        return time.time() - self._at(path).stat().st_mtime
 
     def delete(self, path: str) -> None:
-        (self._root / path).unlink(missing_ok=True)
+        self._at(path).unlink(missing_ok=True)
 
     def delete_folder(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            (self._root / path).rmdir()
+            self._at(path).rmdir()
+
+    def put_tree(self, path: str, source: Path, last: Sequence[str] = ()) -> None:
+        del last  # all files appear at once
+        target = self._at(path, is_written=True)
+        files = local_files(source)
+        partial = self._tree_aside(path)
+        try:
+            for name, file in files.items():
+                copy = partial / checked(self.url, name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with naming(copy):
+                    shutil.copyfile(file, copy)
+                    _sync(copy)
+            for folder, _, _ in os.walk(partial):
+                _sync(Path(folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._remove(path)
+            if files:
+                partial.rename(target)
+                _sync(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def fetch_tree(self, path: str, target: Path) -> None:
+        names = self.paths(path)
+        if not names:
+            raise FileNotFoundError(f"there is no file below {self._at(path)}")
+        with appearing(target) as partial:
+            for name in names:
+                copy = partial / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with naming(copy):
+                    shutil.copyfile(self._at(path) / name, copy)
+
+    def delete_tree(self, path: str) -> None:
+        self._at(path, is_written=True)
+        for left in self._trees_aside(path):
+            shutil.rmtree(left, ignore_errors=True)
+        self._remove(path)
 
     def local(self, path: str) -> Path | None:
-        return self._root / path
+        return self._at(path)
 
     def aside(self, folder: str) -> Path:
-        place = self._root / folder / ASIDE
+        place = self._at(folder) / ASIDE
         place.mkdir(parents=True, exist_ok=True)
         return place / uuid.uuid4().hex
 
@@ -108,7 +161,7 @@ class LocalStorage:
     def hold(self, folder: str, *, alone: bool) -> Iterator[None]:
         import fcntl  # the lock ends with the process, however that ends
 
-        lock = self._root / folder / "lock"
+        lock = self._at(folder) / "lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         # As `open` does, and never through a link, which in a store made by others may lead anywhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -124,8 +177,33 @@ class LocalStorage:
                         bar.advance(_LOOK_EVERY_S)
             yield
 
+    def _at(self, path: str, *, is_written: bool = False) -> Path:
+        return self._root / checked(self.url, path, is_written=is_written)
+
+    def _tree_aside(self, path: str) -> Path:
+        """Return a new empty folder for a tree that is written or removed, after those of killed writers."""
+        for left in self._trees_aside(path):
+            shutil.rmtree(left, ignore_errors=True)
+        aside = self.aside(_top(path))
+        aside = aside.with_name(f"{_tree_mark(path)}{aside.name}")
+        aside.mkdir()
+        return aside
+
+    def _trees_aside(self, path: str) -> list[Path]:
+        return sorted((self._at(_top(path)) / ASIDE).glob(f"{_tree_mark(path)}*"))
+
+    def _remove(self, path: str) -> None:
+        """Take a folder out of sight in one step, then delete it."""
+        if not self._at(path).is_dir():
+            return
+        aside = self.aside(_top(path))
+        aside = aside.with_name(f"{_tree_mark(path)}{aside.name}")
+        self._at(path).rename(aside)
+        _sync(self._at(path).parent)
+        shutil.rmtree(aside)
+
     def _written_aside(self, path: str, data: bytes) -> Path:
-        partial = self.aside(path.split("/", 1)[0] if "/" in path else "")
+        partial = self.aside(_top(path))
         try:
             with naming(partial):
                 partial.write_bytes(data)
@@ -144,6 +222,22 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Let a listing fail for what cannot be read; what is removed while it is made is not in it."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _top(path: str) -> str:
+    """Return the folder of the root that a path lies in; "" where it lies in the root itself."""
+    return path.split("/", 1)[0] if "/" in path else ""
+
+
+def _tree_mark(path: str) -> str:
+    """Return the beginning of the names by which what is aside of one tree is found again."""
+    return f"{hashlib.blake2b(path.encode(), digest_size=8).hexdigest()}-"
 
 
 def _sync(path: Path) -> None:

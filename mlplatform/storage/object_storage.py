@@ -6,19 +6,25 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from mlplatform.storage.errors import NoAtomicCreateError, StoreAccessError
 from mlplatform.storage.file_systems import file_system, reaching
+from mlplatform.storage.trees import appearing, checked, local_files
+from mlplatform.storage.urls import absolute, scheme
+
+_T = TypeVar("_T")
 
 PROBE = re.compile("probe-[0-9a-f]{32}")  # file by which a backend is tried
 # How S3 says that a name is taken, and that another request for it is under way and this one may come again.
 # Source: Amazon S3 API reference, PutObject, conditional writes.
 _TAKEN = ("PreconditionFailed", "412")
 _IN_FLIGHT = ("ConditionalRequestConflict", "409")
+_AT_ONCE = 16  # requests under way for the files of one tree
 _WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
@@ -33,8 +39,8 @@ class FsspecStorage:
     _memory = threading.Lock()
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._protocol = url.split("://", 1)[0]
+        self.url = absolute(url)
+        self._protocol = scheme(url)
         self._fs, self._root = file_system(self.url)
         self._is_tried = False
 
@@ -51,8 +57,12 @@ class FsspecStorage:
             return []
         with reaching(self.url):
             places = [self._at(path) for path in paths]
-            found = self._fs.cat(places)  # all requests under way at once
-            return [cast(bytes, found[place]) for place in places]
+            # All requests are under way at once. Not `cat`: to it, a name with a star is a pattern.
+            found = self._fs.cat_ranges(places, None, None)
+            for one in found:
+                if isinstance(one, BaseException):
+                    raise one
+            return [cast(bytes, one) for one in found]
 
     def open(self, path: str) -> BinaryIO:
         with reaching(self.url):
@@ -61,15 +71,16 @@ class FsspecStorage:
     def put(self, path: str, data: bytes) -> None:
         self._require_create()
         with reaching(self.url):
-            self._fs.pipe_file(self._at(path), data)
+            self._fs.pipe_file(self._at(path, is_written=True), data)
 
     def put_file(self, path: str, source: Path) -> None:
         self._require_create()
         with reaching(self.url):
-            self._fs.put_file(str(source), self._at(path))
+            self._fs.put_file(str(source), self._at(path, is_written=True))
         source.unlink(missing_ok=True)
 
     def create(self, path: str, data: bytes) -> bool:
+        self._at(path, is_written=True)
         self._require_create()
         return self._create(path, data)
 
@@ -83,6 +94,19 @@ class FsspecStorage:
             return []
         return sorted(
             {name.rstrip("/").rsplit("/", 1)[-1] for name in found if name.rstrip("/") != place.rstrip("/")}
+        )
+
+    def paths(self, folder: str) -> list[str]:
+        start = f"{self._at(folder).rstrip('/')}/"
+        try:
+            with reaching(self.url):
+                self._fs.invalidate_cache()
+                found = self._fs.find(start.rstrip("/"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        # A name that ends in '/' is a marker that some tools leave for a folder.
+        return sorted(
+            name.removeprefix(start) for name in found if name.startswith(start) and not name.endswith("/")
         )
 
     def size(self, path: str) -> int:
@@ -101,6 +125,47 @@ class FsspecStorage:
     def delete_folder(self, path: str) -> None:
         del path  # a folder is but the beginning of its files' names
 
+    def put_tree(self, path: str, source: Path, last: Sequence[str] = ()) -> None:
+        self._at(path, is_written=True)
+        self._require_create()
+        files = local_files(source)
+        there = self.paths(path)
+        # What readers look for is gone before anything changes, and there again when everything else is.
+        for name in last:
+            if name in there:
+                self.delete(f"{path}/{name}")
+
+        def put(name: str) -> None:
+            with reaching(self.url):
+                self._fs.put_file(str(files[name]), self._at(f"{path}/{name}"))
+
+        _at_once(put, [name for name in files if name not in last])
+        _at_once(lambda name: self.delete(f"{path}/{name}"), [name for name in there if name not in files])
+        for name in last:
+            if name in files:
+                put(name)
+
+    def fetch_tree(self, path: str, target: Path) -> None:
+        names = self.paths(path)
+        if not names:
+            raise FileNotFoundError(f"there is no file below {self.url}/{path}".rstrip("/"))
+        # Each is checked before any is written: a store made by others may have names that lead elsewhere.
+        places = [checked(self.url, f"{path}/{name}" if path else name) for name in names]
+        with appearing(target) as partial:
+
+            def fetch(file: tuple[str, str]) -> None:
+                name, place = file
+                copy = partial / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with reaching(self.url):
+                    self._fs.get_file(self._at(place), str(copy))
+
+            _at_once(fetch, list(zip(names, places, strict=True)))
+
+    def delete_tree(self, path: str) -> None:
+        self._at(path, is_written=True)
+        _at_once(lambda name: self.delete(f"{path}/{name}"), self.paths(path))
+
     def local(self, path: str) -> Path | None:
         return None
 
@@ -115,7 +180,8 @@ class FsspecStorage:
     def hold(self, folder: str, *, alone: bool) -> Iterator[None]:
         yield  # no locks there: gc spares what is younger than its grace period
 
-    def _at(self, path: str) -> str:
+    def _at(self, path: str, *, is_written: bool = False) -> str:
+        checked(self.url, path, is_written=is_written)
         return f"{self._root.rstrip('/')}/{path}" if path else self._root
 
     def _create(self, path: str, data: bytes) -> bool:
@@ -161,6 +227,13 @@ class FsspecStorage:
                 self.url, "it overwrote a file that it was asked to create only if missing"
             )
         self._is_tried = True
+
+
+def _at_once(function: Callable[[_T], None], items: Sequence[_T]) -> None:
+    """Call a function for each of many items, several at once; the first error is raised."""
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="storage") as threads:
+        for done in [threads.submit(function, item) for item in items]:
+            done.result()
 
 
 def _refusal(error: BaseException | None) -> str:

@@ -1,39 +1,30 @@
 """A dataset version as TFX artifacts: its facts, its Examples, and what was made from it."""
 
 import json
-import posixpath
 import shutil
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tfx.dsl.io import fileio
-
 from mlplatform.datasets import DatasetStore, Manifest
+from mlplatform.files import write_json
+from mlplatform.storage import open_storage
+from mlplatform.tfx_io.artifacts import published
 
 VERSION_FILE = "version.json"
 
 
 def write_version(uri: str, store: DatasetStore, manifest: Manifest) -> None:
     """Write `version.json`: which version it is, of what, and where; the same bytes for the same version."""
-    fileio.makedirs(uri)
-    partial = posixpath.join(uri, f".{VERSION_FILE}")
-    with fileio.open(partial, "w") as file:
-        file.write(json.dumps(version_facts(store, manifest), indent=2) + "\n")
-    fileio.rename(partial, posixpath.join(uri, VERSION_FILE), overwrite=True)
+    with published(uri) as folder:
+        write_json(folder / VERSION_FILE, version_facts(store, manifest))
 
 
 def read_version(uri: str) -> dict[str, Any]:
     """Return the facts of `version.json`; none where it is missing or was not written by `write_version`."""
-    path = posixpath.join(uri, VERSION_FILE)
-    if not fileio.exists(path):
+    try:
+        return dict(json.loads(open_storage(uri).read(VERSION_FILE)))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return {}
-    with fileio.open(path, "rb") as file:
-        try:
-            return dict(json.loads(file.read()))
-        except ValueError:
-            return {}
 
 
 def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
@@ -52,30 +43,20 @@ def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
 
 def check_out_into(uri: str, store: DatasetStore, manifest: Manifest) -> None:
     """Write the version's Examples to a folder or URL, in place of what a killed run may have left there."""
-    if fileio.exists(uri) and fileio.listdir(uri):
-        fileio.rmtree(uri)
-    if "://" not in uri:
-        store.checkout(manifest.dataset, manifest.version, uri)
-        return
-    local = Path(tempfile.mkdtemp(prefix="mlplatform-"))
-    try:
-        store.checkout(manifest.dataset, manifest.version, local, place=uri)
-        for split in sorted(local.iterdir()):
-            fileio.makedirs(posixpath.join(uri, split.name))
-            for file in sorted(split.iterdir()):
-                fileio.copy(str(file), posixpath.join(uri, split.name, file.name))
-    finally:
-        shutil.rmtree(local)
+    with published(uri) as folder:
+        if any(folder.iterdir()):
+            shutil.rmtree(folder)
+        store.checkout(manifest.dataset, manifest.version, folder, place=uri)
 
 
 def note_use(dataset_uri: str, kind: str, name: str, detail: str) -> None:
     """Let `mlplatform datasets blame` and `forget` name what was made; saying it again changes nothing.
 
     Args:
-        dataset_uri: Folder of a DatasetVersion artifact.
+        dataset_uri: Folder or URL of a DatasetVersion artifact.
         kind: `model` or `push`.
         name: Its name, such as `item_category@7`.
         detail: More, such as its path.
     """
-    facts = json.loads((Path(dataset_uri) / VERSION_FILE).read_text("utf-8"))
+    facts = json.loads(open_storage(dataset_uri).read(VERSION_FILE))
     DatasetStore(facts["store"]).record_use(facts["dataset"], facts["version"], kind, name, detail)

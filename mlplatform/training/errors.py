@@ -63,3 +63,14 @@ class NoEvaluationExamplesError(MlplatformError):
             f"({', '.join(self.trained[:5])}) the evaluation splits hold none; they hold {held}. Give them "
             "more, or train without evaluation splits."
         )
+
+
+class NoExamplesError(MlplatformError):
+    """There is nothing to train on."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"no Examples to train on: {self.where} hold no records."

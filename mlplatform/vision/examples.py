@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,10 @@ from mlplatform.progress import track
 from mlplatform.vision.decoding import READS_WEBP, decode_image
 
 IMAGE, LABEL, ITEM_ID = "image/encoded", "label", "item_id"
+ReadLabels = Callable[[tf.Tensor], tf.Tensor]
 _FEATURES = {
     IMAGE: tf.io.FixedLenFeature([], tf.string),
-    LABEL: tf.io.FixedLenFeature([], tf.string),
+    LABEL: tf.io.FixedLenFeature([], tf.string, default_value=""),
     ITEM_ID: tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
 
@@ -73,16 +74,23 @@ def read_records(files: Sequence[str]) -> tf.data.Dataset:
     return datasets[0] if len(datasets) == 1 else datasets[0].concatenate(datasets[1])
 
 
-def count_labels(files: Sequence[str]) -> Contents:
-    """Read all files once and count their Examples by label; no image is decoded."""
+def read_label(records: tf.Tensor) -> tf.Tensor:
+    """Return the feature `label`, string (n,), of serialized Examples, string (n,); each must have it."""
+    return tf.io.parse_example(records, {LABEL: tf.io.FixedLenFeature([], tf.string)})[LABEL]
+
+
+def count_labels(files: Sequence[str], label_of: ReadLabels = read_label) -> Contents:
+    """Read all files once and count their Examples by label; no image is decoded.
+
+    Args:
+        files: TFRecord files of Examples.
+        label_of: Reads the labels, string (n,), of serialized Examples, string (n,).
+    """
     counts: Counter[bytes] = Counter()
-    labels = {LABEL: _FEATURES[LABEL]}
     with track("count photos by class", unit="photos") as bar:
-        for batch in (
-            read_records(files).batch(1024).map(lambda records: tf.io.parse_example(records, labels))
-        ):
-            counts.update(batch[LABEL].numpy().tolist())
-            bar.advance(len(batch[LABEL]))
+        for labels in read_records(files).batch(1024).map(label_of):
+            counts.update(labels.numpy().tolist())
+            bar.advance(len(labels))
     return Contents(sum(counts.values()), {name.decode(): counts[name] for name in sorted(counts)})
 
 
@@ -91,7 +99,7 @@ def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
 
     Returns:
         String scalars `image/encoded` (WebP turned into PNG where TensorFlow reads no WebP), `label` and
-        `item_id`.
+        `item_id`, empty where the Example has none.
     """
     example = tf.io.parse_single_example(record, _FEATURES)
     if not READS_WEBP:

@@ -20,9 +20,10 @@ from mlplatform.progress import track
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import (
     IMAGE,
-    LABEL,
+    ReadLabels,
     naming_unreadable,
     parse_example,
+    read_label,
     read_records,
 )
 from mlplatform.vision.precision import bfloat16
@@ -92,6 +93,7 @@ def compute_features(
     mirrored: bool,
     description: str,
     in_bfloat16: bool = False,
+    label_of: ReadLabels = read_label,
 ) -> FeatureStore:
     """Compute what is not yet in `folder` of the features of all photos in `files`.
 
@@ -105,6 +107,7 @@ def compute_features(
         description: What the progress line says.
         in_bfloat16: Compute in bfloat16, as far as the first photos' features then agree with float32's
             (`BFLOAT16_AGREEMENT`); for CPUs with `precision.computes_bfloat16`.
+        label_of: Reads the labels, string (n,), of serialized Examples, string (n,).
 
     Raises:
         UnreadablePhotoError: Photos cannot be decoded; they are named.
@@ -121,7 +124,7 @@ def compute_features(
 
     def pixels(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = parse_example(record)
-        return decode_image(example[IMAGE], image_size), example[LABEL]
+        return decode_image(example[IMAGE], image_size), label_of(record[None])[0]
 
     batches = (
         read_records(files)

@@ -20,6 +20,8 @@ from mlplatform.vision.examples import IMAGE
 SIGNATURES = ("serving_default", "image_bytes", "pixels")
 TOP = 10  # classes in an answer, or fewer where the model knows fewer
 MODEL_NAME = "default"
+# Images (batch, size, size, 3) and probabilities (batch, classes) to outputs by name.
+MoreOutputs = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 class LabelError(UsageError):
@@ -41,9 +43,17 @@ class ImageClassifier(tf.Module):
     """
 
     def __init__(
-        self, network: keras.Model, labels: Sequence[str], image_size: int, labels_file: Path
+        self,
+        network: keras.Model,
+        labels: Sequence[str],
+        image_size: int,
+        labels_file: Path,
+        more: MoreOutputs | None = None,
+        judged: MoreOutputs | None = None,
     ) -> None:
         super().__init__()
+        self._more = more or _nothing
+        self._judged = judged or _nothing
         # The network is kept out of TensorFlow's sight: with it, the state of its optimizer would be saved.
         self._logits: Callable[[tf.Tensor], tf.Tensor] = lambda images: network(images, training=False)
         self.weights = [weight.value for weight in network.weights]
@@ -59,16 +69,20 @@ class ImageClassifier(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             parsed = tf.io.parse_example(examples, {IMAGE: tf.io.FixedLenFeature([], tf.string)})
-            probabilities = self._probabilities(decode_batch(parsed[IMAGE], size))
-            return {**self._best(probabilities), "probabilities": probabilities}
+            images = decode_batch(parsed[IMAGE], size)
+            probabilities = self._probabilities(images)
+            judged = {"probabilities": probabilities, **self._judged(images, probabilities)}
+            return {**self._answer(images, probabilities), **judged}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
         def image_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._best(self._probabilities(decode_batch(image_bytes, size)))
+            images = decode_batch(image_bytes, size)
+            return self._answer(images, self._probabilities(images))
 
         @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
         def pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._best(self._probabilities(_finite(images)))
+            images = _finite(images)
+            return self._answer(images, self._probabilities(images))
 
         functions = {"serving_default": serving_default, "image_bytes": image_bytes, "pixels": pixels}
         return {name: function.get_concrete_function() for name, function in functions.items()}
@@ -76,9 +90,14 @@ class ImageClassifier(tf.Module):
     def _probabilities(self, images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.cast(self._logits(images), tf.float32))
 
-    def _best(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _answer(self, images: tf.Tensor, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, indices = tf.math.top_k(probabilities, self._top)
-        return {"scores": scores, "classes": tf.gather(self._names, indices)}
+        best = {"scores": scores, "classes": tf.gather(self._names, indices)}
+        return {**best, **self._more(images, probabilities)}
+
+
+def _nothing(images: tf.Tensor, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:  # noqa: ARG001
+    return {}
 
 
 def export_image_classifier(
@@ -88,6 +107,8 @@ def export_image_classifier(
     folder: Path,
     *,
     samples: Sequence[bytes],
+    more: MoreOutputs | None = None,
+    judged: MoreOutputs | None = None,
 ) -> None:
     """Write `network` as a SavedModel with signatures `serving_default`, `image_bytes` and `pixels`.
 
@@ -100,6 +121,8 @@ def export_image_classifier(
         image_size: Height and width of the network's images.
         folder: The SavedModel; appears in one step and must not exist.
         samples: Serialized Examples with real photos, at least one.
+        more: Makes further outputs of all signatures, by name, from images and probabilities.
+        judged: Likewise of `serving_default` alone, for the evaluation.
 
     Raises:
         LabelError: A class name holds a line break, is empty, or stands there twice.
@@ -109,7 +132,7 @@ def export_image_classifier(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         labels_file = Path(scratch) / LABELS_FILE
         labels_file.write_text("".join(f"{label}\n" for label in labels), "utf-8")
-        module = ImageClassifier(network, labels, image_size, labels_file)
+        module = ImageClassifier(network, labels, image_size, labels_file, more, judged)
         partial = Path(scratch) / "model"
         signatures = module.signatures()
         tf.saved_model.save(module, str(partial), signatures=signatures)

@@ -1,76 +1,22 @@
 """The configuration of the item-category pipeline; `config.yaml` holds the defaults and explains them."""
 
-import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
-from mlplatform.config_file import merged, read_yaml
+from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.storage.urls import is_local
+from mlplatform.training.image_classifier_settings import ClassifierSettings
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
-_BACKBONES = ("efficientnet_lite0", "scratch")
-_WEIGHTS = (".keras", ".weights.h5")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
-
-
-class HyperParameters(Config):
-    """The settings of the model; `docs/how-to/train-models.md` explains how to choose them."""
-
-    # efficientnet_lite0, scratch, a Keras application name, or the path of a weights file.
-    backbone: str = "efficientnet_lite0"
-    # Height and width, in pixels, that photos are scaled to.
-    image_size: int = Field(default=224, ge=32, le=1024)
-    # Passes of the head over the features; with backbone scratch, of the whole network over the photos.
-    epochs: int = Field(default=24, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    # Share of features that are left out at random while the head learns.
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    # Share of the target that is spread over all classes.
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    # Learn from mirrored photos as well; with photos in each epoch also from shifted and brightened ones.
-    augment: bool = True
-    # Of the features of training photos: auto computes them in bfloat16 on a CPU with instructions for it.
-    feature_precision: Literal["auto", "float32"] = "auto"
-    # balanced: each class weighs the same, however few photos it has; none: each photo weighs the same.
-    class_weights: Literal["none", "balanced"] = "none"
-    # How many of the backbone's last blocks are trained further after the head; 0 for none.
-    fine_tune_blocks: int = Field(default=0, ge=0)
-    fine_tune_epochs: int = Field(default=5, ge=1)
-    fine_tune_learning_rate: float = Field(default=1e-4, gt=0)
-    # Epochs without better accuracy on the evaluation split before training ends; 0 for never.
-    patience: int = Field(default=8, ge=0)
-    # TensorFlow Lite form of the signature `pixels`, exported beside the SavedModel; int8 is calibrated on
-    # training photos.
-    tflite: Literal["none", "float", "int8"] = "none"
-    # bfloat16: the model asks to be served with convolutions and matrix products in bfloat16, where that
-    # costs less CPU; the model gate compares the answers.
-    mixed_precision: Literal["none", "bfloat16"] = "none"
-    seed: int = Field(default=0, ge=0)
-
-    @field_validator("backbone")
-    @classmethod
-    def _is_a_backbone(cls, name: str) -> str:
-        """See that it can be one, without loading Keras: its applications are named like classes."""
-        if name.endswith(_WEIGHTS):
-            if not Path(name).expanduser().is_file():
-                raise ValueError("there is no such file")
-        elif name not in _BACKBONES and not re.fullmatch(r"[A-Z]\w+", name):
-            near = difflib.get_close_matches(name, _BACKBONES, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"{hint}Take {', '.join(_BACKBONES)}, a Keras application such as MobileNetV2, "
-                f"or the path of a {' or '.join(_WEIGHTS)} file"
-            )
-        return name
 
 
 class Thresholds(Config):
@@ -94,6 +40,7 @@ class ItemCategoryConfig(Config):
 
     dataset: Name
     listing: str | None = Field(min_length=1)
+    data_splits: list[Name] | None = Field(min_length=2)
     splits: dict[Name, Annotated[int, Field(ge=1)]] = Field(min_length=2)
     split_by: str = Field(min_length=1)
     max_reject_fraction: float = Field(ge=0, le=1)
@@ -105,20 +52,13 @@ class ItemCategoryConfig(Config):
     policy: dict[str, Any]
     drift_threshold: float = Field(ge=0, le=1)
     serving_logs: str | None = Field(min_length=1)
-    model: HyperParameters
+    model: ClassifierSettings
     thresholds: Thresholds
     budget: Budget
     model_name: Name
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
-
-    @field_validator("schema_path")
-    @classmethod
-    def _is_a_file(cls, path: str | None) -> str | None:
-        if path is not None and not Path(path).is_file():
-            raise ValueError("there is no such file")
-        return path
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
@@ -133,3 +73,16 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
     return settings
+
+
+def check_files(settings: ItemCategoryConfig) -> None:
+    """Check that the local files which the settings name are there; what lies at a URL is read when it runs.
+
+    Raises:
+        ConfigError: One or more are missing; all of them are named.
+    """
+    named = {"schema": settings.schema_path, "model.backbone": settings.model.weights_file}
+    missing = [f"{key} is {path!r}: there is no such file" for key, path in named.items()
+               if path is not None and is_local(path) and not Path(path).expanduser().is_file()]  # fmt: skip
+    if missing:
+        raise ConfigError("item_category", missing)

@@ -9,6 +9,11 @@ import pytest
 _FILE = Path(__file__).parents[1] / "vision" / "colour_photos.py"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _beam(beam_of_nodes: None) -> None:
+    """All components' tests run Beam so."""
+
+
 @pytest.fixture(scope="session")
 def colours() -> ModuleType:
     """The module `colour_photos`."""

@@ -25,6 +25,7 @@ from mlplatform.storage import LocalStorage
 
 Write = Callable[..., Path]
 IN_PROCESS = ["--runner=DirectRunner"]
+pytestmark = pytest.mark.usefixtures("beam_of_nodes")
 
 
 @pytest.mark.slow

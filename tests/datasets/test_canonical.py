@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlplatform.datasets.format import native
 from mlplatform.datasets.format.canonical import canonical_record, canonical_window
+from mlplatform.datasets.format.hashing import record_ids
 from mlplatform.datasets.format.tfrecord import HEADER_BYTES, SLACK_BYTES, frame
-
-pytestmark = pytest.mark.usefixtures("each_way")
 
 names = st.text(max_size=40).filter(lambda text: len(text.encode()) < 128)
 values = st.one_of(st.binary(max_size=300), st.integers(-(2**63), 2**63 - 1))
@@ -28,9 +29,14 @@ def window_of(records: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def canonical(records: list[bytes]) -> list[bytes]:
+    """The canonical forms by NumPy, of which the ids by the C library are the hashes."""
     buffer, starts, ends = window_of(records)
     result = canonical_window(buffer, starts, ends)
-    return [result[a:b].tobytes() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    forms = [result[a:b].tobytes() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    assert native.is_built(), "there is no C library: make env builds it, with a C compiler"
+    ids = record_ids(buffer, starts, ends)
+    assert ids.to_bytes() == b"".join(blake3(form).digest(16) for form in forms)
+    return forms
 
 
 @settings(max_examples=80, deadline=None)

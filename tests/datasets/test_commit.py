@@ -28,7 +28,6 @@ from mlplatform.datasets.errors import (
     SplitFirewallError,
 )
 from mlplatform.datasets.examples_folder import list_shards
-from mlplatform.datasets.format.known import KnownIds
 from mlplatform.datasets.format.tfrecord import frame
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.placement import NewPack, Part
@@ -381,7 +380,7 @@ def test_a_long_run_of_new_records_is_copied_in_pieces(tmp_path: Path, write_exa
     record = bytes(1 << 20)
     source = write_examples(tmp_path / "a", {"train": [[b"%d" % n + record for n in range(48)]]})
     _, shards = list_shards(source)
-    (found,) = scan_shards(shards, KnownIds.none())
+    (found,) = scan_shards(shards)
     rows = np.arange(1, 48)
     part = Part(
         found.shard, found.file_sha256, rows, found.ids[rows], found.sizes[rows], found.offsets()[rows]

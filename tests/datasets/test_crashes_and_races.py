@@ -25,14 +25,14 @@ def kill_loop(folder: Path, kills: int, seed: int, *verbs: str) -> dict[str, int
     return json.loads(done.stdout)
 
 
-def test_a_hundred_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path) -> None:
-    hits = kill_loop(tmp_path, 100, 11, "commit", "first", "checkout", "gc", "tag")
-    assert min(hits.values()) >= 20
+def test_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path) -> None:
+    hits = kill_loop(tmp_path, 50, 11, "commit", "first", "checkout", "gc", "tag")
+    assert min(hits.values()) >= 10
 
 
 @pytest.mark.slow
 def test_kills_of_commits_on_beam(tmp_path: Path) -> None:
-    assert min(kill_loop(tmp_path, 10, 12, "beam").values()) >= 10
+    assert min(kill_loop(tmp_path, 4, 12, "beam").values()) >= 4
 
 
 @pytest.mark.soak

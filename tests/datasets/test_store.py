@@ -350,12 +350,12 @@ def test_a_damaged_shard_ends_the_reading_of_all(
     (source / "Split-train" / "data_tfrecord-00000-of-00200").write_bytes(b"damage" * 100)  # the largest
     opened, readers, may_go_on = [], [], threading.Event()
 
-    def open_shard(shard: Shard) -> contextlib.AbstractContextManager[Any]:
+    def open_shard(shard: Shard, copy: Any = None) -> contextlib.AbstractContextManager[Any]:
         opened.append(shard.path)
         readers.append(threading.current_thread())
         if not shard.path.endswith("00000-of-00200"):
             may_go_on.wait(60)  # until the damage was told
-        return open_records(shard)
+        return open_records(shard, copy)
 
     monkeypatch.setattr(scan, "open_records", open_shard)
     with pytest.raises(dataset_errors.CorruptRecordsError):
@@ -373,13 +373,12 @@ def test_a_read_that_hangs_holds_up_no_interrupt(tmp_path: Path, write_examples:
         "import os, signal, sys, threading\n"
         "from mlplatform.datasets import scan\n"
         "from mlplatform.datasets.examples_folder import list_shards\n"
-        "from mlplatform.datasets.format.known import KnownIds\n"
         "_, shards = list_shards(sys.argv[1])\n"
         "os.unlink(sys.argv[2])\n"
         "os.mkfifo(sys.argv[2])\n"  # who opens it waits
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the tests may run with it ignored
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "scan.scan_shards(shards, KnownIds.none())\n"
+        "scan.scan_shards(shards)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(source), str(hanging)], capture_output=True, text=True, timeout=60

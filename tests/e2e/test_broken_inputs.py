@@ -1,7 +1,7 @@
 """Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
 
-All run through the whole command line. What can be wrong with single photos and rows of a listing is held,
-kind by kind, in `tests/components/image_example_gen`, too, and here all at once in one real run.
+All run through the whole command line, in this process. What can be wrong with single photos and rows of a
+listing is held, kind by kind, in `tests/components/image_example_gen`, too; here all at once in one real run.
 """
 
 import csv
@@ -18,7 +18,7 @@ from mlplatform.demo.photos import FAULTS, make_photos
 
 pytestmark = pytest.mark.e2e
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_clear_error_and_nothing_left(name: str, mlplatform: Command, data: Path, tmp_path: Path) -> None:
+def test_one_clear_error_and_nothing_left(name: str, command: Command, data: Path, tmp_path: Path) -> None:
     broken = BROKEN[name]
     for file, content in broken.files.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     root = tmp_path / "root"
     words = [word.format(data=data, root=root, tmp=tmp_path) for word in _words(broken.words)]
-    done = mlplatform(*words, timeout_s=120, cwd=tmp_path)
+    done = command(*words, cwd=tmp_path)
     assert done.code == broken.code, done.err
     for text in broken.says:
         assert text in done.err
@@ -134,7 +134,7 @@ def nothing_is_left(folder: Path) -> None:
     """There is no dataset version and no model below the folder, in whatever root, not even half of one."""
     assert not list(folder.rglob("datasets/*/versions/*")), "a dataset version was left"
     assert not list(folder.rglob("datasets/*/packs/*")), "records were left"
-    assert not [p for p in folder.rglob("models/*/*") if p.name != "ledger.jsonl"], "a model was left"
+    assert not [p for p in folder.rglob("models/*/*") if p.name != "lock"], "a model was left"
 
 
 def _words(line: str) -> list[str]:
@@ -156,14 +156,14 @@ def test_serving_on_a_taken_port_is_one_clear_error(mlplatform: Command, tmp_pat
 
 @pytest.mark.slow
 def test_too_many_broken_photos_stop_the_run_and_leave_no_version(
-    mlplatform: Command, settings: list[str], tmp_path: Path
+    command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     make_photos(photos, categories=3, per_category=8, unseen=1, size_px=48)
     for file in sorted((photos / "photos").rglob("*.jpg"))[:6]:
         file.write_bytes(file.read_bytes()[:300])
     root = tmp_path / "root"
-    done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
+    done = command("run", "item_category", "--data", photos, "--root", root, *settings)
     assert done.code == 3, done.err
     assert "6 of 24" in done.err
     assert "Traceback" not in done.err
@@ -180,7 +180,7 @@ REJECTED = {
 
 
 @pytest.mark.slow
-def test_every_planted_fault_is_a_counted_reject_or_can_be_used(mlplatform: Command, tmp_path: Path) -> None:
+def test_every_planted_fault_is_a_counted_reject_or_can_be_used(command: Command, tmp_path: Path) -> None:
     photos, root = tmp_path / "photos", tmp_path / "root"
     make_photos(
         photos,
@@ -194,13 +194,13 @@ def test_every_planted_fault_is_a_counted_reject_or_can_be_used(mlplatform: Comm
         planted = Counter(row["fault"] for row in csv.DictReader(file))
     assert len(planted) == len(FAULTS) - 1
     words = ("--data", photos, "--root", root, "--set", "max_reject_fraction=0.2", "--to", "DatasetVersioner")
-    done = mlplatform("run", "item_category", *words)
+    done = command("run", "item_category", *words)
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
     (summary,) = (root / "pipelines").rglob("summary.json")
     expected = {reason: planted[fault] for fault, reason in REJECTED.items()}
     assert json.loads(summary.read_text())["rejected"] == expected
-    show = json.loads(mlplatform("datasets", "show", "items", "--store", root / "datasets", "--json").out)
+    show = json.loads(command("datasets", "show", "items", "--store", root / "datasets", "--json").out)
     with (photos / "listing.csv").open(encoding="utf-8") as file:
         listed = len(file.readlines()) - 1
     assert sum(show["records"].values()) == listed - sum(expected.values())

@@ -30,11 +30,12 @@ PAGES = sorted(
 ADDRESS, HALF = "127.0.0.1:8500", "/models/half"
 # The photos here are few and small, and quality is not what this is about.
 EPOCHS = 'model={"epochs": 5}'
-QUICK = (
-    'model={"epochs": 5, "image_size": 64}, thresholds={"top_1": 0.1, "top_5": 0.1, "max_top_1_drop": 1.0}'
+MANY_PHOTOS, FEW_PHOTOS = (
+    "categories=24, per_category=60, unseen=24",
+    "categories=3, per_category=5, unseen=2",
 )
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("warm_start")]
 
 
 @dataclass
@@ -79,7 +80,7 @@ class World:
 
         return sample_records(sorted(map(str, (self.folder / "ingested/examples").glob("Split-*/*"))), 4)
 
-    image_size = 64
+    image_size = 32
     labels = ("boot", "mug", "vase")
     x = np.asarray([1.0, 2.0], np.float32)
 
@@ -139,7 +140,7 @@ class World:
 
         return ModelTrainer(
             examples=self.versioner.outputs["examples"],
-            run_fn="mlplatform.pipelines.item_category.model:train",
+            run_fn="mlplatform.training.image_classifier:train",
             train_splits=["train"],
             eval_splits=["validation"],
         )
@@ -218,12 +219,19 @@ def names_in(code: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_python_of_the_page_runs(
-    page: Path, photos: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    photos: Path,
+    home: Path,
+    quick: dict[str, dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World.at(tmp_path, photos, home)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLMD_PASSWORD", "secret")
-    code = program(page).replace(EPOCHS, QUICK)
+    thresholds = {**quick["thresholds"], "max_top_1_drop": 1.0}
+    code = program(page).replace(EPOCHS, f"model={quick['model']}, thresholds={thresholds}")
+    code = code.replace(MANY_PHOTOS, FEW_PHOTOS)
     if HALF in code:
         write_half(tmp_path / "models/half")
         code = code.replace(HALF, str(tmp_path / "models/half"))

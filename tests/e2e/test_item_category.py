@@ -2,22 +2,27 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlplatform.demo.trip import ask, read_unseen, serving
+from mlplatform.errors import GateError
+from mlplatform.orchestration.local import LocalRunner
+from mlplatform.pipelines.item_category import create_pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
-def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, mlplatform: Command) -> None:
-    log = json.loads(mlplatform("datasets", "log", "items", "--store", home / "datasets", "--json").out)
+def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, command: Command) -> None:
+    log = json.loads(command("datasets", "log", "items", "--store", home / "datasets", "--json").out)
     assert [version["version"] for version in log] == ["v1"]
-    model = json.loads(mlplatform("models", "show", "item_category", "--root", home, "--json").out)
+    model = json.loads(command("models", "show", "item_category", "--root", home, "--json").out)
     (version,) = model["versions"]
     assert version["version"] == 1
     assert version["dataset"] == "items@v1"
@@ -26,49 +31,69 @@ def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, mlplatf
 
 
 def test_the_same_again_from_anywhere_runs_nothing_and_makes_no_version(
-    home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
+    home: Path, photos: Path, settings: list[str], command: Command, tmp_path: Path
 ) -> None:
-    command = ("run", "item_category", "--data", photos, "--root", home, *settings, "--json")
-    again = mlplatform(*command, cwd=tmp_path)
+    again = command(
+        "run", "item_category", "--data", photos, "--root", home, *settings, "--json", cwd=tmp_path
+    )
     assert again.code == 0, again.err
     nodes = json.loads(again.out)["nodes"]
     assert {node["state"] for node in nodes} == {"cached"}, again.err
-    model = json.loads(mlplatform("models", "show", "item_category", "--root", home, "--json").out)
+    model = json.loads(command("models", "show", "item_category", "--root", home, "--json").out)
     assert [v["version"] for v in model["versions"]] == [1]
 
 
-def test_the_pushed_model_answers_raw_photos_over_rest(home: Path, photos: Path, tmp_path: Path) -> None:
-    with serving(home, tmp_path / "server.log") as port:
-        for photo in list(read_unseen(photos))[:4]:
-            classes, scores = ask(port, "item_category", photo.path.read_bytes())
-            assert len(classes) == len(scores) == 6
-            assert scores == sorted(scores, reverse=True)
-            assert sum(scores) == pytest.approx(1, abs=1e-3)
+@dataclass(frozen=True)
+class Served:
+    """A root folder whose model is served while runs go on in it."""
+
+    root: Path
+    port: int
+    photo: bytes
+
+    def answer(self) -> Any:
+        """What the server says of an unseen photo."""
+        return ask(self.port, "item_category", self.photo)
+
+    def versions(self) -> list[str]:
+        """The versions that lie in the serving folder."""
+        return [p.name for p in (self.root / "models" / "item_category").iterdir() if p.name.isdigit()]
+
+
+@pytest.fixture(scope="module")
+def served(home: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for the tests below: none of their runs may change what it says."""
+    folder = tmp_path_factory.mktemp("served")
+    root = shutil.copytree(home, folder / "home")
+    with serving(root, folder / "server.log") as port:
+        yield Served(root, port, next(read_unseen(photos)).path.read_bytes())
+
+
+def test_the_pushed_model_answers_raw_photos_over_rest(served: Served, photos: Path) -> None:
+    for photo in list(read_unseen(photos))[:4]:
+        classes, scores = ask(served.port, "item_category", photo.path.read_bytes())
+        assert len(classes) == len(scores) == 6
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_model_below_its_thresholds_stops_the_run_and_the_server_keeps_what_it_has(
-    home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
+    served: Served, photos: Path, settings: list[str], command: Command
 ) -> None:
-    root = shutil.copytree(home, tmp_path / "home")
-    with serving(root, tmp_path / "server.log") as port:
-        photo = next(read_unseen(photos)).path.read_bytes()
-        before = ask(port, "item_category", photo)
-        run = ("run", "item_category", "--data", photos, "--root", root, *settings)
-        refused = mlplatform(
-            *run, "--set", "thresholds.top_1=1.0", "--set", "model.seed=2", "--set", "model.epochs=1"
-        )
-        assert refused.code == 3, refused.err
-        assert "top-1 is" in refused.err
-        assert "Traceback" not in refused.err
-        assert ask(port, "item_category", photo) == before
-    assert [p.name for p in (root / "models" / "item_category").iterdir() if p.name.isdigit()] == ["1"]
+    before = served.answer()
+    run = ("run", "item_category", "--data", photos, "--root", served.root, *settings)
+    refused = command(*run, "--set", "thresholds.top_1=1.0", "--set", "model.seed=2")
+    assert refused.code == 3, refused.err
+    assert "top-1 is" in refused.err
+    assert "Traceback" not in refused.err
+    assert served.answer() == before
+    assert served.versions() == ["1"]
 
 
 def test_data_that_does_not_fit_its_schema_stops_the_run_and_the_server_keeps_what_it_has(
-    home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
+    served: Served, photos: Path, quick: dict[str, dict[str, object]], runner: LocalRunner, tmp_path: Path
 ) -> None:
-    root = shutil.copytree(home, tmp_path / "home")
-    schema = next((home / "pipelines").rglob("schema.pbtxt"))
+    schema = next((served.root / "pipelines").rglob("schema.pbtxt"))
     data = shutil.copytree(photos, tmp_path / "photos")
     listing = data / "listing.csv"
     lines = listing.read_text("utf-8").splitlines()
@@ -77,28 +102,24 @@ def test_data_that_does_not_fit_its_schema_stops_the_run_and_the_server_keeps_wh
     for row in cells[1:40]:
         row[column] = "submarine"
     listing.write_text("\n".join(",".join(row) for row in cells) + "\n", "utf-8")
-    photo = next(read_unseen(photos)).path.read_bytes()
-    with serving(root, tmp_path / "server.log") as port:
-        before = ask(port, "item_category", photo)
-        refused = mlplatform(
-            "run", "item_category", "--data", data, "--root", root, *settings, "--set", f"schema={schema}"
-        )
-        assert ask(port, "item_category", photo) == before
-    assert refused.code == 3, refused.err
-    assert "submarine" in refused.err
-    assert "Traceback" not in refused.err
-    assert [p.name for p in (root / "models" / "item_category").iterdir() if p.name.isdigit()] == ["1"]
+    before = served.answer()
+    with pytest.raises(GateError, match="submarine") as refused:
+        runner.run(create_pipeline(data=str(data), root=str(served.root), schema=str(schema), **quick))
+    assert "Traceback" not in str(refused.value.__cause__)
+    assert served.answer() == before
+    assert served.versions() == ["1"]
 
 
-def test_the_same_pipeline_runs_under_the_stock_runner(photos: Path, tmp_path: Path) -> None:
+def test_the_same_pipeline_runs_under_the_stock_runner(
+    photos: Path, quick: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
     import subprocess
     import sys
 
     code = (
         "from tfx.orchestration.local.local_dag_runner import LocalDagRunner\n"
         "from mlplatform.pipelines.item_category import create_pipeline\n"
-        f"LocalDagRunner().run(create_pipeline(data={str(photos)!r}, root={str(tmp_path)!r},"
-        " model={'image_size': 64, 'epochs': 8}, thresholds={'top_1': 0.3, 'top_5': 0.5}))\n"
+        f"LocalDagRunner().run(create_pipeline(data={str(photos)!r}, root={str(tmp_path)!r}, **{quick}))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=540, check=False

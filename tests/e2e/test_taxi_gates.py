@@ -1,5 +1,6 @@
 """Taxi trips from CSV to a served answer, by the stock runner: a classification and a regression."""
 
+import base64
 import csv
 import importlib.util
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tfx import v1 as tfx
 
 from mlplatform.serving import ModelServer
@@ -63,8 +65,14 @@ def asked(models: Path, name: str) -> Any:
     """Ask the pushed model about one trip, over REST."""
     with ModelServer(model_base_path=str(models / name), model_name=name, rest_api_port=0) as server:
         trip = {
-            **{"trip_miles": 10.0, "trip_seconds": 2000, "fare": 28.0, "payment_type": "Card"},
-            **{"company": "company 1", "trip_start_hour": 8, "trip_start_day": 2, "trip_start_month": 3},
+            "trip_miles": 10.0,
+            "trip_seconds": 2000,
+            "fare": 28.0,
+            "payment_type": "Card",
+            "company": "company 1",
+            "trip_start_hour": 8,
+            "trip_start_day": 2,
+            "trip_start_month": 3,
         }
         if name == "taxi_fare":
             del trip["fare"]
@@ -77,10 +85,6 @@ def asked(models: Path, name: str) -> Any:
 
 
 def _example(trip: dict[str, Any]) -> str:
-    import base64
-
-    import tensorflow as tf
-
     example = tf.train.Example()
     for name, value in trip.items():
         feature = example.features.feature[name]

@@ -1,4 +1,4 @@
-"""Fixtures of the local runner's tests: one warm runner for the module, tiny pipelines, what they did."""
+"""Fixtures of the local runner's tests: tiny pipelines, what they did."""
 
 import sys
 from collections.abc import Iterator
@@ -20,16 +20,6 @@ def _steps_can_be_imported() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def pipelines() -> Path:
     return PIPELINES
-
-
-@pytest.fixture(scope="session")
-def runner(tmp_path_factory):
-    """A runner whose processes stay warm for all tests."""
-    from mlplatform.orchestration.local import LocalRunner
-
-    runner = LocalRunner(tmp_path_factory.mktemp("home"), parallelism=2)
-    yield runner
-    runner.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from mlplatform.orchestration.local.display import Lines
 from mlplatform.orchestration.local.records import RunFolder
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("warm_start")]
 
 
 def value_of(record, node):
@@ -109,19 +109,7 @@ class TestCode:
         third = own_runner.run_reference(reference, overrides={"mark": str(mark)})
         assert set(states(third).values()) == {"cached"}
 
-    def test_what_the_pipelines_module_imports_under_a_computed_name(self, code, own_runner):
-        def run():
-            return own_runner.run_reference(str(code / "computed.py"))
-
-        assert states(run()) == {"Say": "done", "Repeat": "done"}
-        helper = code / "helper_of_computed.py"
-        helper.write_text("TEXT = 'two'")
-        second = run()
-        assert value_of(second, "Say") == "two"
-        assert second.node("Say").why == f"code edited: {helper}"
-        assert states(run()) == {"Say": "cached", "Repeat": "cached"}
-
-    def test_components_of_the_script_itself(self, tmp_path):
+    def test_a_script_defines_its_components_itself_and_finds_its_arguments_in_the_nodes(self, tmp_path):
         import subprocess
         import sys
 
@@ -136,7 +124,7 @@ class TestCode:
             "from mlplatform.orchestration.local import LocalRunner\n"
             "@component\n"
             "def Say(out: OutputArtifact[String]):\n"
-            "    out.write('v1')\n"
+            "    out.write('v1' + sys.argv[2])\n"
             "if __name__ == '__main__':\n"
             "    root = sys.argv[1]\n"
             "    database = metadata.sqlite_metadata_connection_config(f'{root}/m.sqlite')\n"
@@ -148,12 +136,13 @@ class TestCode:
 
         def run(text):
             script.write_text(text)
-            done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+            command = [sys.executable, script, tmp_path, " there"]
+            done = subprocess.run(command, capture_output=True, text=True)
             return done.stdout.strip() or done.stderr
 
-        assert run(source) == "done v1"
-        assert run(source) == "cached v1"
-        assert run(source.replace("v1", "v2")) == "done v2"
+        assert run(source) == "done v1 there"
+        assert run(source) == "cached v1 there"
+        assert run(source.replace("v1", "v2")) == "done v2 there"
 
 
 class TestData:
@@ -260,7 +249,9 @@ class TestData:
 
 
 class TestRepetition:
-    def test_one_that_is_interrupted_leaves_the_next_whole(self, code, own_runner, monkeypatch):
+    def test_it_knows_what_the_module_imports_under_a_computed_name_and_an_interrupted_one_leaves_it_whole(
+        self, code, own_runner, monkeypatch
+    ):
         def run():
             return own_runner.run_reference(str(code / "computed.py"))
 
@@ -269,9 +260,16 @@ class TestRepetition:
                 raise KeyboardInterrupt
             write(folder, details)
 
+        assert states(run()) == {"Say": "done", "Repeat": "done"}
+        helper = code / "helper_of_computed.py"
+        helper.write_text("TEXT = 'two'")
+        second = run()
+        assert value_of(second, "Say") == "two"
+        assert second.node("Say").why == f"code edited: {helper}"
+        third = run()
+        assert states(third) == {"Say": "cached", "Repeat": "cached"}
+        assert third.node("Say").why.startswith("nothing changed since run")
         write = RunFolder.write_details
-        run()
-        assert run().node("Say").why.startswith("nothing changed since run")
         with monkeypatch.context() as patch:
             patch.setattr(RunFolder, "write_details", interrupted)
             with pytest.raises(KeyboardInterrupt):

@@ -141,6 +141,22 @@ class TestSurroundings:
         monkeypatch.delenv("OF_THIS_TEST")
         assert result_of(processes, "jobs:surroundings", tmp_path, name="OF_THIS_TEST")[1] is None
 
+    @pytest.mark.parametrize(
+        ("level", "logged"), [(None, ["error"]), ("0", ["information", "warning", "error"])]
+    )
+    def test_tensorflow_logs_errors_alone_unless_the_user_says_otherwise(
+        self, tmp_path, monkeypatch, level, logged
+    ):
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+        if level is not None:
+            monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+        processes = Processes(tmp_path / "server.log")
+        # What keys of results are made of is what the user set, and no more.
+        assert result_of(processes, "jobs:log_with_tensorflow", tmp_path) == level
+        processes.stop()
+        lines = [line for line in (tmp_path / "job.log").read_text().splitlines() if "said: " in line]
+        assert [line.split()[-1] for line in lines] == logged
+
     def test_what_a_module_adds_to_the_import_path_stays(self, processes, tmp_path, monkeypatch):
         processes.preload("jobs:add_to_path", entry="/added/here")
         assert heard(processes, Preloaded).failure is None

@@ -1,4 +1,7 @@
-"""`mlplatform run` and `mlplatform runs`, as a user calls them."""
+"""`mlplatform run` and `mlplatform runs`, as a user calls them.
+
+The first run, the stopped ones and those that must not import TFX are processes of their own.
+"""
 
 import json
 import shutil
@@ -21,20 +24,25 @@ def place(tmp_path_factory, pipelines):
     return folder
 
 
-@pytest.fixture(scope="module")
-def mlplatform(place):
+@pytest.fixture
+def mlplatform(place, command):
+    """Run the command line in `place`: in this process, or with options of Python in one of its own."""
+
     def call(*arguments, python=()):
-        return subprocess.run(
-            [sys.executable, *python, "-m", "mlplatform.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=place,
-        )
+        if python:
+            return subprocess.run(
+                [sys.executable, *python, "-m", "mlplatform.cli.main", *arguments],
+                capture_output=True,
+                text=True,
+                cwd=place,
+            )
+        done = command(*arguments, cwd=place)
+        return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
 
     return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(place, mlplatform):
     def call(*arguments, **options):
         name = [
@@ -80,7 +88,7 @@ class TestOneStory:
     """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
 
     def test_1_the_first_run_does_everything(self, run):
-        done, document = run()
+        done, document = run(python=["-W", "ignore"])
         assert done.returncode == 0, done.stderr
         assert set(states(document).values()) == {"done"}
         assert "Make: done" in done.stderr
@@ -105,21 +113,18 @@ class TestOneStory:
         assert [execution.last_known_state for execution in executions] == [5] * 5  # CACHED
         assert all(store.get_events_by_execution_ids([execution.id]) for execution in executions)
 
-    def test_4_what_the_pipeline_read_is_a_miss_when_edited(self, run, place):
+    def test_4_what_the_pipeline_read_is_a_miss_when_edited_and_an_option_reaches_into_an_argument(
+        self, run, place
+    ):
         (place / "data/text.txt").write_text("other")
         (place / "code/settings_of_by_name.py").write_text('SUFFIX = "?"')
-        done, document = run()
+        done, document = run("--set", "model.times=3")
         ran = {node["id"]: node["why"] for node in document["nodes"] if node["state"] == "done"}
         assert ran["Make"] == "parameter text: hello! -> other?", done.stderr
-        assert set(ran) == {"Make", "Fail", "Show"}
+        assert ran["Repeat"] == "parameter times: 1 -> 3"
+        assert set(ran) == {"Make", "Fail", "Show", "Repeat"}
 
-    def test_5_an_option_reaches_into_an_argument(self, run):
-        _, document = run("--set", "model.times=3")
-        assert [node["why"] for node in document["nodes"] if node["state"] == "done"] == [
-            "parameter times: 1 -> 3"
-        ]
-
-    def test_6_a_failure_tells_the_cause_first_and_exits_with_1(self, run, place):
+    def test_5_a_failure_tells_the_cause_first_and_exits_with_1(self, run, place):
         done, document = run("--set", "how=value", "--force", "Repeat")
         assert done.returncode == 1
         assert (document["state"], states(document)["Fail"]) == ("failed", "failed")
@@ -128,56 +133,55 @@ class TestOneStory:
         assert "code/steps.py:" in told[1]
         assert told[2].strip() == f"log: {max((place / 'root/runs').iterdir())}/logs/Fail.log"
         assert "Traceback" not in done.stderr
+        log = f"mlplatform runs logs --root {place / 'root'} {document['run_id']} Fail"
+        assert told[-1].strip() == f"whole log: {log}"
 
-    def test_7_a_gate_exits_with_3(self, run):
+    def test_6_a_gate_exits_with_3(self, run):
         done, document = run("--set", "how=gate")
         assert done.returncode == 3
         assert states(document)["Fail"] == "failed"
         assert "Fail failed: found 1, needed 2" in done.stderr
 
-    def test_8_one_node_alone(self, run):
-        done, document = run("--only", "Repeat", "--force", "Repeat")
-        assert done.returncode == 0, done.stderr
-        assert {node for node, state in states(document).items() if state != "skipped"} == {"Repeat"}
-
-    def test_9_the_records_tell_the_story(self, mlplatform, place):
+    def test_7_the_records_tell_the_story(self, mlplatform, place):
         root = ["--root", str(place / "root")]
         listed = json.loads(mlplatform("runs", "list", *root, "--json").stdout)
-        assert [row["state"] for row in listed] == ["done", "failed", "failed", *["done"] * 4]
-        assert listed[1]["failed"] == ["Fail"]
-        shown = json.loads(mlplatform("runs", "show", listed[2]["run_id"], *root, "--json").stdout)
+        assert [row["state"] for row in listed] == ["failed", "failed", "done", "done", "done"]
+        assert listed[0]["failed"] == ["Fail"]
+        shown = json.loads(mlplatform("runs", "show", listed[1]["run_id"], *root, "--json").stdout)
         assert "a value is wrong" in next(node["error"] for node in shown["nodes"] if node["id"] == "Fail")
-        why = json.loads(mlplatform("runs", "why", listed[3]["run_id"], "Repeat", *root, "--json").stdout)
+        why = json.loads(mlplatform("runs", "why", listed[2]["run_id"], "Repeat", *root, "--json").stdout)
         assert (why["decision"], why["changes"]) == (
             "changed",
             [{"part": "parameter times", "before": "1", "now": "3"}],
         )
         assert (
             "parameter times: 1 -> 3"
-            in mlplatform("runs", "why", listed[3]["run_id"], "Repeat", *root).stdout
+            in mlplatform("runs", "why", listed[2]["run_id"], "Repeat", *root).stdout
         )
-        assert "raise ValueError" in mlplatform("runs", "logs", listed[2]["run_id"], "Fail", *root).stdout
-        compared = mlplatform("runs", "compare", listed[4]["run_id"], listed[3]["run_id"], *root).stdout
+        assert "raise ValueError" in mlplatform("runs", "logs", listed[1]["run_id"], "Fail", *root).stdout
+        compared = mlplatform("runs", "compare", listed[3]["run_id"], listed[2]["run_id"], *root).stdout
         assert "overrides.model.times: - -> 3" in compared
         assert mlplatform("runs", "show", "nonsense", *root).returncode == 2
         ambiguous = mlplatform("runs", "show", listed[0]["run_id"][:4], *root)
         assert ambiguous.returncode == 2
         assert "more than one run" in ambiguous.stderr
-        lines = mlplatform("runs", "why", listed[2]["run_id"], *root).stdout.splitlines()
+        lines = mlplatform("runs", "why", listed[1]["run_id"], *root).stdout.splitlines()
         assert next(line for line in lines if line.startswith("  Fail ")).split()[1] == "failed"
         told = json.loads(mlplatform("runs", "logs", "latest", "_runner", *root, "--json").stdout)
         assert told["log"].endswith("logs/_runner.log")
-        assert mlplatform("runs", "logs", "latest", "Make", *root).returncode == 1  # it was left out
 
-    def test_10_a_damaged_record_stops_nobody(self, run, mlplatform, place):
+    def test_8_one_node_alone_whatever_record_is_damaged(self, run, mlplatform, place):
         newest = max((place / "root/runs").iterdir())
         (newest / "run.json").write_text("")
-        done, _ = run("--to", "Make")
+        done, document = run("--only", "Repeat", "--force", "Repeat")
         assert done.returncode == 0, done.stderr
-        listed = json.loads(mlplatform("runs", "list", "--root", str(place / "root"), "--json").stdout)
+        assert {node for node, state in states(document).items() if state != "skipped"} == {"Repeat"}
+        root = ["--root", str(place / "root")]
+        listed = json.loads(mlplatform("runs", "list", *root, "--json").stdout)
         assert [row["state"] for row in listed[:2]] == ["done", "unreadable"]
+        assert mlplatform("runs", "logs", "latest", "Make", *root).returncode == 1  # it was left out
 
-    def test_11_a_stopped_run_says_how_to_go_on_and_is_put_right_by_an_unchanged_one(self, run, place):
+    def test_9_a_stopped_run_says_how_to_go_on_and_is_put_right_by_an_unchanged_one(self, run, place):
         assert run()[0].returncode == 0  # what the unchanged run below repeats
         stopped = {}
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -279,23 +283,6 @@ def test_a_runtime_parameter_is_given_on_the_command_line(mlplatform, place, tmp
     done = mlplatform(*arguments, "--parameter", "times")
     assert done.returncode == 2
     assert "give NAME=VALUE" in done.stderr
-
-
-def test_a_script_may_define_its_components_itself(place, tmp_path):
-    (place / "code/script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, place / "code/script.py", tmp_path], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "done", done.stderr
-
-
-def test_a_script_finds_its_arguments_in_the_nodes_too(place, tmp_path):
-    (place / "code/script.py").write_text(SCRIPT.replace("out.write(text)", "out.write(text + sys.argv[2])"))
-    command = [sys.executable, place / "code/script.py", tmp_path, " there"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "done", done.stderr
-    [written] = tmp_path.glob("artifacts/Say/out/*/value")
-    assert written.read_text() == "hi there"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Models to push: folders that look like SavedModels; the store never reads inside."""
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.registry import ModelStore
+from mlplatform.registry.model_ledger import ledger_of
 
 KILLED = 77
 Action = Callable[[], object]
@@ -91,6 +94,26 @@ def folders_of(store: ModelStore) -> tuple[list[int], list[int]]:
         sorted(int(p.name) for p in base.iterdir() if p.name.isdigit()),
         sorted(int(p.name) for p in aside.iterdir()) if aside.is_dir() else [],
     )
+
+
+@pytest.fixture
+def stream(store: ModelStore) -> Path:
+    """The folder of the events of `items`."""
+    return Path(ledger_of(store.url)) / "models" / "items"
+
+
+def as_release_0_1_left_it(store: ModelStore) -> Path:
+    """Make the ledger of `items` a `ledger.jsonl`, as release 0.1 wrote it; return that."""
+    file = store.models_dir / "items" / "ledger.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in store.ledger("items")))
+    shutil.rmtree(ledger_of(store.url))
+    return file
+
+
+@pytest.fixture
+def old_ledger(store: ModelStore) -> Callable[[], Path]:
+    """Make the ledger of `items` one of release 0.1, and return its file."""
+    return lambda: as_release_0_1_left_it(store)
 
 
 @pytest.fixture

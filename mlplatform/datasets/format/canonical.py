@@ -7,28 +7,24 @@ places.
 
 import numpy as np
 
-from mlplatform.datasets.format import native
 from mlplatform.datasets.format.tfrecord import Bytes, Int64s
 from mlplatform.datasets.format.walk import LANES, Bools, Walk, is_before, walk
 
 
-def canonical_window(buffer: Bytes, starts: Int64s, ends: Int64s, chosen: Int64s | None = None) -> Bytes:
-    """Return a buffer in which every (chosen) record has its canonical form, at the same place.
+def canonical_window(buffer: Bytes, starts: Int64s, ends: Int64s) -> Bytes:
+    """Return a buffer in which every record has its canonical form, at the same place.
+
+    The C library does the same, record by record as it hashes them.
 
     Args:
         buffer: uint8; whole frames that follow each other, with `SLACK_BYTES` behind them; not modified.
         starts: int64, shape (records,): where payloads begin.
         ends: int64, shape (records,): where they end.
-        chosen: int64, ascending: the records that matter; all where None.
 
     Returns:
         `buffer` itself where all records are canonical already, else a new one. Payload checksums are those
         of the records as they came.
     """
-    if chosen is not None:
-        starts, ends = starts[chosen], ends[chosen]
-    if native.is_built():
-        return native.canonical_window(buffer, starts, ends)
     result = buffer
     for lane in range(0, starts.size, LANES):
         first, last = starts[lane : lane + LANES], ends[lane : lane + LANES]

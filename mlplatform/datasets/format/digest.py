@@ -12,17 +12,19 @@ from mlplatform.datasets.format.tfrecord import Int64s, UInt64s
 
 BUCKETS = 4096  # ids with the same first 12 bits are hashed together: a version can be hashed in parts
 _BUCKET_SHIFT = np.uint64(52)
-_SHARED_FROM = 100_000  # ids that two threads sort sooner than one
 
 
 def split_digest(ids: Ids) -> bytes:
     """Return the SHA-256 that stands for a multiset of record ids, in any order."""
-    if len(ids) < _SHARED_FROM:
-        return join_buckets(bucket_digests(ids, 0, BUCKETS))
+    return sorted_digest(ids.sorted().ids)
+
+
+def sorted_digest(ids: Ids) -> bytes:
+    """Return the SHA-256 that stands for a multiset of record ids, in order."""
     middle = BUCKETS // 2
-    is_upper = ids.high >= np.uint64(middle) << _BUCKET_SHIFT
-    with ThreadPoolExecutor(2) as threads:  # most of it is sorting, outside of Python
-        halves = threads.map(bucket_digests, (ids[~is_upper], ids[is_upper]), (0, middle), (middle, BUCKETS))
+    lower = int(np.searchsorted(ids.high, np.uint64(middle) << _BUCKET_SHIFT))
+    with ThreadPoolExecutor(2) as threads:  # most of it is hashing, outside of Python
+        halves = threads.map(bucket_digests, (ids[:lower], ids[lower:]), (0, middle), (middle, BUCKETS))
         return join_buckets(digest for half in halves for digest in half)
 
 
@@ -42,8 +44,7 @@ def bucket_bounds(high: UInt64s, first: int, last: int) -> Int64s:
 
 
 def bucket_digests(ids: Ids, first: int, last: int) -> list[bytes]:
-    """Return the SHA-256 of each bucket's ids; `ids` are all those of some buckets, in any order."""
-    ids = ids[ids.order()]
+    """Return the SHA-256 of each bucket's ids; `ids` are all those of some buckets, in order."""
     data = memoryview(ids.to_bytes())
     bounds = bucket_bounds(ids.high, first, last).tolist()
     return [

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlplatform.datasets.format import native
 from mlplatform.datasets.format.tfrecord import SLACK_BYTES, Bytes, Int64s, UInt64s, word64
 from mlplatform.datasets.format.walk import LANES, Bools, has_key, walk
 
@@ -27,6 +28,19 @@ def feature_spans(
         a record does not have the feature, has it without a value (as TFX's CsvExampleGen writes an empty
         cell), or is no plain tf.Example.
     """
+    if native.is_built():
+        spans = [native.find_feature(buffer, starts, ends, name.encode()) for name in names]
+    else:
+        spans = _walked_spans(buffer, starts, ends, names)
+    for begin, size in spans:
+        is_empty_list = (size == 2) & (buffer[np.minimum(begin + 1, buffer.size - 1)] == 0)
+        size[(size == 0) | is_empty_list] = -1
+    return spans
+
+
+def _walked_spans(
+    buffer: Bytes, starts: Int64s, ends: Int64s, names: Sequence[str]
+) -> list[tuple[Int64s, Int64s]]:
     spans = [(np.zeros(starts.size, np.int64), np.full(starts.size, -1, np.int64)) for _ in names]
     for lane in range(0, starts.size, LANES):
         walked = walk(buffer, starts[lane : lane + LANES], ends[lane : lane + LANES])
@@ -36,9 +50,6 @@ def feature_spans(
                 is_it = has_key(entry, key) & walked.is_plain
                 begin[lane : lane + LANES][is_it] = entry.value[is_it]
                 size[lane : lane + LANES][is_it] = entry.value_size[is_it]
-    for begin, size in spans:
-        is_empty_list = (size == 2) & (buffer[np.minimum(begin + 1, buffer.size - 1)] == 0)
-        size[(size == 0) | is_empty_list] = -1
     return spans
 
 

@@ -192,9 +192,10 @@ def test_the_firewall_stops_a_pipeline(tmp_path: Path, run: Callable[..., tuple[
         run(reimport=True)
 
 
-def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(tmp_path: Path) -> None:
+def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(
+    runner: Any, tmp_path: Path
+) -> None:
     """Under the local runner, whose cache does not ask the driver."""
-    from mlplatform.orchestration.local import LocalRunner
 
     write(tmp_path / "in", {"train": [example(number) for number in range(5)]})
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "mlmd.sqlite"))
@@ -219,7 +220,6 @@ def test_an_unchanged_run_meets_what_was_erased_and_is_still_in_its_source(tmp_p
     def states(record: Any) -> dict[str, str]:
         return {node.id: node.state for node in record.nodes}
 
-    runner = LocalRunner(tmp_path / "home", parallelism=1)
     assert states(runner.run(pipeline()))["DatasetVersioner"] == "done"
     assert states(runner.run(pipeline()))["DatasetVersioner"] == "cached"
     DatasetStore(tmp_path / "store").forget("items", "i3", is_erasing=True)

@@ -1,5 +1,7 @@
 """Jobs for the tests of the fork server."""
 
+import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
@@ -45,3 +47,12 @@ def take_long() -> None:
 
 def add_to_path(entry: str) -> None:
     sys.path.append(entry)
+
+
+def log_with_tensorflow() -> str | None:
+    """Have TensorFlow's C++ code log three lines; return the variable that its level comes from."""
+    [library] = Path(str(importlib.util.find_spec("tensorflow").origin)).parent.glob("libtensorflow_cc.so.?")
+    log = ctypes.CDLL(str(library)).TF_Log
+    for level, text in enumerate((b"said: information", b"said: warning", b"said: error")):
+        log(level, text)
+    return os.environ.get("TF_CPP_MIN_LOG_LEVEL")

@@ -1,6 +1,6 @@
-/* Record ids: the BLAKE3 hashes of many records. The hash function itself is the official one (see blake3/); this
-   file only feeds it the blocks of many records side by side, so that all lanes of the processor's vectors are
-   used. Hashing record by record leaves most of them empty, since a record has few chunks, often one.
+/* Record ids: the BLAKE3 hashes of many records' canonical forms. The hash function itself is the official one (see
+   blake3/); this file only feeds it the blocks of many records side by side, so that all lanes of the processor's
+   vectors are used. Hashing record by record leaves most of them empty, since a record has few chunks, often one.
    Source of the tree: the BLAKE3 paper, section 2.1. */
 
 #include <stdint.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "blake3/blake3_impl.h"
+#include "examples.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "written for little-endian processors"
@@ -53,9 +54,9 @@ static void add(struct queue *queue, const uint8_t *input, uint8_t *out)
         flush(queue);
 }
 
+/* Prepares queues that are all zeros. */
 static void set_up(struct queues *queues)
 {
-    memset(queues, 0, sizeof *queues);
     for (size_t place = 0; place < QUEUED_CHUNKS; place++) {
         queues->chunks[place].blocks = CHUNK_BLOCKS;
         queues->chunks[place].counter = place;
@@ -103,14 +104,19 @@ static void finish_chunk(const uint8_t *data, int64_t size, int64_t chunk, uint8
     memcpy(out, value, sizeof value);
 }
 
+/* The canonical form of a record. */
+struct form {
+    const uint8_t *data;
+    int64_t size;
+};
+
 /* Hashes the chunks of some records, one record's values behind the other's. */
-static void hash_chunks(struct queues *queues, const uint8_t *buffer, const int64_t *starts, const int64_t *ends,
-                        int64_t count, uint8_t *values)
+static void hash_chunks(struct queues *queues, const struct form *forms, int64_t count, uint8_t *values)
 {
     uint8_t *out = values;
     for (int64_t i = 0; i < count; i++) {
-        const uint8_t *data = buffer + starts[i];
-        int64_t size = ends[i] - starts[i], last = chunks_of(size) - 1;
+        const uint8_t *data = forms[i].data;
+        int64_t size = forms[i].size, last = chunks_of(size) - 1;
         int64_t left = size - last * BLAKE3_CHUNK_LEN;
         int64_t blocks = left ? (left - 1) / BLAKE3_BLOCK_LEN : 0; /* before the last one */
         if (last < QUEUED_CHUNKS)
@@ -133,25 +139,25 @@ static void hash_chunks(struct queues *queues, const uint8_t *buffer, const int6
     }
     out = values;
     for (int64_t i = 0; i < count; i++) {
-        int64_t size = ends[i] - starts[i], last = chunks_of(size) - 1;
+        int64_t size = forms[i].size, last = chunks_of(size) - 1;
         int64_t left = size - last * BLAKE3_CHUNK_LEN;
         int64_t blocks = left ? (left - 1) / BLAKE3_BLOCK_LEN : 0;
         out += last * BLAKE3_OUT_LEN;
-        finish_chunk(buffer + ends[i] - left + blocks * BLAKE3_BLOCK_LEN, left - blocks * BLAKE3_BLOCK_LEN, last,
-                     last ? 0 : ROOT, blocks > 0, out);
+        finish_chunk(forms[i].data + last * BLAKE3_CHUNK_LEN + blocks * BLAKE3_BLOCK_LEN,
+                     left - blocks * BLAKE3_BLOCK_LEN, last, last ? 0 : ROOT, blocks > 0, out);
         out += BLAKE3_OUT_LEN;
     }
 }
 
 /* Joins the chunks' values, a level of all trees at a time: neighbours become their parent, one without a
    neighbour moves up as it is. `left` holds the values that each record has. */
-static void join_chunks(struct queues *queues, const int64_t *starts, const int64_t *ends, int64_t count,
-                        uint8_t *values, int64_t *left)
+static void join_chunks(struct queues *queues, const struct form *forms, int64_t count, uint8_t *values,
+                        int64_t *left)
 {
     for (int is_done = 0; !is_done;) {
         is_done = 1;
         uint8_t *nodes = values;
-        for (int64_t i = 0; i < count; nodes += BLAKE3_OUT_LEN * chunks_of(ends[i] - starts[i]), i++) {
+        for (int64_t i = 0; i < count; nodes += BLAKE3_OUT_LEN * chunks_of(forms[i].size), i++) {
             struct queue *queue = left[i] == 2 ? &queues->roots : &queues->parents;
             /* A parent is written over its left child only when its queue is flushed: both were read by then,
                and the ones before it lie further to the left. */
@@ -161,7 +167,7 @@ static void join_chunks(struct queues *queues, const int64_t *starts, const int6
         flush(&queues->parents);
         flush(&queues->roots);
         nodes = values;
-        for (int64_t i = 0; i < count; nodes += BLAKE3_OUT_LEN * chunks_of(ends[i] - starts[i]), i++) {
+        for (int64_t i = 0; i < count; nodes += BLAKE3_OUT_LEN * chunks_of(forms[i].size), i++) {
             if (left[i] > 1 && left[i] % 2)
                 memcpy(nodes + BLAKE3_OUT_LEN * (left[i] / 2), nodes + BLAKE3_OUT_LEN * (left[i] - 1),
                        BLAKE3_OUT_LEN);
@@ -179,8 +185,77 @@ static uint64_t big_endian(const uint8_t *bytes)
     return word;
 }
 
-/* Writes the first 16 bytes of the BLAKE3 hash of each record, as two big-endian numbers. Returns 0, or -1 where
-   there is no memory. */
+/* Memory for a batch of records. */
+struct batch {
+    struct queues queues;
+    struct form forms[BATCH_CHUNKS];
+    int64_t left[BATCH_CHUNKS];
+    uint8_t *values;        /* the hash of every chunk */
+    struct entries entries; /* of one record */
+    uint8_t *sorted;        /* the records that were not in canonical form */
+    int64_t sorted_room;
+};
+
+/* Brings some records into canonical form. Returns 0, or -1 where there is no memory. */
+static int find_forms(struct batch *batch, const uint8_t *buffer, const int64_t *starts, const int64_t *ends,
+                      int64_t count)
+{
+    const uint8_t *readable = buffer;
+    int64_t room = SPARE_BYTES, used = 0;
+    for (int64_t i = 0; i < count; i++) {
+        room += ends[i] - starts[i];
+        readable = buffer + ends[i] > readable ? buffer + ends[i] : readable;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const uint8_t *record = buffer + starts[i], *end = buffer + ends[i];
+        batch->forms[i] = (struct form){record, end - record};
+        if (is_canonical(record, end))
+            continue;
+        if (batch->sorted_room < room) { /* at the first of a batch: there is room for the others, too */
+            free(batch->sorted);
+            batch->sorted = malloc((size_t)room);
+            batch->sorted_room = batch->sorted ? room : 0;
+            if (!batch->sorted)
+                return -1;
+        }
+        int is_written = write_canonical(record, end, readable, &batch->entries, batch->sorted + used);
+        if (is_written < 0)
+            return -1;
+        if (is_written) {
+            batch->forms[i].data = batch->sorted + used;
+            used += end - record;
+        }
+    }
+    return 0;
+}
+
+static int hash_records(struct batch *batch, const uint8_t *buffer, const int64_t *starts, const int64_t *ends,
+                        int64_t count, uint64_t *high, uint64_t *low)
+{
+    for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+        int64_t chunks = 0;
+        for (; end < count && end - begin < BATCH_CHUNKS; end++) {
+            int64_t more = chunks_of(ends[end] - starts[end]);
+            if (end > begin && chunks + more > BATCH_CHUNKS)
+                break;
+            batch->left[end - begin] = more;
+            chunks += more;
+        }
+        if (find_forms(batch, buffer, starts + begin, ends + begin, end - begin))
+            return -1;
+        hash_chunks(&batch->queues, batch->forms, end - begin, batch->values);
+        join_chunks(&batch->queues, batch->forms, end - begin, batch->values, batch->left);
+        const uint8_t *out = batch->values;
+        for (int64_t i = begin; i < end; out += BLAKE3_OUT_LEN * chunks_of(ends[i] - starts[i]), i++) {
+            high[i] = big_endian(out);
+            low[i] = big_endian(out + 8);
+        }
+    }
+    return 0;
+}
+
+/* Writes the first 16 bytes of the BLAKE3 hash of each record's canonical form, as two big-endian numbers. Returns
+   0, or -1 where there is no memory. */
 int record_ids(const uint8_t *buffer, const int64_t *starts, const int64_t *ends, int64_t count, uint64_t *high,
                uint64_t *low)
 {
@@ -189,32 +264,15 @@ int record_ids(const uint8_t *buffer, const int64_t *starts, const int64_t *ends
         int64_t chunks = chunks_of(ends[i] - starts[i]);
         most = chunks > most ? chunks : most;
     }
-    struct queues *queues = malloc(sizeof *queues);
-    uint8_t *values = malloc((size_t)most * BLAKE3_OUT_LEN);
-    int64_t left[BATCH_CHUNKS];
-    if (!queues || !values) {
-        free(queues);
-        free(values);
-        return -1;
+    struct batch *batch = calloc(1, sizeof *batch);
+    int failed = -1;
+    if (batch && (batch->values = malloc((size_t)most * BLAKE3_OUT_LEN))) {
+        set_up(&batch->queues);
+        failed = hash_records(batch, buffer, starts, ends, count, high, low);
+        free(batch->values);
+        free(batch->entries.items);
+        free(batch->sorted);
     }
-    set_up(queues);
-    for (int64_t begin = 0, end = 0; begin < count; begin = end) {
-        int64_t chunks = 0;
-        for (; end < count && end - begin < BATCH_CHUNKS; end++) {
-            left[end - begin] = chunks_of(ends[end] - starts[end]);
-            if (end > begin && chunks + left[end - begin] > BATCH_CHUNKS)
-                break;
-            chunks += left[end - begin];
-        }
-        hash_chunks(queues, buffer, starts + begin, ends + begin, end - begin, values);
-        join_chunks(queues, starts + begin, ends + begin, end - begin, values, left);
-        const uint8_t *out = values;
-        for (int64_t i = begin; i < end; out += BLAKE3_OUT_LEN * chunks_of(ends[i] - starts[i]), i++) {
-            high[i] = big_endian(out);
-            low[i] = big_endian(out + 8);
-        }
-    }
-    free(queues);
-    free(values);
-    return 0;
+    free(batch);
+    return failed;
 }

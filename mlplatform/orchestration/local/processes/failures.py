@@ -1,11 +1,14 @@
 """What went wrong in a node: the cause in a few lines, found where it is buried, able to cross processes."""
 
+import io
 import pickle
 import re
+import sys
 import sysconfig
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlplatform.errors import GateError, MlplatformError, UsageError
 
@@ -59,13 +62,30 @@ class Failure:
     def exception(self) -> Exception | None:
         """Return the exception itself, None where it cannot be had in this process.
 
-        What would end this process (`SystemExit`, `KeyboardInterrupt`) is a failure of the node and no more.
+        Of a class that is not ours, it cannot be had where its module is not imported: nobody here can catch
+        it by name, and importing TensorFlow for it takes seconds and prints. What would end this process
+        (`SystemExit`, `KeyboardInterrupt`) is a failure of the node and no more.
         """
+        load = pickle.Unpickler if self.is_ours else _OfLoadedModules
         try:
-            error = pickle.loads(self.pickled)
+            error = load(io.BytesIO(self.pickled)).load()
         except Exception:  # noqa: BLE001 - a class that cannot be imported or rebuilt here
             return None
         return error if isinstance(error, Exception) else None
+
+
+class _OfLoadedModules(pickle.Unpickler):
+    """Imports nothing."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class of a module that is imported.
+
+        Raises:
+            UnpicklingError: It is not.
+        """
+        if module not in sys.modules:
+            raise pickle.UnpicklingError(f"{module} is not imported")
+        return super().find_class(module, name)
 
 
 def text_of(error: BaseException) -> str:

@@ -1,19 +1,18 @@
-"""The item-category model: a backbone, a new head, and how they are trained."""
+"""A classifier of photos: a pretrained backbone and a new head, or a small network trained from nothing."""
 
 import math
 
 import keras
 import tensorflow as tf
 
-from mlplatform.components.model_trainer.errors import NoExamplesError
 from mlplatform.config import parse_config
 from mlplatform.exported_model.tflite_export import export_tflite
-from mlplatform.pipelines.item_category.config import HyperParameters
 from mlplatform.progress import track
 from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
-from mlplatform.training.errors import NoEvaluationExamplesError, TooFewClassesError
+from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
 from mlplatform.training.fit import Progress, fit
 from mlplatform.training.history import write_history
+from mlplatform.training.image_classifier_settings import ClassifierSettings
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
@@ -29,7 +28,7 @@ WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
 
 
 def train(task: TrainingTask) -> None:
-    """Train the item-category model as the task says and export it.
+    """Train a classifier of photos as the task says and export it; `run_fn` of `ModelTrainer`.
 
     Raises:
         ConfigError: A hyperparameter is unknown or does not fit.
@@ -40,7 +39,7 @@ def train(task: TrainingTask) -> None:
         NoBlocksError: `fine_tune_blocks` is given for a backbone without named blocks.
         UnreadablePhotoError: Photos cannot be decoded; they are named.
     """
-    settings = parse_config(HyperParameters, task.hyperparameters, source="the model's hyperparameters")
+    settings = parse_config(ClassifierSettings, task.hyperparameters, source="the model's hyperparameters")
     keras.utils.set_random_seed(settings.seed)
     contents = count_labels(task.train_files)
     judged = count_labels(task.eval_files) if task.eval_files else None
@@ -50,7 +49,7 @@ def train(task: TrainingTask) -> None:
     if backbone.is_pretrained and settings.fine_tune_blocks:
         blocks(backbone.network)  # a backbone without them is told now, not after the head's training
     head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
-    network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="item_category")
+    network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="image_classifier")
     if task.base_model_dir:
         start_from(network, labels, task.base_model_dir)
 
@@ -112,7 +111,7 @@ def _head(width: int, classes: int, dropout: float) -> keras.Model:
 
 def _fit_head(
     task: TrainingTask,
-    settings: HyperParameters,
+    settings: ClassifierSettings,
     backbone: Backbone,
     head: keras.Model,
     contents: Contents,
@@ -156,12 +155,13 @@ def _fit_head(
         description="fit the head",
         patience=settings.patience,
         class_weights=_class_weights(settings, contents),
+        on_checkpoint=task.save,
     )
 
 
 def _fit_network(
     task: TrainingTask,
-    settings: HyperParameters,
+    settings: ClassifierSettings,
     network: keras.Model,
     contents: Contents,
     epochs: int,
@@ -195,6 +195,7 @@ def _fit_network(
             patience=settings.patience,
             class_weights=_class_weights(settings, contents),
             to_beat=to_beat,
+            on_checkpoint=task.save,
         )
 
 
@@ -205,7 +206,7 @@ def _feature_batches(store: FeatureStore, batch_size: int, seed: int | None) -> 
     ).prefetch(2)
 
 
-def _compile(model: keras.Model, settings: HyperParameters, rate: float, steps: int, classes: int) -> None:
+def _compile(model: keras.Model, settings: ClassifierSettings, rate: float, steps: int, classes: int) -> None:
     smoothed = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=settings.label_smoothing
     )
@@ -222,17 +223,19 @@ def _compile(model: keras.Model, settings: HyperParameters, rate: float, steps: 
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseTopKCategoricalAccuracy(min(3, classes), name="top_3_accuracy"),
         ],
+        # On a CPU, convolutions that XLA compiles take several times as long as oneDNN's.
+        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
     )
 
 
-def _class_weights(settings: HyperParameters, contents: Contents) -> dict[int, float] | None:
+def _class_weights(settings: ClassifierSettings, contents: Contents) -> dict[int, float] | None:
     if settings.class_weights == "none":
         return None
     counts = list(contents.per_label.values())
     return {number: contents.records / (len(counts) * count) for number, count in enumerate(counts)}
 
 
-def _export_tflite(task: TrainingTask, settings: HyperParameters, labels: list[str]) -> None:
+def _export_tflite(task: TrainingTask, settings: ClassifierSettings, labels: list[str]) -> None:
     calibration = None
     if settings.tflite == "int8":
         photos = photo_batches(task.train_files, labels, settings.image_size, 1, seed=settings.seed)

@@ -1,0 +1,1 @@
+"""Colour of photos inside TensorFlow graphs: CIELAB, colour names, regions, palettes."""

@@ -1,0 +1,62 @@
+"""Commands that an output suggests work as they stand: they name the root folder that was given."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mlplatform.cli.hints import with_root
+from mlplatform.cli.options import root_option
+from mlplatform.home import ROOT_VARIABLE
+
+
+def said(text: str, *arguments: str) -> str:
+    @click.command()
+    @root_option
+    def command(root: str | None) -> None:
+        del root
+        click.echo(with_root(text), nl=False)
+
+    return CliRunner().invoke(command, arguments).output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see: mlplatform runs logs r1 Trainer", "see: mlplatform runs logs --root 'my home' r1 Trainer"),
+        ("'mlplatform datasets verify' lists it", "'mlplatform datasets verify --root 'my home'' lists it"),
+        ("mlplatform serve --port 1", "mlplatform serve --root 'my home' --port 1"),
+        ("mlplatform run items", "mlplatform run --root 'my home' items"),
+        ("mlplatform serve: ready", "mlplatform serve: ready"),
+    ],
+)
+def test_a_suggested_command_names_the_root_that_was_given(text: str, expected: str) -> None:
+    assert said(text, "--root", "my home") == expected
+
+
+def test_the_default_root_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    text = "see: mlplatform runs show latest"
+    assert said(text) == said(text, "--root", str(tmp_path)) == text
+
+
+def test_outside_a_command_a_text_is_left_as_it_is() -> None:
+    assert with_root("mlplatform runs show latest") == "mlplatform runs show latest"
+
+
+def test_an_error_of_the_library_names_it_too(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mlplatform.cli.main",
+        "datasets",
+        "log",
+        "items",
+        "--root",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"mlplatform datasets commit --root {tmp_path} items" in done.stderr
