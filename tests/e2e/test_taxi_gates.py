@@ -100,7 +100,7 @@ def _example(trip: dict[str, Any]) -> str:
 def test_trips_become_a_served_classification(trips: Path, taxi: ModuleType, tmp_path: Path) -> None:
     tfx.orchestration.LocalDagRunner().run(taxi.big_tipper(str(trips), tmp_path, epochs=20, min_auc=0.7))
 
-    (file,) = tmp_path.glob("reports/ModelValidator-*/verdict.json")
+    (file,) = tmp_path.glob("reports/*/ModelValidator/verdict.json")
     verdict = json.loads(file.read_text())
     assert (verdict["kind"], verdict["accepted"], verdict["quality"]["auc"]["value"] > 0.7) == (
         "classification",
@@ -116,7 +116,7 @@ def test_trips_become_a_served_classification(trips: Path, taxi: ModuleType, tmp
 def test_trips_become_a_served_regression(trips: Path, taxi: ModuleType, tmp_path: Path) -> None:
     tfx.orchestration.LocalDagRunner().run(taxi.fare(str(trips), tmp_path, epochs=60, max_rmse=8.0))
 
-    (file,) = tmp_path.glob("reports/ModelValidator-*/verdict.json")
+    (file,) = tmp_path.glob("reports/*/ModelValidator/verdict.json")
     verdict = json.loads(file.read_text())
     assert (verdict["kind"], verdict["accepted"]) == ("regression", True)
     assert verdict["quality"]["rmse"]["value"] < 8
