@@ -14,7 +14,7 @@ from tfx.types import channel, component_spec, standard_artifacts, standard_comp
 from mlplatform.artifacts import RejectedRecords
 from mlplatform.components.image_example_gen import driver, executor
 from mlplatform.components.image_example_gen.errors import NoEntriesError, SplitsError
-from mlplatform.components.image_example_gen.given_splits import given_splits
+from mlplatform.components.image_example_gen.given_splits import check_split_by, given_splits
 from mlplatform.components.image_example_gen.listing import LABEL
 from mlplatform.components.image_example_gen.settings import MIB, SHARDS_KEY, IngestSettings
 from mlplatform.config import check_config
@@ -95,7 +95,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
     ) -> None:
         """Declare the ingest.
 
-        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`; `labels` then is a JSON list.
+        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`; `labels`
+        then is a JSON list.
 
         Args:
             input_base: Folder of the photos, a local path or a URL (`s3://`, `gs://`, `az://`). With `splits`
@@ -162,11 +163,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
         source = listing or pattern
         if isinstance(splits, Mapping):
             _check_weights(splits)
-            if not listing and not is_late(split_by) and split_by not in ("item_id", "label"):
-                raise SplitsError(
-                    f"split_by is {split_by!r}, and folders know no such column",
-                    "Take item_id, or give a listing that has the column.",
-                )
+            if not listing and not is_late(split_by):
+                check_split_by(split_by)
             inputs = {"single_split": source}
             output = _hashed(splits, split_by)
         else:
@@ -239,13 +237,14 @@ def _check_weights(splits: Mapping[str, int]) -> None:
         )
 
 
-def _hashed(splits: Mapping[str, int], split_by: str) -> example_gen_pb2.Output:
+def _hashed(splits: Mapping[str, int], split_by: str | Late) -> example_gen_pb2.Output:
     return example_gen_pb2.Output(
         split_config=example_gen_pb2.SplitConfig(
             splits=[
                 example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=weight)
                 for name, weight in splits.items()
             ],
-            partition_feature_name=split_by,
+            # For readers of the pipeline; the ingest goes by the parameter `split_by`.
+            partition_feature_name="" if is_late(split_by) else split_by,
         )
     )

@@ -34,6 +34,19 @@ def given_splits(input_base: str | os.PathLike[str]) -> list[str]:
     return [TRAIN, *sorted(others)]
 
 
+def check_split_by(column: str) -> None:
+    """Check what decides the split of the photos in class folders.
+
+    Raises:
+        SplitsError: It is a column that only a listing may have.
+    """
+    if column not in ("item_id", "label"):
+        raise SplitsError(
+            f"split_by is {column!r}, and folders know no such column",
+            "Take item_id, or give a listing that has the column.",
+        )
+
+
 def require_class_folders(folders: Iterable[str]) -> None:
     """Check that local folders which are to be classes are not splits.
 

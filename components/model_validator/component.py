@@ -1,7 +1,7 @@
 """`ModelValidator`: what it takes and gives."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfx.dsl.components.base import base_component, executor_spec
@@ -13,6 +13,7 @@ from mlplatform.components.model_validator.settings import Question, parse_budge
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.tfx_io.parameters import Late, converted, is_late
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis import EvalConfig
@@ -69,23 +70,26 @@ class ModelValidator(base_component.BaseComponent):
         self,
         model: channel.BaseChannel,
         examples: channel.BaseChannel,
-        eval_splits: Sequence[str] = ("eval",),
-        thresholds: Mapping[str, float] | None = None,
-        budget: Mapping[str, float] | None = None,
+        eval_splits: Sequence[str] | Late = ("eval",),
+        thresholds: Mapping[str, float] | Late | None = None,
+        budget: Mapping[str, float] | Late | None = None,
         baseline_model: channel.BaseChannel | None = None,
-        models_dir: str | None = None,
-        model_name: str | None = None,
-        reports_dir: str | None = None,
+        models_dir: str | Late | None = None,
+        model_name: str | Late | None = None,
+        reports_dir: str | Late | None = None,
         model_run: channel.BaseChannel | None = None,
-        kind: str = "classification",
-        label: str = "label",
-        output: str | None = None,
-        slices: Sequence[Sequence[str]] = (),
-        slice_thresholds: Mapping[str, float] | None = None,
+        kind: str | Late = "classification",
+        label: str | Late = "label",
+        output: str | Late | None = None,
+        slices: Sequence[Sequence[str]] | Late = (),
+        slice_thresholds: Mapping[str, float] | Late | None = None,
         transform_graph: channel.BaseChannel | None = None,
         eval_config: "EvalConfig | None" = None,
     ) -> None:
         """Declare the validation.
+
+        Each parameter but `eval_config` may be a `RuntimeParameter`; one of a list or a mapping then is JSON,
+        and is checked when the gate runs.
 
         Args:
             model: Model, a SavedModel whose signature `serving_default` takes serialized Examples, or inputs
@@ -96,7 +100,7 @@ class ModelValidator(base_component.BaseComponent):
                 way is better), `max_<metric>_drop` or `_rise` beside the baseline, `min_support`.
             budget: What it may cost: keys of `settings.Budget`.
             baseline_model: Model to compare with; default: the newest pushed version.
-            models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
+            models_dir: Folder or URL of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
             reports_dir: Folder or URL that keeps the report also when the model is rejected.
@@ -118,13 +122,14 @@ class ModelValidator(base_component.BaseComponent):
                 value does not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
         """
-        if not eval_splits:
-            raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
-        Question.of(kind, label, output=output, slices=slices, thresholds=thresholds,
-                    slice_thresholds=slice_thresholds)  # fmt: skip
-        parse_budget(budget or {})
-        _check_splits(model, examples, eval_splits)
-        if model_name is not None:
+        if not is_late(eval_splits):
+            if not eval_splits:
+                raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
+            _check_splits(model, examples, eval_splits)
+        if not is_late(kind):
+            Question.of(kind, thresholds=_known(thresholds), slice_thresholds=_known(slice_thresholds))
+        parse_budget(_known(budget))
+        if model_name is not None and not is_late(model_name):
             check_model_name(model_name)
         if models_dir is not None and model_name is None:
             problem = "models_dir is given without model_name: name the pushed model to compare with"
@@ -135,9 +140,9 @@ class ModelValidator(base_component.BaseComponent):
                 examples=examples,
                 baseline_model=baseline_model,
                 model_run=model_run,
-                eval_splits=json.dumps(list(eval_splits)),
-                thresholds=json.dumps(dict(thresholds or {}), sort_keys=True),
-                budget=json.dumps(dict(budget or {}), sort_keys=True),
+                eval_splits=converted(eval_splits, _list),
+                thresholds=converted({} if thresholds is None else thresholds, _mapping),
+                budget=converted({} if budget is None else budget, _mapping),
                 models_dir=models_dir,
                 model_name=model_name,
                 reports_dir=reports_dir,
@@ -145,14 +150,27 @@ class ModelValidator(base_component.BaseComponent):
                 kind=kind,
                 label=label,
                 output=output,
-                slices=json.dumps([list(names) for names in slices]),
-                slice_thresholds=json.dumps(dict(slice_thresholds or {}), sort_keys=True),
+                slices=converted(slices, lambda given: _list(map(list, given))),
+                slice_thresholds=converted({} if slice_thresholds is None else slice_thresholds, _mapping),
                 eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),
                 blessing=channel.Channel(type=standard_artifacts.ModelBlessing),
                 infra_blessing=channel.Channel(type=standard_artifacts.InfraBlessing),
                 evaluation=channel.Channel(type=standard_artifacts.ModelEvaluation),
             )
         )
+
+
+def _list(given: Iterable[Any]) -> str:
+    return json.dumps(list(given))
+
+
+def _mapping(given: Mapping[str, Any]) -> str:
+    return json.dumps(dict(given), sort_keys=True)
+
+
+def _known(given: Any) -> Mapping[str, Any]:
+    """Return a mapping that can be checked already; empty for one that is known only when the gate runs."""
+    return {} if given is None or is_late(given) else given
 
 
 def _check_splits(

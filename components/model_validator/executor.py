@@ -18,6 +18,7 @@ from mlplatform.components.model_validator.settings import Question, parse_budge
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.examples import split_files
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
@@ -39,10 +40,13 @@ class Executor(base_executor.BaseExecutor):
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
+        reports_dir = exec_properties.get("reports_dir")
+        own = ("model", "baseline_model")  # fetched by themselves, under their own URIs
+        others = {name: given for name, given in input_dict.items() if name not in own}
         with (
-            on_this_machine(input_dict, output_dict),
             saved_model(model) as folder,
             _baseline(input_dict, exec_properties, folder) as baseline,
+            on_this_machine(others, output_dict),
         ):
             terms = Terms(
                 splits=splits,
@@ -50,18 +54,27 @@ class Executor(base_executor.BaseExecutor):
                 budget=parse_budget(json.loads(exec_properties["budget"])),
                 baseline=baseline,
                 title=exec_properties.get("model_name") or "model",
-                run_dir=_folder(input_dict, "model_run"),
-                transform_dir=_folder(input_dict, "transform_graph"),
+                run_dir=_folder(input_dict.get("model_run")),
+                transform_dir=_folder(input_dict.get("transform_graph")),
                 eval_config=_eval_config(exec_properties.get("eval_config")),
-                run=getattr(self._context, "pipeline_run_id", None) or "",
+                run=run_id(self._context),
             )
             verdict = validate_model(
                 folder,
                 split_files(input_dict["examples"], splits),
                 terms,
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
-                reports_dir=exec_properties.get("reports_dir") or None,
+                reports_dir=reports_dir or None,
             )
+            if verdict.report and reports_dir:
+                note_verdict(
+                    reports_dir,
+                    self._context,
+                    "ModelValidator",
+                    is_accepted=not verdict.reasons,
+                    reasons=verdict.reasons,
+                    report=verdict.report,
+                )
             verdict.raise_if_rejected()
             for note in verdict.notes:
                 progress.say(f"accepted, but note: {note}")
@@ -91,8 +104,7 @@ def _eval_config(given: str | None) -> Any:
     return config
 
 
-def _folder(input_dict: dict[str, list[types.Artifact]], name: str) -> Path | None:
-    artifacts = input_dict.get(name)
+def _folder(artifacts: list[types.Artifact] | None) -> Path | None:
     return Path(artifact_utils.get_single_uri(artifacts)) if artifacts else None
 
 
