@@ -51,7 +51,7 @@ bench: bench-datasets bench-local bench-serving ## Run every benchmark
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
-bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi (3 times) and item_category (once)
+bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi in two layouts (3 times each) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer

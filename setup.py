@@ -56,7 +56,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     # Object storage for the dataset store and for pushes.
-    "s3": ["s3fs>=2024.12"],
+    "s3": ["s3fs>=2024.12", "boto3>=1.34"],  # boto3: Beam's own file system for it
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.

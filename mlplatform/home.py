@@ -22,8 +22,8 @@ class RemotePathError(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} is {self.path!r}, which is not a folder of this machine. Give a local folder, or one "
-            "that is mounted."
+            f"{self.what} is {self.path!r}, which is not a folder of this machine. Give a local folder, or "
+            "one that is mounted."
         )
 
 
@@ -46,8 +46,8 @@ def local_path(path: str | os.PathLike[str], what: str) -> Path:
 class Home:
     """The places below one root. Nothing is created by naming it.
 
-    What other machines read lies below the root, so these places are local paths or URLs, as the root is. What
-    has to be on the machine that runs, such as SQLite's file, lies below `machine`.
+    What other machines read lies below the root, so these places are local paths or URLs, as the root is.
+    What has to be on the machine that runs, such as SQLite's file, lies below `machine`.
 
     Attributes:
         root: The root: an absolute local path, or a URL.

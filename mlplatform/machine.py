@@ -2,7 +2,6 @@
 
 import ctypes
 import getpass
-import importlib.metadata
 import importlib.util
 import math
 import os
@@ -180,6 +179,8 @@ def _stack() -> Check:
 
 
 def _package(name: str) -> Check:
+    import importlib.metadata  # loads much, and those who only count cores do not need it
+
     todo = _how_to_install()
     try:
         version = importlib.metadata.version(name)
@@ -202,6 +203,8 @@ def _how_to_install() -> str:
 
 def _supported(name: str) -> "SpecifierSet":
     """Return the versions of a package that this one declares to work with."""
+    import importlib.metadata
+
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
     from packaging.utils import canonicalize_name

@@ -1,9 +1,14 @@
 """What holds for every test."""
 
+import importlib.util
 import os
 import random
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -34,6 +39,72 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalRunner"]:
     runner = LocalRunner(tmp_path_factory.mktemp("home"), parallelism=2)
     yield runner
     runner.close()
+
+
+@pytest.fixture(scope="session")
+def _warm_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    spec = importlib.util.spec_from_file_location("warm_start", Path(__file__).with_name("warm_start.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    warm = module.WarmStart(str(tmp_path_factory.mktemp("warm-start")))
+    yield warm
+    warm.stop()
+
+
+@pytest.fixture
+def warm_start(_warm_start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs that are started in this process begin in a moment (`warm_start.py`)."""
+    monkeypatch.setattr(
+        "mlplatform.orchestration.local.processes.node_process.subprocess", _warm_start.subprocess
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """Run the command line in a process of its own, and not in the checkout."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
+        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def command(warm_start: None) -> Callable[..., Finished]:
+    """Run the command line in this process; runs begin in a moment."""
+
+    def run(*words: object, cwd: Path | None = None) -> Finished:
+        from click.testing import CliRunner
+
+        from mlplatform.cli.main import cli
+
+        before = Path.cwd()
+        os.chdir(cwd or before)
+        try:
+            done = CliRunner().invoke(cli, [*map(str, words)], prog_name="mlplatform")
+        finally:
+            os.chdir(before)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Finished(done.exit_code, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")

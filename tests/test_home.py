@@ -1,4 +1,4 @@
-"""Where the root folder is, what can be none, and where a root at a URL keeps what has to be on this machine."""
+"""Where the root is, what cannot be one, and what of a root at a URL has to be on this machine."""
 
 from pathlib import Path
 

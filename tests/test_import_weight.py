@@ -18,6 +18,8 @@ HEAVY = {
     "grpc",
     "ml_metadata",
     "pydantic",
+    "fsspec",
+    "botocore",
 }
 
 

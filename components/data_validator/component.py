@@ -102,8 +102,8 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             train_split: The split that is trained on.
             drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, or is
                 skewed in service, where the schema has no comparator of its own.
-            serving_logs: Folder or URL of a model server's request log (files of PredictionLog), to find skew:
-                what the model is asked in service and differs from the training split.
+            serving_logs: Folder or URL of a model server's request log (files of PredictionLog), to find
+                skew: what the model is asked in service and differs from the training split.
             serving_features: The features that a request must hold. Default: those of the training split that
                 the schema has in the environment `SERVING`, all if it has no environments; but not the
                 label, the id, and what describes a photo (`image/height`).

@@ -78,7 +78,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             lambda folder: _write_verdict(found, folder),
             run=run_id(self._context),
         )
-        return join(str(kept), REPORT_FILE)
+        return join(kept, REPORT_FILE)
 
     def _validate(
         self,

@@ -14,6 +14,7 @@ from mlplatform.components.image_example_gen.entries import UNLABELLED, Reject
 from mlplatform.components.image_example_gen.errors import SplitsError, TooManyRejectsError
 from mlplatform.reports.kept import keep_report
 from mlplatform.reports.page import write_page
+from mlplatform.storage.urls import join
 
 REJECTS, WARNINGS, SUMMARY = "rejects.jsonl", "warnings.jsonl", "summary.json"
 REPORT, VERDICT = "report.html", "verdict.json"
@@ -212,4 +213,4 @@ def keep_page(
             shown=_SHOWN,
         )
 
-    return str(keep_report(reports_dir, "ImageExampleGen", write, run=run) / REPORT)
+    return join(keep_report(reports_dir, "ImageExampleGen", write, run=run), REPORT)

@@ -10,8 +10,8 @@ from tfx.types import channel, component_spec, standard_artifacts
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_trainer import executor
 from mlplatform.components.model_trainer.train import check_path
-from mlplatform.home import local_path
 from mlplatform.roles import WRITTEN
+from mlplatform.tfx_io.parameters import Late, converted, is_late
 
 
 class ModelTrainerSpec(component_spec.ComponentSpec):
@@ -53,17 +53,20 @@ class ModelTrainer(base_component.BaseComponent):
     def __init__(
         self,
         examples: channel.BaseChannel,
-        run_fn: str,
-        hyperparameters: Mapping[str, Any] | None = None,
-        train_splits: Sequence[str] = ("train",),
-        eval_splits: Sequence[str] = ("eval",),
+        run_fn: str | Late,
+        hyperparameters: Mapping[str, Any] | Late | None = None,
+        train_splits: Sequence[str] | Late = ("train",),
+        eval_splits: Sequence[str] | Late = ("eval",),
         schema: channel.BaseChannel | None = None,
         transform_graph: channel.BaseChannel | None = None,
         base_model: channel.BaseChannel | None = None,
         dataset: channel.BaseChannel | None = None,
-        work_dir: str | None = None,
+        work_dir: str | Late | None = None,
     ) -> None:
         """Declare the training.
+
+        Each parameter may be a `RuntimeParameter`: `hyperparameters` then is a JSON object, the splits are
+        JSON lists.
 
         Args:
             examples: Examples to learn from.
@@ -75,15 +78,15 @@ class ModelTrainer(base_component.BaseComponent):
             transform_graph: Transform's output, where the model reads transformed Examples.
             base_model: Model to start from.
             dataset: DatasetVersion that the Examples are; `mlplatform datasets blame` then names the model.
-            work_dir: Folder of unfinished trainings; default: beside the component's outputs.
+            work_dir: Folder or URL where unfinished trainings are kept, so that one that was killed resumes,
+                at a URL also on another machine. Default: beside the component's outputs where those are
+                local, else nowhere.
 
         Raises:
             RunFunctionError: `run_fn` is not `package.module:function`.
-            RemotePathError: `work_dir` is no local folder.
         """
-        check_path(run_fn)
-        if work_dir is not None:
-            local_path(work_dir, "work_dir of ModelTrainer")
+        if not is_late(run_fn):
+            check_path(run_fn)
         super().__init__(
             spec=ModelTrainerSpec(
                 examples=examples,
@@ -92,10 +95,13 @@ class ModelTrainer(base_component.BaseComponent):
                 base_model=base_model,
                 dataset=dataset,
                 run_fn=run_fn,
-                hyperparameters=json.dumps(dict(hyperparameters or {}), sort_keys=True),
-                train_splits=json.dumps(list(train_splits)),
-                eval_splits=json.dumps(list(eval_splits)),
-                work_dir=work_dir,
+                hyperparameters=converted(
+                    {} if hyperparameters is None else hyperparameters,
+                    lambda values: json.dumps(dict(values), sort_keys=True),
+                ),
+                train_splits=converted(train_splits, lambda names: json.dumps(list(names))),
+                eval_splits=converted(eval_splits, lambda names: json.dumps(list(names))),
+                work_dir=converted(work_dir),
                 model=channel.Channel(type=standard_artifacts.Model),
                 model_run=channel.Channel(type=standard_artifacts.ModelRun),
             )

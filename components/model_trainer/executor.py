@@ -1,6 +1,9 @@
 """Connects training to TFX: from artifacts to files, and back."""
 
 import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 from mlplatform.components.model_trainer.train import train
-from mlplatform.home import local_path
+from mlplatform.storage.urls import is_local
+from mlplatform.tfx_io.artifacts import on_this_machine
 from mlplatform.tfx_io.dataset_version import note_use
 from mlplatform.tfx_io.examples import split_files
+from mlplatform.tfx_io.runs import run_id
 from mlplatform.training.errors import NoExamplesError
 
 _UNFINISHED = "unfinished"  # beside the folders of the component's outputs, where no work_dir is given
@@ -28,43 +33,73 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        examples = input_dict["examples"]
         train_splits = json.loads(exec_properties["train_splits"])
+        eval_splits = json.loads(exec_properties["eval_splits"])
         model = artifact_utils.get_single_instance(output_dict["model"])
         model_run = artifact_utils.get_single_instance(output_dict["model_run"])
-        schema, graph, base, dataset = (
-            _uri(input_dict, key) for key in ("schema", "transform_graph", "base_model", "dataset")
-        )
-        train_files = split_files(examples, train_splits)
-        if not train_files:
-            raise NoExamplesError(f"the training splits ({', '.join(train_splits)})")
-        train(
-            exec_properties["run_fn"],
-            train_files=train_files,
-            eval_files=split_files(examples, json.loads(exec_properties["eval_splits"])),
-            hyperparameters=json.loads(exec_properties["hyperparameters"]),
-            work_root=_work_root(exec_properties, model_run),
-            model_dir=local_path(path_utils.serving_model_dir(model.uri), "the model's folder"),
-            run_dir=Path(model_run.uri),
-            schema_file=schema / _SCHEMA_FILE if schema else None,
-            transform_dir=graph,
-            base_model_dir=Path(path_utils.serving_model_path(str(base))) if base else None,
-        )
-        if dataset is not None:
-            note_use(str(dataset), "model", self._name(), model.uri)
+        work_root = exec_properties.get("work_dir") or _beside(model_run.uri)
+        uris = {name: [one.uri for one in some] for name, some in input_dict.items()}
+        with _folder(work_root) as work_dir, on_this_machine(input_dict, output_dict):
+            examples = input_dict["examples"]
+            train_files = split_files(examples, train_splits)
+            if not train_files:
+                raise NoExamplesError(f"the training splits ({', '.join(train_splits)})")
+            schema, graph, base = (
+                _path(input_dict, key) for key in ("schema", "transform_graph", "base_model")
+            )
+            train(
+                exec_properties["run_fn"],
+                train_files=train_files,
+                eval_files=split_files(examples, eval_splits),
+                hyperparameters=json.loads(exec_properties["hyperparameters"]),
+                work_root=work_dir,
+                model_dir=Path(path_utils.serving_model_dir(model.uri)),
+                run_dir=Path(model_run.uri),
+                schema_file=schema / _SCHEMA_FILE if schema else None,
+                transform_dir=graph,
+                base_model_dir=Path(path_utils.serving_model_path(str(base))) if base else None,
+                name_of=_names(input_dict, uris),
+            )
+        if input_dict.get("dataset"):
+            dataset = artifact_utils.get_single_uri(input_dict["dataset"])
+            note_use(dataset, "model", self._name(), model.uri)
 
     def _name(self) -> str:
         """Name the model: by its pipeline and run, as it has no version before it is pushed."""
         pipeline = self._context.pipeline_info if self._context else None
-        run = self._context.pipeline_run_id if self._context else None
-        return f"{pipeline.id if pipeline else 'model'}, run {run or 'unknown'}"
+        return f"{pipeline.id if pipeline else 'model'}, run {run_id(self._context) or 'unknown'}"
 
 
-def _uri(input_dict: dict[str, list[types.Artifact]], key: str) -> Path | None:
+def _path(input_dict: dict[str, list[types.Artifact]], key: str) -> Path | None:
     artifacts = input_dict.get(key)
-    return local_path(artifact_utils.get_single_uri(artifacts), f"the input {key!r}") if artifacts else None
+    return Path(artifact_utils.get_single_uri(artifacts)) if artifacts else None
 
 
-def _work_root(exec_properties: dict[str, Any], model_run: types.Artifact) -> Path:
-    given = exec_properties.get("work_dir")
-    return Path(given) if given else Path(model_run.uri).parents[1] / _UNFINISHED
+def _names(input_dict: dict[str, list[types.Artifact]], uris: dict[str, list[str]]) -> Callable[[str], str]:
+    """Return what gives the real place of a file within artifacts that may be copies."""
+    places = {
+        one.uri: uri for key, some in input_dict.items() for one, uri in zip(some, uris[key], strict=True)
+    }
+
+    def name_of(path: str) -> str:
+        for place, uri in places.items():
+            if path.startswith(place):
+                return uri + path[len(place) :]
+        return path
+
+    return name_of
+
+
+def _beside(model_run: str) -> str:
+    """Return the folder of unfinished trainings where none is given; empty where outputs are not local."""
+    return str(Path(model_run).parents[1] / _UNFINISHED) if is_local(model_run) else ""
+
+
+@contextmanager
+def _folder(work_root: str) -> Iterator[str]:
+    """Give the folder of unfinished trainings: a temporary one where there is none."""
+    if work_root:
+        yield work_root
+        return
+    with tempfile.TemporaryDirectory(prefix="mlplatform-", ignore_cleanup_errors=True) as folder:
+        yield folder

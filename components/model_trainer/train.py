@@ -1,18 +1,17 @@
 """Run a model's training code so that it can be killed at any time and goes on where it was."""
 
-import fcntl
 import hashlib
 import importlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError, TrainingInProgressError
+from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError
+from mlplatform.components.model_trainer.unfinished import unfinished
 from mlplatform.fingerprints.code_closure import Closure, closure_of
 from mlplatform.training.task import TrainingTask
 
@@ -25,12 +24,13 @@ def train(
     train_files: Sequence[str],
     eval_files: Sequence[str],
     hyperparameters: Mapping[str, Any],
-    work_root: Path,
+    work_root: str | Path,
     model_dir: Path,
     run_dir: Path,
     schema_file: Path | None = None,
     transform_dir: Path | None = None,
     base_model_dir: Path | None = None,
+    name_of: Callable[[str], str] = str,
 ) -> None:
     """Call the model's training code and see that it wrote a model.
 
@@ -39,13 +39,15 @@ def train(
         train_files: TFRecord files to train on.
         eval_files: TFRecord files to watch the training with.
         hyperparameters: The model's own settings; JSON values.
-        work_root: Unfinished trainings lie here, each in a folder named by its code, inputs and
-            hyperparameters.
+        work_root: Folder or URL where unfinished trainings are kept, each in a folder named by its code,
+            inputs and hyperparameters.
         model_dir: Where the SavedModel goes.
         run_dir: Where history and logs go.
         schema_file: Schema of the Examples.
         transform_dir: Transform's output.
         base_model_dir: SavedModel to start from.
+        name_of: What an input is called in the name of the training: where it really lies, if what is read
+            is a copy with another path each time.
 
     Raises:
         RunFunctionError: `run_fn` leads to no function.
@@ -55,27 +57,28 @@ def train(
     function = find_function(run_fn)
     code = closure_of([run_fn.partition(":")[0]])
     inputs = [*train_files, "", *eval_files, *map(str, (schema_file, transform_dir, base_model_dir))]
-    work_dir = work_root / training_key(run_fn, code, inputs, hyperparameters)
-    with _held(work_dir):
-        logs = work_dir / "run"
+    key = training_key(run_fn, code, inputs, hyperparameters, name_of)
+    with unfinished(os.fspath(work_root), key) as work:
+        logs = work.folder / "run"
         logs.mkdir(exist_ok=True)
         task = TrainingTask(
             train_files=tuple(train_files),
             eval_files=tuple(eval_files),
             hyperparameters=hyperparameters,
-            work_dir=work_dir,
+            work_dir=work.folder,
             model_dir=model_dir,
             run_dir=logs,
             schema_file=schema_file,
             transform_dir=transform_dir,
             base_model_dir=base_model_dir,
+            save=work.save,
         )
         function(task)
         if not (model_dir / "saved_model.pb").is_file():
             raise NoModelError(run_fn, str(model_dir))
         (logs / "hyperparameters.json").write_text(json.dumps(dict(hyperparameters), indent=2), "utf-8")
         shutil.copytree(logs, run_dir, dirs_exist_ok=True)
-        shutil.rmtree(work_dir)
+        work.remove()
 
 
 def check_path(path: str) -> None:
@@ -109,24 +112,20 @@ def find_function(path: str) -> RunFunction:
 
 
 def training_key(
-    run_fn: str, code: Closure, inputs: Sequence[str], hyperparameters: Mapping[str, Any]
+    run_fn: str,
+    code: Closure,
+    inputs: Sequence[str],
+    hyperparameters: Mapping[str, Any],
+    name_of: Callable[[str], str] = str,
 ) -> str:
     """Return the name of a training: equal for equal code, libraries, files and hyperparameters."""
     sizes = [Path(name).stat().st_size if Path(name).is_file() else 0 for name in inputs]
-    facts = [run_fn, code.files, code.libraries, list(inputs), sizes, dict(hyperparameters)]
+    facts = [
+        run_fn,
+        code.files,
+        code.libraries,
+        [name_of(name) for name in inputs],
+        sizes,
+        dict(hyperparameters),
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _held(work_dir: Path) -> Iterator[None]:
-    """Hold the folder against other processes; a killed process lets go by itself."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work_dir / ".lock", os.O_CREAT | os.O_RDWR)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingInProgressError(str(work_dir)) from error
-        yield
-    finally:
-        os.close(descriptor)

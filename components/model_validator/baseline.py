@@ -22,13 +22,13 @@ class Baseline:
     is_pushed: bool = True
 
 
-def pushed_model(models_dir: Path, name: str, judged: Path) -> Path | None:
+def pushed_model(models_dir: str, name: str, judged: Path) -> str | None:
     """Return the folder of the newest version of `name` that servers see; None where there is none.
 
     A model that is pushed already is compared with the version before it, as it was when it was judged first.
 
     Args:
-        models_dir: Folder of the pushed models.
+        models_dir: Folder of the pushed models, a local path or a URL.
         name: The model's name.
         judged: The SavedModel that is judged.
     """
@@ -38,4 +38,4 @@ def pushed_model(models_dir: Path, name: str, judged: Path) -> Path | None:
     serving = [version for version in store.versions(name) if not version.is_withdrawn]
     if serving and serving[-1].push is not None and serving[-1].push.digest == tree_digest(judged):
         serving.pop()
-    return serving[-1].path if serving else None
+    return serving[-1].url if serving else None

@@ -10,7 +10,6 @@ from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.errors import UnsupportedExamplesError
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
 from mlplatform.config_file import ConfigError
-from mlplatform.home import local_path
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
 
@@ -77,7 +76,7 @@ class ModelValidator(base_component.BaseComponent):
             models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
-            reports_dir: Folder that keeps the report also when the model is rejected.
+            reports_dir: Folder or URL that keeps the report also when the model is rejected.
             model_run: ModelTrainer's `model_run`: the report then shows how the training went.
 
         Raises:
@@ -85,7 +84,6 @@ class ModelValidator(base_component.BaseComponent):
             ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, a value does
                 not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
-            RemotePathError: `models_dir` or `reports_dir` is not a local folder.
         """
         if not eval_splits:
             raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
@@ -94,9 +92,6 @@ class ModelValidator(base_component.BaseComponent):
         parse_budget(budget or {})
         if model_name is not None:
             check_model_name(model_name)
-        for name, folder in (("models_dir", models_dir), ("reports_dir", reports_dir)):
-            if folder is not None:
-                local_path(folder, f"{name} of ModelValidator")
         if models_dir is not None and model_name is None:
             problem = "models_dir is given without model_name: name the pushed model to compare with"
             raise ConfigError("ModelValidator", [problem])

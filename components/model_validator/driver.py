@@ -4,6 +4,8 @@ A cache that knows the parameters then knows the baseline. Source: TFX's launche
 properties that a driver gives, before it looks into its cache (`tfx/orchestration/portable/launcher.py`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from tfx.types import Artifact, artifact_utils
 from tfx.utils import path_utils
 
 from mlplatform.components.model_validator.baseline import pushed_model
-from mlplatform.home import local_path
+from mlplatform.tfx_io.artifacts import fetched
 
 
-def saved_model(model: Artifact) -> Path:
-    """Return the folder of a model artifact's SavedModel. Raises RemotePathError."""
-    folder = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-    return local_path(folder, "the model")
+@contextmanager
+def saved_model(model: Artifact) -> Iterator[Path]:
+    """Give the folder of a model artifact's SavedModel on this machine; a copy of what lies at a URL."""
+    with fetched(model.uri) as folder:
+        yield Path(path_utils.serving_model_path(str(folder), path_utils.is_old_model_artifact(model)))
 
 
 class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
@@ -37,6 +40,6 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
         models_dir, name = properties.get("models_dir"), properties.get("model_name")
         if models_dir and name and not execution_info.input_dict.get("baseline_model"):
             judged = artifact_utils.get_single_instance(execution_info.input_dict["model"])
-            folder = pushed_model(Path(models_dir), name, saved_model(judged))
-            result.exec_properties["baseline"].string_value = str(folder or "")
+            with saved_model(judged) as folder:
+                result.exec_properties["baseline"].string_value = pushed_model(models_dir, name, folder) or ""
         return result

@@ -1,6 +1,8 @@
 """Connects the judgement to TFX: artifacts to files, the verdict to blessings."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from mlplatform import progress
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
-from mlplatform.home import local_path
+from mlplatform.storage.urls import name as name_of
+from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.examples import split_files
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
@@ -36,47 +39,55 @@ class Executor(base_executor.BaseExecutor):
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
-        reports_dir = exec_properties.get("reports_dir")
         model_run = input_dict.get("model_run")
-        terms = Terms(
-            splits=splits,
-            thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
-            budget=parse_budget(json.loads(exec_properties["budget"])),
-            baseline=_baseline(input_dict, exec_properties),
-            title=exec_properties.get("model_name") or "model",
-            run_dir=local_path(artifact_utils.get_single_uri(model_run), "model_run") if model_run else None,
-            run=getattr(self._context, "pipeline_run_id", None) or "",
-        )
-        verdict = validate_model(
-            saved_model(model),
-            split_files(input_dict["examples"], splits),
-            terms,
-            output_dir=local_path(
-                artifact_utils.get_single_uri(output_dict["evaluation"]), "the evaluation's folder"
-            ),
-            reports_dir=Path(reports_dir) if reports_dir else None,
-        )
-        verdict.raise_if_rejected()
-        for note in verdict.notes:
-            progress.say(f"accepted, but note: {note}")
-        _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
-        _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
+        with (
+            on_this_machine(input_dict, output_dict),
+            saved_model(model) as folder,
+            _baseline(input_dict, exec_properties, folder) as baseline,
+        ):
+            terms = Terms(
+                splits=splits,
+                thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
+                budget=parse_budget(json.loads(exec_properties["budget"])),
+                baseline=baseline,
+                title=exec_properties.get("model_name") or "model",
+                run_dir=Path(artifact_utils.get_single_uri(model_run)) if model_run else None,
+                run=getattr(self._context, "pipeline_run_id", None) or "",
+            )
+            verdict = validate_model(
+                folder,
+                split_files(input_dict["examples"], splits),
+                terms,
+                output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
+                reports_dir=exec_properties.get("reports_dir") or None,
+            )
+            verdict.raise_if_rejected()
+            for note in verdict.notes:
+                progress.say(f"accepted, but note: {note}")
+            _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
+            _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
 
 
+@contextmanager
 def _baseline(
-    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
-) -> Baseline | None:
+    input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], judged: Path
+) -> Iterator[Baseline | None]:
     given = input_dict.get("baseline_model")
     if given:
         model = artifact_utils.get_single_instance(given)
-        return Baseline(saved_model(model), f"the given baseline model ({model.uri})", is_pushed=False)
+        with saved_model(model) as folder:
+            yield Baseline(folder, f"the given baseline model ({model.uri})", is_pushed=False)
+        return
     models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
     if "baseline" in exec_properties:  # the driver's choice
-        folder = Path(exec_properties["baseline"]) if exec_properties["baseline"] else None
+        url = exec_properties["baseline"]
     else:  # an orchestrator without drivers
-        judged = artifact_utils.get_single_instance(input_dict["model"])
-        folder = pushed_model(Path(models_dir), name, saved_model(judged)) if models_dir and name else None
-    return Baseline(folder, f"version {folder.name} of {name}, pushed before") if folder else None
+        url = pushed_model(models_dir, name, judged) if models_dir and name else None
+    if not url:
+        yield None
+        return
+    with fetched(url) as folder:
+        yield Baseline(folder, f"version {name_of(url)} of {name}, pushed before")
 
 
 def _bless(blessing: types.Artifact, file_name: str, model: types.Artifact) -> None:

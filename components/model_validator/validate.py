@@ -33,6 +33,7 @@ from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
+from mlplatform.storage.urls import join
 from mlplatform.vision.decoding import READS_WEBP
 from mlplatform.vision.examples import sample_records
 
@@ -70,7 +71,7 @@ def validate_model(
     terms: Terms,
     *,
     output_dir: Path,
-    reports_dir: Path | None = None,
+    reports_dir: str | None = None,
 ) -> Verdict:
     """Judge the model and write what was found.
 
@@ -102,7 +103,7 @@ def judge(
     terms: Terms,
     *,
     output_dir: Path,
-    reports_dir: Path | None = None,
+    reports_dir: str | None = None,
 ) -> Verdict:
     """Judge a model whose serving check is done; arguments and errors as for `validate_model`."""
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -171,14 +172,14 @@ def _quality(model_dir: Path, files: Sequence[str], terms: Terms, output_dir: Pa
     return _Found(answers, quality, compared, reasons, _notes(answers, quality, compared, terms.thresholds))
 
 
-def _keep(page: Path, facts: dict[str, Any], reports_dir: Path, run: str) -> Path:
+def _keep(page: Path, facts: dict[str, Any], reports_dir: str, run: str) -> str:
     """Copy page and verdict to where they stay."""
 
     def write(folder: Path) -> None:
         (folder / VERDICT_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
         (folder / REPORT_FILE).write_bytes(page.read_bytes())
 
-    return keep_report(reports_dir, "ModelValidator", write, run=run) / REPORT_FILE
+    return join(keep_report(reports_dir, "ModelValidator", write, run=run), REPORT_FILE)
 
 
 @dataclass(frozen=True)

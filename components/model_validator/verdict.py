@@ -27,12 +27,12 @@ class Verdict:
 
     quality_reasons: tuple[str, ...]
     serving_reasons: tuple[str, ...]
-    report: Path | None
+    report: str | None
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], report: Path | None) -> "Verdict":
+    def of(cls, facts: Mapping[str, Any], report: str | None) -> "Verdict":
         """Return the verdict that `facts` (as in `metrics.json`) hold."""
         return cls(
             tuple(facts["quality_reasons"]),
@@ -84,4 +84,4 @@ def load_verdict(folder: Path) -> Verdict:
         FileNotFoundError: There is no verdict in it.
     """
     facts = json.loads((folder / VERDICT_FILE).read_text("utf-8"))
-    return Verdict.of(facts, folder / REPORT_FILE)
+    return Verdict.of(facts, str(folder / REPORT_FILE))

@@ -8,11 +8,10 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.serving_pusher import executor
+from mlplatform.components.serving_pusher.parameters import check_parameters
 from mlplatform.config_file import ConfigError
-from mlplatform.home import local_path
-from mlplatform.registry import check_model_name
 from mlplatform.roles import WRITTEN
-from mlplatform.serving.client import check_address
+from mlplatform.tfx_io.parameters import Late, converted
 
 
 class ServingPusherSpec(component_spec.ComponentSpec):
@@ -60,26 +59,29 @@ class ServingPusher(base_component.BaseComponent):
     def __init__(
         self,
         model: channel.BaseChannel,
-        models_dir: str,
-        model_name: str,
+        models_dir: str | Late,
+        model_name: str | Late,
         blessing: channel.BaseChannel | None = None,
         infra_blessing: channel.BaseChannel | None = None,
         dataset: channel.BaseChannel | None = None,
-        servers: Sequence[str] = (),
-        timeout_s: float = 60.0,
-        keep: int = 0,
+        servers: Sequence[str] | Late = (),
+        timeout_s: float | Late = 60.0,
+        keep: int | Late = 0,
         evaluation: channel.BaseChannel | None = None,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        allow_withdrawn: bool = False,
-        signing_key: str | None = None,
+        ca_file: str | Late | None = None,
+        cert_file: str | Late | None = None,
+        key_file: str | Late | None = None,
+        allow_withdrawn: bool | Late = False,
+        signing_key: str | Late | None = None,
     ) -> None:
         """Declare the push.
 
+        Each parameter may be a `RuntimeParameter`; `servers` then is a JSON list.
+
         Args:
             model: Model, a SavedModel as a trainer exports it.
-            models_dir: Folder of all pushed models; `<models_dir>/<model_name>` is a server's base path.
+            models_dir: Folder or URL of all pushed models; `<models_dir>/<model_name>` is a server's base
+                path.
             model_name: The model's name.
             blessing: ModelBlessing; without it the quality of the model is not asked for.
             infra_blessing: InfraBlessing; without it its safety is not asked for.
@@ -102,13 +104,9 @@ class ServingPusher(base_component.BaseComponent):
             InvalidModelNameError: `model_name` cannot be a folder that a model server reads.
             ServerAddressError: One of `servers` is not an address.
             ConfigError: `timeout_s` or `keep` is out of range, or a model without blessings is to be signed.
-            RemotePathError: `models_dir` is no local folder.
         """
-        check_model_name(model_name)
-        for server in servers:
-            check_address(server)
-        problems = [f"timeout_s is {timeout_s}: it must be above 0"] if timeout_s <= 0 else []
-        problems += [f"keep is {keep}: it must be 0 or more"] if keep < 0 else []
+        check_parameters(model_name, servers, timeout_s, keep)
+        problems = []
         if signing_key and not (blessing and infra_blessing):
             problems += [
                 "signing_key needs blessing and infra_blessing: a signature says that both gates agreed"
@@ -117,7 +115,6 @@ class ServingPusher(base_component.BaseComponent):
             problems += [f"key_file is {key_file}: it needs the cert_file that it belongs to"]
         if problems:
             raise ConfigError("ServingPusher", problems)
-        local_path(models_dir, "models_dir of ServingPusher")
         super().__init__(
             spec=ServingPusherSpec(
                 model=model,
@@ -125,16 +122,16 @@ class ServingPusher(base_component.BaseComponent):
                 infra_blessing=infra_blessing,
                 evaluation=evaluation,
                 dataset=dataset,
-                models_dir=str(models_dir),
+                models_dir=converted(models_dir),
                 model_name=model_name,
-                servers=json.dumps(list(servers)),
-                timeout_s=float(timeout_s),
-                keep=int(keep),
-                ca_file=str(ca_file or ""),
-                cert_file=str(cert_file or ""),
-                key_file=str(key_file or ""),
-                allow_withdrawn=int(allow_withdrawn),
-                signing_key=str(signing_key or ""),
+                servers=converted(servers, lambda given: json.dumps(list(given))),
+                timeout_s=converted(timeout_s, float),
+                keep=converted(keep, int),
+                ca_file=converted(ca_file or ""),
+                cert_file=converted(cert_file or ""),
+                key_file=converted(key_file or ""),
+                allow_withdrawn=converted(allow_withdrawn, int),
+                signing_key=converted(signing_key or ""),
                 pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
             )
         )

@@ -7,18 +7,21 @@ from typing import Any
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from mlplatform.components.serving_pusher.confirm import ServerTls
 from mlplatform.components.serving_pusher.errors import NotBlessedError
 from mlplatform.components.serving_pusher.metrics import evaluated_metrics
+from mlplatform.components.serving_pusher.parameters import check_parameters
 from mlplatform.components.serving_pusher.push import push_and_confirm
-from mlplatform.home import local_path
 from mlplatform.registry import ModelStore
 from mlplatform.registry.signing import signing_key
-from mlplatform.tfx_io.dataset_version import note_use
+from mlplatform.tfx_io.artifacts import fetched, published
+from mlplatform.tfx_io.dataset_version import note_use, read_version
+from mlplatform.tfx_io.runs import run_id
 
 _GATES = ("blessing", "infra_blessing")
+_YES, _NO = frozenset({"BLESSED", "INFRA_BLESSED"}), frozenset({"NOT_BLESSED", "INFRA_NOT_BLESSED"})
 
 
 class Executor(base_executor.BaseExecutor):
@@ -31,6 +34,8 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         name = exec_properties["model_name"]
+        servers = json.loads(exec_properties["servers"])
+        check_parameters(name, servers, exec_properties["timeout_s"], exec_properties["keep"])
         refused = [
             gate
             for gate in _GATES
@@ -40,27 +45,26 @@ class Executor(base_executor.BaseExecutor):
             raise NotBlessedError(name, refused)
 
         model = artifact_utils.get_single_instance(input_dict["model"])
-        serving_dir = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
-        model_dir = local_path(serving_dir, "the model")
-        pushed = push_and_confirm(
-            model_dir,
-            ModelStore(Path(exec_properties["models_dir"])),
-            name,
-            servers=json.loads(exec_properties["servers"]),
-            timeout_s=exec_properties["timeout_s"],
-            tls=ServerTls(
-                *(exec_properties.get(name) or "" for name in ("ca_file", "cert_file", "key_file"))
-            ),
-            keep=exec_properties["keep"],
-            why=f"pipeline {self._context.pipeline_info.id}"
-            if self._context and self._context.pipeline_info
-            else "",
-            run=(self._context.pipeline_run_id or "") if self._context else "",
-            dataset=_dataset_version(input_dict),
-            metrics=_metrics(input_dict),
-            allows_withdrawn=bool(exec_properties.get("allow_withdrawn")),
-            signing_key=_signing_key(input_dict, exec_properties),
-        )
+        with fetched(model.uri) as folder:
+            pushed = push_and_confirm(
+                Path(path_utils.serving_model_path(str(folder), path_utils.is_old_model_artifact(model))),
+                ModelStore(Path(exec_properties["models_dir"])),
+                name,
+                servers=servers,
+                timeout_s=exec_properties["timeout_s"],
+                tls=ServerTls(
+                    *(exec_properties.get(name) or "" for name in ("ca_file", "cert_file", "key_file"))
+                ),
+                keep=exec_properties["keep"],
+                why=f"pipeline {self._context.pipeline_info.id}"
+                if self._context and self._context.pipeline_info
+                else "",
+                run=run_id(self._context),
+                dataset=_dataset_version(input_dict),
+                metrics=_metrics(input_dict),
+                allows_withdrawn=bool(exec_properties.get("allow_withdrawn")),
+                signing_key=_signing_key(input_dict, exec_properties),
+            )
         if input_dict.get("dataset"):  # noted once, also where a push was killed before it noted it
             dataset = artifact_utils.get_single_instance(input_dict["dataset"])
             note_use(dataset.uri, "push", f"{name}@{pushed.version.version}", str(pushed.version.path))
@@ -75,26 +79,38 @@ class Executor(base_executor.BaseExecutor):
             "is_new": pushed.is_new,
             "confirmed_by": list(pushed.confirmed_by),
         }
-        io_utils.write_string_file(str(Path(artifact.uri) / "pushed.json"), json.dumps(facts, indent=2))
+        with published(artifact.uri) as folder:
+            (folder / "pushed.json").write_text(json.dumps(facts, indent=2), "utf-8")
 
 
 def _is_blessed(blessing: types.Artifact) -> bool:
-    # Both blessings say it so (tfx.components.util.model_utils, which loads every stock component).
-    return bool(blessing.get_int_custom_property("blessed") == 1)
+    """Return whether a gate says yes: by the file that it wrote, else by the property.
+
+    Source: `tfx/components/evaluator/executor.py` and `infra_validator/executor.py` write both.
+    """
+    try:
+        with fetched(blessing.uri) as folder:
+            files = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        files = set()
+    if files & _NO:
+        return False
+    # Not by tfx.components.util.model_utils, which loads every stock component.
+    return bool(files & _YES) or blessing.get_int_custom_property("blessed") == 1
 
 
 def _dataset_version(input_dict: dict[str, list[types.Artifact]]) -> str:
     if not input_dict.get("dataset"):
         return ""
-    dataset = artifact_utils.get_single_instance(input_dict["dataset"])
-    return f"{dataset.dataset}@{dataset.version}"
+    facts = read_version(artifact_utils.get_single_uri(input_dict["dataset"]))
+    return f"{facts['dataset']}@{facts['version']}"
 
 
 def _metrics(input_dict: dict[str, list[types.Artifact]]) -> dict[str, float]:
     if not input_dict.get("evaluation"):
         return {}
-    evaluation = artifact_utils.get_single_instance(input_dict["evaluation"])
-    return evaluated_metrics(local_path(evaluation.uri, "the evaluation"))
+    with fetched(artifact_utils.get_single_uri(input_dict["evaluation"])) as folder:
+        return evaluated_metrics(folder)
 
 
 def _signing_key(input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> str:

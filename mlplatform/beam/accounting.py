@@ -8,6 +8,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from mlplatform.errors import MlplatformError
+from mlplatform.storage.urls import is_local
 
 Counts = dict[str, int]
 
@@ -73,7 +74,7 @@ def check_all_left(what: str, entered: int, left: int) -> None:
 
 
 def _write_json(counts: Counts, file: str) -> None:
-    if "://" not in file:
+    if is_local(file):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
     with FileSystems.create(file) as stream:
         stream.write(json.dumps(counts, sort_keys=True).encode())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from gc import set_threshold
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +71,7 @@ def datasets() -> None:
 
     VERSION is v3, a tag, the beginning of a digest, or latest.
     """
+    set_threshold(100_000)  # a command is short, and its imports alone cause hundreds of collections
 
 
 @datasets.command()

@@ -8,7 +8,7 @@ import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import MlplatformError, UsageError
-from mlplatform.home import Home, local_path
+from mlplatform.home import Home
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.errors import ModelWithdrawnError
 
@@ -45,7 +45,7 @@ def list_models(root: str | None, as_json: bool) -> None:
         echo_json(rows)
         return
     if not rows:
-        click.echo(f"No model was pushed under {store.models_dir} yet.")
+        click.echo(f"No model was pushed under {store.url} yet.")
     for row in rows:
         version, pushed_at, data = (row[key] or "-" for key in ("version", "pushed_at", "dataset"))
         metrics = _metrics_text(row["metrics"])
@@ -66,11 +66,9 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     store = _store(root)
     versions = store.versions(name)
     if as_json:
-        echo_json(
-            {"name": name, "base_path": str(store.models_dir / name), "versions": [_row(v) for v in versions]}
-        )
+        echo_json({"name": name, "base_path": store.base_path(name), "versions": [_row(v) for v in versions]})
         return
-    click.echo(f"{name}: {store.models_dir / name}")
+    click.echo(f"{name}: {store.base_path(name)}")
     for version in versions:
         row = _row(version)
         marks = [
@@ -141,7 +139,7 @@ def push(
         echo_json({**_row(outcome.version), "is_new": outcome.is_new})
     else:
         state = "pushed" if outcome.is_new else "already the newest"
-        click.echo(f"{name} version {outcome.version.version}: {state}, {outcome.version.path}")
+        click.echo(f"{name} version {outcome.version.version}: {state}, {outcome.version.url}")
 
 
 @models.command()
@@ -178,11 +176,11 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
     if as_json:
         echo_json(_row(serving))
     else:
-        click.echo(f"{name} is back at version {serving.version}; what was above it lies in 'withdrawn'")
+        click.echo(f"{name} is back at version {serving.version}; what was above it is withdrawn")
 
 
 def _store(root: str | None) -> ModelStore:
-    return ModelStore(local_path(Home.at(root).models, "the folder of models"))
+    return ModelStore(Home.at(root).models)
 
 
 def _list_row(store: ModelStore, name: str) -> dict[str, object]:
@@ -224,7 +222,7 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "is_signed": version.is_signed,
         "integrity": version.integrity(),
         "history": [{key: event[key] for key in _SHOWN if key in event} for event in version.events],
-        "path": str(version.path),
+        "path": version.url,
     }
 
 

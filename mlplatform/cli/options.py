@@ -14,13 +14,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def root_option(command: Command) -> Command:
-    """Add `--root DIR`: the folder that holds everything this machine keeps."""
+    """Add `--root DIR`: the folder or URL that holds runs, datasets and models."""
     return click.option(
         "--root",
         metavar="DIR",
         default=None,
         callback=remember_root,
-        help=f"Root folder of runs, datasets and models [default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
+        help="Root of runs, datasets and models, a folder or a URL "
+        f"[default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
     )(command)
 
 

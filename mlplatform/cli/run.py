@@ -11,8 +11,10 @@ from mlplatform.cli.hints import with_root
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
+from mlplatform.orchestration.choices import ENGINES, RUNNERS
 from mlplatform.orchestration.local.errors import NodeFailedError, NothingToReuseError, RuntimeParameterError
 from mlplatform.orchestration.local.reference import PipelineArgumentError
+from mlplatform.orchestration.runner import Runner
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are reused"
@@ -102,9 +104,18 @@ class FlagError(UsageError):
     default=None,
     help="Nodes at the same time [default: from cores and memory].",
 )
-@click.option("--runner", type=click.Choice(["local"]), default="local", show_default=True)
 @click.option(
-    "--engine", type=click.Choice(["direct"]), default="direct", show_default=True, help="Beam's engine."
+    "--runner",
+    metavar=f"[{'|'.join(RUNNERS.own)}|NAME|MODULE:CLASS]",
+    default="local",
+    show_default=True,
+    help="Who runs it: a runner of this package, a registered one, or an import string.",
+)
+@click.option(
+    "--engine",
+    metavar=f"[{'|'.join(ENGINES.own)}|NAME|MODULE:FUNCTION]",
+    default=None,
+    help="What Beam runs on, likewise [default: what the pipeline's own Beam arguments say].",
 )
 @json_option
 def run(
@@ -119,8 +130,8 @@ def run(
     only_nodes: tuple[str, ...],
     force: tuple[str, ...],
     parallelism: int | None,
-    runner: str,  # noqa: ARG001 - one choice so far
-    engine: str,  # noqa: ARG001 - one choice so far
+    runner: str,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Run PIPELINE: a packaged name, path/to/file.py[:function] or package.module:function.
@@ -128,8 +139,6 @@ def run(
     A run that failed or was stopped goes on where it was: run the same command again. --json prints the run's
     record however the run ended.
     """
-    from mlplatform.orchestration.local.runner import LocalRunner
-
     if only_nodes:
         if len(only_nodes) > 1 or from_nodes or to_nodes:
             raise OnlyOneNodeError(only_nodes)
@@ -137,15 +146,16 @@ def run(
     overrides = read_yaml(config_file) if config_file else {}
     for text in settings:
         overrides = merged(overrides, parse_override(text))
-    local = LocalRunner(root, parallelism=parallelism, force=force)
+    chosen: Runner = RUNNERS.load(runner)(root, parallelism=parallelism, force=force)
     try:
-        local.run_reference(
+        chosen.run_reference(
             pipeline,
             data=data,
             overrides=overrides,
             from_nodes=from_nodes,
             to_nodes=to_nodes,
             parameters=dict(parse_parameter(text) for text in parameters),
+            engine=engine,
         )
     except KeyboardInterrupt:
         _say_stopped()
@@ -163,8 +173,8 @@ def run(
             raise FlagError(str(error), flags) from error
         raise
     finally:
-        if as_json and local.record is not None:
-            echo_json(asdict(local.record))
+        if as_json and chosen.record is not None:
+            echo_json(asdict(chosen.record))
 
 
 def _say_stopped() -> None:

@@ -11,15 +11,8 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.cache.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
-from mlplatform.orchestration.local.records import (
-    RUNNER_LOG,
-    NodeDetails,
-    NodeRecord,
-    NoLogError,
-    RunRecord,
-    find_run,
-    read_runs,
-)
+from mlplatform.orchestration.local.ledger_runs import find_run, log_of, read_runs
+from mlplatform.orchestration.local.records import NodeDetails, NodeRecord, RunRecord
 from mlplatform.orchestration.local.run_metrics import run_metrics
 
 
@@ -49,7 +42,7 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
         echo_json(rows)
         return
     if not rows:
-        click.echo(f"No run is recorded under {home.runs} yet.")
+        click.echo(f"No run is recorded under {home.root} yet.")
         return
     header = ("run", "pipeline", "started", "state", "time", "ran", "cached", "top-1", "failed")
     lines = [
@@ -82,7 +75,7 @@ def show(run: str, root: str | None, as_json: bool) -> None:
         echo_json(asdict(record))
         return
     click.echo(f"run {record.run_id} of {record.pipeline}: {record.state}, {seconds(record.wall_s)}")
-    click.echo(f"  started {record.started_at}  records {folder.path}")
+    click.echo(f"  started {record.started_at}  records {folder.place}")
     rows = [(n.id, n.state, seconds(n.seconds), memory(n), short(n.why)) for n in record.nodes]
     for line in aligned([("node", "state", "time", "memory", "why"), *rows]):
         click.echo(line)
@@ -91,7 +84,7 @@ def show(run: str, root: str | None, as_json: bool) -> None:
             for artifact in artifacts:
                 click.echo(f"  {node.id}.{key}: {artifact.type} {artifact.uri}")
     for node in record.failed:
-        click.echo(f"{node.id} failed: {node.error}\n  log: {folder.log(node.id)}")
+        click.echo(f"{node.id} failed: {node.error}\n  log: {folder.log_place(node.id)}")
         click.echo(with_root(f"  whole log: mlplatform runs logs {record.run_id} {node.id}"))
 
 
@@ -174,18 +167,23 @@ def why(run: str, node: str | None, root: str | None, as_json: bool) -> None:
 def logs(run: str, node: str, tail: int, root: str | None, as_json: bool) -> None:
     """Print the log of NODE in RUN; NODE `_runner`: that of making the pipeline."""
     folder = find_run(Home.at(root), run)
-    if node != RUNNER_LOG:
-        folder.read().node(node)
-    log = folder.log(node)
-    if not log.exists():
-        raise NoLogError(node, folder.path.name)
-    lines = log.read_text("utf-8", errors="replace").splitlines()
+    lines = log_of(folder, node).splitlines()
     lines = lines[-tail:] if tail else lines
     if as_json:
-        echo_json({"node": node, "log": str(log), "lines": lines})
+        echo_json({"node": node, "log": folder.log_place(node), "lines": lines})
         return
     for line in lines:
         click.echo(line)
+
+
+@runs.command()
+@click.argument("run", default="latest")
+@root_option
+def cancel(run: str, root: str | None) -> None:
+    """Have RUN, which this machine runs, end as by Ctrl-C."""
+    from mlplatform.orchestration.local.runner import LocalRunner
+
+    LocalRunner(root).cancel(run)
 
 
 def _reason(node: NodeRecord, details: NodeDetails | None) -> str:

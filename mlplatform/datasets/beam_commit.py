@@ -287,7 +287,9 @@ def match(number: int, job: Job, bar: Task) -> None:
     records = np.concatenate([np.empty(0, _RECORD), *parts])
     del parts
     ids = Ids(records["high"].astype(np.uint64), records["low"].astype(np.uint64))
-    first = ids.sorted().first_places()
+    repeats, firsts = ids.sorted().repeats()
+    first = np.arange(len(ids))
+    first[repeats] = firsts
     split_of = [-1] * len(job.packs) + [job.splits.index(shard.split) for shard in job.shards]
     split = np.array(split_of, np.int64)[owner]
     count = len(job.splits)

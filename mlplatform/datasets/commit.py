@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import track
 from mlplatform.storage import Storage
 from mlplatform.storage.errors import CorruptStoreError
+from mlplatform.storage.urls import absolute
 
 _UNCHECKED_RECORDS = 1 << 24  # that a manifest may claim before its indexes are looked at
 
@@ -214,8 +214,7 @@ def known_version(
 
 def source_of(folder: str | os.PathLike[str]) -> str:
     """Return where a commit comes from, for its manifest: an absolute path, or a URL."""
-    text = os.fspath(folder)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return absolute(folder)
 
 
 def read_live(line: Line, manifest: Manifest) -> Live:
@@ -350,7 +349,7 @@ def _digests(
     split_of = np.repeat(of_shard, [len(scan.ids) for scan in scans])[found.places]
     digests = {}
     for split, number in numbers.items():
-        ids = found.ids[split_of == number]
+        ids = found.ids[split_of == number] if len(splits) > 1 else found.ids
         digests[split] = len(ids), sorted_digest(ids)
     return digests
 

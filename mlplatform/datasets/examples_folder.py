@@ -19,6 +19,7 @@ from mlplatform.datasets.errors import (
 from mlplatform.datasets.format.fields import is_split_name
 from mlplatform.storage import naming
 from mlplatform.storage.file_systems import file_system, identity, reaching
+from mlplatform.storage.urls import is_local
 
 _PREFIX = "Split-"
 _ONE_OF_SET = re.compile(r"(?P<begin>.*-)(?P<number>\d{5,})-of-(?P<count>\d{5,})(?P<end>\.gz)?")
@@ -46,7 +47,7 @@ class Shard:
     @property
     def is_local(self) -> bool:
         """The file is on this machine."""
-        return "://" not in self.path
+        return is_local(self.path)
 
 
 def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]:
@@ -58,7 +59,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
         IncompleteShardsError: A split has files named `...-00000-of-00003`, and not all of them.
     """
     text = os.fspath(folder).removeprefix("file://")
-    found = _remote(text) if "://" in text else _local(Path(text).expanduser().absolute())
+    found = _local(Path(text).expanduser().absolute()) if is_local(text) else _remote(text)
     splits = sorted(
         name[len(_PREFIX) :] for name in found if name.startswith(_PREFIX) and len(name) > len(_PREFIX)
     )
@@ -130,7 +131,7 @@ def uncompressed(file: BinaryIO, is_gzip: bool, name: str) -> Iterator[Any]:
 
 def stamp(path: str) -> tuple[int | str, ...]:
     """Return what changes when the file does; see `Shard.stamp`. Raises FileNotFoundError."""
-    if "://" in path:
+    if not is_local(path):
         fs, place = file_system(path)
         with reaching(path):
             fs.invalidate_cache()
@@ -199,7 +200,7 @@ class _Gzip:
 
 def open_file(path: str) -> Any:
     """Open a local file, or one at an fsspec URL, for reading bytes."""
-    if "://" not in path:
+    if is_local(path):
         return open(path, "rb", buffering=0)
     fs, place = file_system(path)
     with reaching(path):

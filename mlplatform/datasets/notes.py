@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from mlplatform.datasets.format.manifest import FORMAT, Manifest, sealed, unsealed
 from mlplatform.datasets.line import Line, check_tag_name, declarations, tag_moves
 from mlplatform.storage.errors import NoAtomicCreateError, StoreAccessError
+from mlplatform.storage.urls import is_local
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Copy:
     def is_there(self) -> bool | None:
         """The folder is still there; None where it is not on this machine."""
         place = self.place.removeprefix("file://")
-        return None if "://" in place else os.path.exists(place)  # noqa: PTH110 - False for any text
+        return os.path.exists(place) if is_local(place) else None  # noqa: PTH110 - False for any text
 
 
 def tag_version(line: Line, manifest: Manifest, tag: str) -> None:

@@ -118,11 +118,10 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds, k
         found: The ids of all their records.
         known: The ids of the known packs, one pack behind the other.
     """
-    rows = np.empty(len(found.ids), np.int64)
-    rows[found.places] = known.find(found.ids)
-    first = found.first_places()
-    is_new = rows < 0
-    is_written = is_new & (first == np.arange(first.size))  # it is the first of its kind
+    rows = known.find(found)
+    repeats, firsts = found.repeats()
+    is_written = rows < 0
+    is_written[repeats] = False  # the first of its kind is written
     bounds = np.cumsum([0, *(len(scan.ids) for scan in scans)]).tolist()
 
     whole: list[NewPack] = []
@@ -148,8 +147,7 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds, k
         for part in pack.parts:
             rows[begin_of[part.shard.path] + part.rows] = np.arange(following, following + part.rows.size)
             following += part.rows.size
-    again = np.flatnonzero(is_new & ~is_written)
-    rows[again] = rows[first[again]]
+    rows[repeats] = rows[firsts]
 
     copies = {}
     for split in splits:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlplatform.datasets.errors import CheckoutTargetError, MountPointError, RemoteTargetError
+from mlplatform.storage.urls import is_local
 
 _STALE_AFTER_S = 24 * 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,7 +35,7 @@ def whole_folder(folder: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
         OSError: It cannot be written; `filename` is named, also where the disk is full.
     """
     text = os.fspath(folder).removeprefix("file://")
-    if "://" in text:
+    if not is_local(text):
         raise RemoteTargetError(text)
     target = Path(text).expanduser().absolute()
     place = target.resolve()  # a link to a folder stays what it is

@@ -131,14 +131,14 @@ def _frames(part: Part, bar: Task) -> Iterator[bytes | memoryview]:
             bar.advance(chosen.size)
         return
     ends = part.offsets + part.sizes + FRAME_BYTES
-    breaks = np.flatnonzero(part.offsets[1:] != ends[:-1])
-    firsts, lasts = np.append(0, breaks + 1), np.append(breaks, ends.size - 1)
+    is_apart = part.offsets[1:] != ends[:-1]
+    begins, behind = part.offsets[np.append(True, is_apart)], ends[np.append(is_apart, True)]
     with naming(part.shard.path), open(part.shard.path, "rb") as file:
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            begin, end = int(part.offsets[first]), int(ends[last])
+        number = file.fileno()
+        for begin, end in zip(begins.tolist(), behind.tolist(), strict=True):
             for at in range(begin, end, _READ_BYTES):
-                yield os.pread(file.fileno(), min(_READ_BYTES, end - at), at)
-            bar.advance(last + 1 - first)
+                yield os.pread(number, min(_READ_BYTES, end - at), at)
+    bar.advance(ends.size)
 
 
 def runs(rows: Int64s) -> Iterator[tuple[int, int]]:

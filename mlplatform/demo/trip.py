@@ -16,9 +16,10 @@ from pathlib import Path
 
 from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
-from mlplatform.home import Home, local_path
+from mlplatform.home import Home
 from mlplatform.orchestration.local import LocalRunner
-from mlplatform.orchestration.local.records import RunRecord, read_runs
+from mlplatform.orchestration.local.ledger_runs import read_runs
+from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture
 from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page
@@ -209,7 +210,7 @@ def _page(
         Prediction(picture(photo.path.read_bytes()), photo.truth, classes, scores)
         for photo, (classes, scores) in zip(unseen, answers, strict=True)
     ]
-    pushed = ModelStore(local_path(home.models, "the folder of models")).version(MODEL, "latest")
+    pushed = ModelStore(home.models).version(MODEL, "latest")
     right = sum(p.is_right for p in predictions)
     made_s, wall_s = made_times(record, read_runs(home))
     return RunPage(
@@ -227,7 +228,7 @@ def _page(
         places=[
             Fact("photos and listing", str(out / "photos")),
             Fact("dataset store", home.datasets),
-            Fact("pushed model", str(pushed.path)),
+            Fact("pushed model", pushed.url),
             Fact("reports of the gates", home.reports),
             Fact("logs of the run", str(home.runs / record.run_id)),
         ],

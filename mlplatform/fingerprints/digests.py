@@ -17,11 +17,6 @@ UNUSED_DAYS = 90
 FileFacts = list[int | str]  # size, mtime_ns, ctime_ns, device, inode, digest
 
 
-def is_local(uri: str) -> bool:
-    """Say whether a URI is a path of this machine."""
-    return "://" not in uri
-
-
 class Digests:
     """Digests of content, with a memory in a folder that can be deleted at any time.
 

@@ -90,6 +90,20 @@ class ModelWithdrawnError(GateError):
         )
 
 
+class PushTookTooLongError(MlplatformError):
+    """An upload took so long that it was taken for one that was killed, and cleared away."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(name, version)
+        self.name, self.version = name, version
+
+    def __str__(self) -> str:
+        return (
+            f"the upload of {self.name!r} version {self.version} took more than a day and was cleared away "
+            "meanwhile by another push. Push the model again, over a faster connection."
+        )
+
+
 class ModelChangedError(GateError):
     """A version's files are not those that were pushed.
 
@@ -99,7 +113,7 @@ class ModelChangedError(GateError):
         found: Digest of the files; or what is wrong with them.
     """
 
-    def __init__(self, path: Path, expected: str, found: str) -> None:
+    def __init__(self, path: str | Path, expected: str, found: str) -> None:
         super().__init__(path, expected, found)
         self.path, self.expected, self.found = path, expected, found
 
@@ -157,7 +171,7 @@ class DuplicateVersionError(MlplatformError):
 class ModelNotFoundError(UsageError):
     """No model of that name was ever pushed here."""
 
-    def __init__(self, name: str, models_dir: Path, known: Sequence[str]) -> None:
+    def __init__(self, name: str, models_dir: str | Path, known: Sequence[str]) -> None:
         super().__init__(name, models_dir, known)
         self.name, self.models_dir, self.known = name, models_dir, known
 

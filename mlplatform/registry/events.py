@@ -23,6 +23,7 @@ DATASET_USED = "dataset.used"  # node, dataset (NAME@VERSION), digest, splits
 MODEL_TRAINED = "model.trained"  # node, digest of the model, dataset
 
 # In `models/NAME`, by the model store.
+MODEL_CLAIMED = "model.claimed"  # version: its number is taken, its files are being uploaded
 MODEL_PUSHED = "model.pushed"  # version, digest, dataset, servers, metrics, why, source
 MODEL_CONFIRMED = "model.confirmed"  # version, servers
 MODEL_PROMOTED = "model.promoted"  # version, label, why

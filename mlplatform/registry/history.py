@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mlplatform.registry.ledger_file import PROMOTE, PUSH, REMOVE, ROLLBACK, Event, versions_of
+from mlplatform.registry.model_events import CLAIM, PROMOTE, PUSH, REMOVE, ROLLBACK, ModelEvent, versions_of
 
 
 @dataclass
@@ -16,19 +16,21 @@ class History:
         withheld: The roll-back that is in force, by digest: what was pushed, promoted or rolled back last of
             all versions that hold the same model decides.
         removed: Versions that were removed.
+        claims: When a version's number was taken for an upload, by version.
         about: Every event, by version.
     """
 
     digests: dict[int, str] = field(default_factory=dict)
-    withdrawn: dict[int, Event] = field(default_factory=dict)
-    withheld: dict[str, Event] = field(default_factory=dict)
+    withdrawn: dict[int, ModelEvent] = field(default_factory=dict)
+    withheld: dict[str, ModelEvent] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
-    about: dict[int, list[Event]] = field(default_factory=dict)
+    claims: dict[int, str] = field(default_factory=dict)
+    about: dict[int, list[ModelEvent]] = field(default_factory=dict)
     # What each label named, the last one now. A roll-back takes its versions out: those before are uncovered.
     _named: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> "History":
+    def of(cls, events: Iterable[ModelEvent]) -> "History":
         """Replay events, oldest first."""
         history = cls()
         for event in events:
@@ -52,8 +54,11 @@ class History:
         about = self.about.get(version, [])
         return bool(about) and all(e["event"] == PUSH for e in about) and bool(about[-1].get("servers"))
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: ModelEvent) -> None:
         versions = versions_of(event)
+        if event["event"] == CLAIM:
+            self.claims[versions[0]] = str(event.get("at", ""))
+            return
         for version in versions:
             self.about.setdefault(version, []).append(event)
         kind = event["event"]
@@ -70,7 +75,7 @@ class History:
             self.removed.update(versions)
             self._forget(versions)
 
-    def _withdraw(self, versions: Collection[int], event: Event) -> None:
+    def _withdraw(self, versions: Collection[int], event: ModelEvent) -> None:
         for version in versions:
             self.withdrawn[version] = event
             # Servers that could not confirm a push say nothing of the model: the next run may try again.

@@ -1,11 +1,12 @@
 """Is a version still what was pushed, and signed by whom it must be?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlplatform.registry.contents import PUSH_FILE, model_folder, tree_digest
 from mlplatform.registry.errors import LedgerAccessError, ModelChangedError, UnpushableFileError
 from mlplatform.registry.history import History
-from mlplatform.registry.ledger_file import LEDGER_FILE, Ledger
+from mlplatform.registry.model_ledger import ModelLedger
 from mlplatform.registry.push_record import read_push
 from mlplatform.registry.signing import verify
 
@@ -29,33 +30,42 @@ def check_version(folder: Path, trusted_key: str = "") -> None:
         verify(folder, trusted_key)
 
 
-def check_unchanged(folder: Path) -> bool:
+def check_unchanged(folder: Path, recorded: Sequence[str] = (), *, place: str = "") -> bool:
     """See that a version's files are those that were pushed; False where no record says what was pushed.
+
+    Args:
+        folder: The version's folder.
+        recorded: Digests that it must have, of a copy whose ledger lies elsewhere; of a folder of models, the
+            ledger beside it has them.
+        place: Where `folder` was copied from, for the error.
 
     Raises:
         ModelChangedError: A file was changed, added or removed since the push.
     """
-    expected = _recorded_digests(folder)
+    expected = [*(recorded or _in_ledger(folder)), *_in_push_record(folder)]
     if not expected:
         return False
     try:
         found = tree_digest(folder)
     except (UnpushableFileError, OSError) as error:
-        raise ModelChangedError(folder, expected[0], " ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        raise ModelChangedError(place or folder, expected[0], text) from error
     for digest in expected:
         if digest != found:
-            raise ModelChangedError(folder, digest, found)
+            raise ModelChangedError(place or folder, digest, found)
     return True
 
 
-def _recorded_digests(folder: Path) -> list[str]:
-    """Return the digest in the ledger and the one in `push.json`, as far as they are there."""
-    found = []
+def _in_ledger(folder: Path) -> list[str]:
+    model = model_folder(folder)
     try:
-        history = History.of(Ledger(model_folder(folder) / LEDGER_FILE).events())
-        if digest := history.digests.get(int(folder.name)):
-            found.append(digest)
+        history = History.of(ModelLedger(str(model.parent)).events(model.name))
+        digest = history.digests.get(int(folder.name))
     except (LedgerAccessError, ValueError):  # then what push.json says must do
-        pass
+        return []
+    return [digest] if digest else []
+
+
+def _in_push_record(folder: Path) -> list[str]:
     push = read_push(folder / PUSH_FILE)
-    return [*found, push.digest] if push else found
+    return [push.digest] if push else []

@@ -101,8 +101,25 @@ class Ledger:
         Raises:
             LedgerAccessError: It cannot be read.
         """
-        folder = _folder(stream)
-        names = self._names(folder)
+        return self._read(stream, self._names(_folder(stream)))
+
+    def all_events(self, kind: str) -> dict[str, list[Event]]:
+        """Return the events of all streams of a kind, with one recursive listing.
+
+        For kinds of few events, such as `models`; see `overview` for runs.
+
+        Raises:
+            LedgerAccessError: They cannot be read.
+        """
+        self._names(kind)
+        names: dict[str, list[str]] = {}
+        for path in self.storage.paths(kind):
+            folder, separator, name = path.partition("/")
+            if separator and folder != ASIDE and not folder.startswith("."):
+                names.setdefault(f"{kind}/{unquote(folder)}", []).append(name)
+        return {stream: self._read(stream, found) for stream, found in sorted(names.items())}
+
+    def _read(self, stream: str, names: Sequence[str]) -> list[Event]:
         numbers = sorted(int(found[1]) for name in names if (found := _EVENT.fullmatch(name)))
         known = self._known_of(stream)
         packed = max((int(found[1]) for name in names if (found := _ALL.fullmatch(name))), default=0)
@@ -118,8 +135,8 @@ class Ledger:
 
     def streams(self, kind: str) -> list[str]:
         """Return the names of all streams of a kind (`models`, `runs`, `datasets`), sorted."""
-        names = [name for name in self._names(kind) if name != ASIDE or self._last(f"{kind}/{name}")]
-        return sorted(f"{kind}/{unquote(name)}" for name in names if not name.startswith("."))
+        names = [name for name in self._names(kind) if name != ASIDE and not name.startswith(".")]
+        return sorted(f"{kind}/{unquote(name)}" for name in names)
 
     def _known_of(self, stream: str) -> dict[int, Event | None]:
         if len(self._known) >= _STREAMS_IN_MEMORY and stream not in self._known:
@@ -144,6 +161,7 @@ class Ledger:
             raise LedgerAccessError(f"{self.url}/{path}", error.strerror or str(error)) from error
         if not is_ours:
             return None
+        event = Event.parsed(stream, number, data) or event  # as its readers see it
         self._known_of(stream)[number] = event
         if number % _EVENTS_PER_PACK == 0:
             self.pack(stream)
@@ -216,7 +234,9 @@ def _folder(stream: str) -> str:
     """Return a stream's folder: any name, such as a run's id that another runner made, is one folder."""
     kind, _, name = stream.partition("/")
     quoted = quote(name, safe=" :+=@,")
-    return f"{kind}/%2E{quoted[1:]}" if quoted.startswith(".") else f"{kind}/{quoted}"
+    if quoted.startswith(".") or quoted == ASIDE:  # hidden, or reserved for what is being written
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    return f"{kind}/{quoted}"
 
 
 def _path(stream: str, number: int) -> str:

@@ -1,75 +1,83 @@
-"""Pushed models: `<models_dir>/<name>/<version>/` as TensorFlow Serving reads it, with a ledger beside.
+"""Pushed models: `<models_dir>/<name>/<version>/` as TensorFlow Serving reads it.
 
     <name>/<version>/            a SavedModel, plus push.json: who pushed it, when, why, from what data
                                  (and push.sig where the push signed it)
     <name>/withdrawn/<version>/  versions taken back by a rollback; a server does not look there
-    <name>/ledger.jsonl          every push, confirmation, promotion, rollback and removal, one a line
 
-A version is copied aside, checked by digest and then renamed into place: a server sees all of it or nothing.
+What happened to them is in the ledger (see `model_ledger`), which decides everything: a roll-back or
+promotion has happened as soon as its event is written.
 
-All else is decided by the ledger: a roll-back or promotion has happened as soon as its line is written, and
-what a killed process left undone with the folders is done by the next one that writes ("settling"). Folders
-are moved in the order that never lets a label name a version without a folder: a roll-back writes its line
-and then moves the folder away, a promotion moves the folder back and then writes its line.
+In a local folder a version is copied aside, checked by digest and then renamed into place: a server sees all
+of it or nothing. What a killed process left undone with the folders is done by the next one that writes
+("settling"). Folders are moved in the order that never lets a label name a version without a folder: a
+roll-back writes its event and then moves the folder away, a promotion moves the folder back and then writes
+its event.
+
+At a URL, where nothing can be renamed, a version's number is claimed in the ledger, its files are uploaded,
+read back and compared by digest, and the event of the push makes it count. A withdrawn one stays in place.
 """
 
 import json
+import os
 import re
-import shutil
-import time
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mlplatform.home import local_path
 from mlplatform.machine import user_name
 from mlplatform.registry.contents import (
     PUSH_FILE,
     SIGNATURE_FILE,
-    WITHDRAWN,
     contents,
     copy_contents,
-    sync,
     sync_tree,
     tree_digest,
 )
 from mlplatform.registry.errors import (
     CorruptCopyError,
-    DuplicateVersionError,
     InvalidLabelError,
-    InvalidModelNameError,
     ModelChangedError,
     ModelNotFoundError,
     ModelVersionNotFoundError,
     ModelWithdrawnError,
     NotASavedModelError,
     NothingToRollBackToError,
+    PushTookTooLongError,
     SignatureError,
 )
+from mlplatform.registry.event import Draft, timestamp
 from mlplatform.registry.history import History
 from mlplatform.registry.integrity import check_unchanged
-from mlplatform.registry.ledger_file import (
+from mlplatform.registry.model_events import (
+    CLAIM,
     CONFIRM,
-    LEDGER_FILE,
-    MAX_VERSION,
+    KINDS,
     PROMOTE,
     PUSH,
     REMOVE,
     ROLLBACK,
-    Event,
-    Ledger,
-    Writer,
-    timestamp,
+    ModelEvent,
     versions_of,
 )
-from mlplatform.registry.push_record import Push, read_push
+from mlplatform.registry.model_ledger import ModelLedger, draft
+from mlplatform.registry.push_record import Push
 from mlplatform.registry.signing import public_part, sign, verify
+from mlplatform.registry.version_files import (
+    SAVED_MODEL,
+    Files,
+    UploadedFiles,
+    check_model_name,
+    fetched,
+    files_of,
+    is_model_name,
+)
+from mlplatform.storage import open_storage
+from mlplatform.storage.urls import absolute, is_local, join
 
 STABLE = "stable"
 LATEST = "latest"
-_COPY, _REMOVED = ".incoming-", ".removed-"  # of these, what a killed process left is removed after a day
-_STALE_S = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,25 +86,59 @@ class ModelVersion:
 
     Attributes:
         version: Its number.
-        path: Its folder.
+        url: Its folder, a local path or a URL.
         is_withdrawn: A rollback took it back; servers do not see it.
         labels: `stable`, `canary`, ... as promoted last.
         push: What is known of its push; None for a version that something else put there, or whose
             `push.json` cannot be read.
-        events: What the ledger says of it, oldest first.
+        events: What the ledger has of it, oldest first.
     """
 
     version: int
-    path: Path
+    url: str
     is_withdrawn: bool = False
     labels: tuple[str, ...] = ()
     push: Push | None = None
-    events: tuple[Event, ...] = ()
+    events: tuple[ModelEvent, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Its folder on this machine.
+
+        Raises:
+            RemotePathError: It lies at a URL; see `fetched`.
+        """
+        return local_path(self.url, f"version {self.version}")
 
     @property
     def is_signed(self) -> bool:
         """It carries a signature; whether that holds is another question."""
-        return (self.path / SIGNATURE_FILE).is_file()
+        if is_local(self.url):
+            return (self.path / SIGNATURE_FILE).is_file()
+        return SIGNATURE_FILE in open_storage(self.url).names("")
+
+    def check(self, trusted_key: str = "") -> bool:
+        """See that its files are those that were pushed; return whether anything is recorded of that.
+
+        Reads every file of it.
+
+        Args:
+            trusted_key: Public key by whose owner it must be signed as well; empty asks for none.
+
+        Raises:
+            ModelChangedError: A file was changed, added or removed since the push.
+            SignatureError: It is not signed by the key's owner.
+        """
+        recorded = [] if self.push is None or is_local(self.url) else [self.push.digest]
+        try:
+            with fetched(self.url) as folder:
+                is_recorded = check_unchanged(folder, recorded, place=self.url)
+                if trusted_key:
+                    verify(folder, trusted_key)
+        except FileNotFoundError as error:
+            expected = self.push.digest if self.push else ""
+            raise ModelChangedError(self.url, expected, "its files are missing") from error
+        return is_recorded
 
     def integrity(self) -> str:
         """Compare its files with the record of its push: `intact`, `changed` or, without one, `unrecorded`.
@@ -104,7 +146,7 @@ class ModelVersion:
         Reads every file of it.
         """
         try:
-            return "intact" if check_unchanged(self.path) else "unrecorded"
+            return "intact" if self.check() else "unrecorded"
         except ModelChangedError:
             return "changed"
 
@@ -123,6 +165,7 @@ class _Look:
 
     history: History
     versions: list[ModelVersion]
+    files: Mapping[int, Files]
 
     @property
     def serving(self) -> list[ModelVersion]:
@@ -132,6 +175,12 @@ class _Look:
     def newest(self) -> ModelVersion | None:
         return self.serving[-1] if self.serving else None
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next version: none is used twice."""
+        used = {version.version for version in self.versions} | self.history.about.keys()
+        return max(used | self.history.claims.keys(), default=0) + 1
+
     def moved_labels(self, withdrawn: Collection[int], instead: int | None = None) -> dict[str, int | None]:
         """Return where labels move when versions are withdrawn: where nothing was before, to `instead`."""
         serving = [version.version for version in self.serving]
@@ -140,21 +189,35 @@ class _Look:
         return self.history.labels_without(withdrawn, serving, last)
 
 
-@dataclass(frozen=True)
 class ModelStore:
     """The models below one folder.
 
-    Attributes:
-        models_dir: The folder; each model's own folder below it is a TensorFlow Serving `base_path`.
+    Args:
+        models_dir: The folder, a local path or a URL; each model's own folder below it is a TensorFlow
+            Serving `base_path`.
     """
 
-    models_dir: Path
+    def __init__(self, models_dir: str | os.PathLike[str]) -> None:
+        self.url = absolute(models_dir)
+        self._ledger = ModelLedger(self.url)
+        self._files = files_of(self.url, self._ledger)
+
+    @property
+    def models_dir(self) -> Path:
+        """The folder of this machine.
+
+        Raises:
+            RemotePathError: It is a URL.
+        """
+        return local_path(self.url, "the folder of models")
+
+    def base_path(self, name: str) -> str:
+        """Return the folder of a model's versions."""
+        return join(self.url, name)
 
     def names(self) -> list[str]:
         """Return the names of the models pushed here, sorted."""
-        if not self.models_dir.is_dir():
-            return []
-        return sorted(p.name for p in self.models_dir.iterdir() if p.is_dir() and _is_name(p.name))
+        return self._files.names()
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Return the versions of a model, oldest first, withdrawn ones included.
@@ -164,6 +227,17 @@ class ModelStore:
             LedgerAccessError: Its ledger cannot be read.
         """
         return self._look(name).versions
+
+    def all_versions(self) -> dict[str, list[ModelVersion]]:
+        """Return the versions of every model, by its name, as `versions` does, with few requests to a URL.
+
+        Raises:
+            LedgerAccessError: The ledger cannot be read.
+        """
+        if is_local(self.url):
+            return {name: self.versions(name) for name in self.names()}
+        events = {name: found for name, found in self._ledger.all_events().items() if is_model_name(name)}
+        return {name: self._look_at(name, found).versions for name, found in events.items()}
 
     def labels(self, name: str) -> dict[str, int]:
         """Return the version that each label of a model names, as promoted last; it is one that serves."""
@@ -176,7 +250,8 @@ class ModelStore:
         Raises:
             LedgerAccessError: It cannot be read.
         """
-        return self._ledger(name).events()
+        check_model_name(name)
+        return self._ledger.events(name)
 
     def version(self, name: str, version: str) -> ModelVersion:
         """Return one version: a number, a label, or `latest`.
@@ -232,10 +307,10 @@ class ModelStore:
             SigningKeyError: `signing_key` cannot be used.
             MissingExtraError: `signing_key` is given, and the extra `signing` is not installed.
         """
-        if not (source / "saved_model.pb").is_file():
+        check_model_name(name)
+        if not (source / SAVED_MODEL).is_file():
             raise NotASavedModelError(source, _first_names(source))
-        base = self._base(name)
-        base.mkdir(parents=True, exist_ok=True)
+        self._files.begin(name)
         found = contents(source)
         trusted_key = public_part(signing_key) if signing_key else ""
         push = Push(
@@ -250,41 +325,66 @@ class ModelStore:
             servers=servers,
             metrics=dict(metrics or {}),
         )
-        _remove_stale(base)
-        with self._writing(name) as (ledger, look):
+        with self._writing(name, is_new=True) as look:
+            for number in self._files.abandoned(look.history):
+                self._decide(name, _unless_pushed(number))
+            self._files.clean(name, look.history)  # what is noted just now, the next push removes
             if same := _same_as_newest(look, push, trusted_key):
                 if not servers and look.history.awaits_servers(same.version):
-                    _record_push(ledger, same.version, push)  # it is accepted as it is
+                    self._write(name, _pushed(same.version, push))  # it is accepted as it is
                 return PushOutcome(same, is_new=False)
             if not allows_withdrawn:
                 _check_not_withdrawn(look, name, push.digest)
 
         # Copied without the lock, which takes as long as it takes; so all is asked once more below.
-        copy = base / f"{_COPY}{uuid.uuid4().hex}"
-        try:
+        copy, removed = self._files.copy_place(name)
+        with removed:
             copy_contents(source, found, copy)
             if (copied := tree_digest(copy)) != push.digest:
                 raise CorruptCopyError(source, push.digest, copied)
             (copy / PUSH_FILE).write_text(json.dumps(asdict(push), indent=2), "utf-8")
             if signing_key:
                 sign(copy, signing_key)
-            sync_tree(copy)
-            with self._writing(name) as (ledger, look):
-                if not allows_withdrawn:
-                    _check_not_withdrawn(look, name, push.digest)
-                used = {version.version for version in look.versions} | look.history.about.keys()
-                number = max(used, default=0) + 1
-                copy.rename(base / str(number))
-                sync(base)
-                _record_push(ledger, number, push)
-        finally:
-            shutil.rmtree(copy, ignore_errors=True)
+            number = self._publish(name, copy, push, allows_withdrawn)
         return PushOutcome(self.version(name, str(number)), is_new=True)
+
+    def _publish(self, name: str, copy: Path, push: Push, allows_withdrawn: bool) -> int:
+        """Give a prepared version its number and its place, and write that it is pushed."""
+
+        def pushed(look: _Look, number: int) -> Draft:
+            if not allows_withdrawn:
+                _check_not_withdrawn(look, name, push.digest)
+            if number in look.history.removed:  # as a killed upload, after a day
+                raise PushTookTooLongError(name, number)
+            return _pushed(number, push)
+
+        if not isinstance(self._files, UploadedFiles):
+            sync_tree(copy)
+            with self._writing(name, is_new=True) as look:
+                number = look.next_number
+                record = pushed(look, number)
+                self._files.add(name, number, copy)
+                self._write(name, record)
+            return number
+        claimed: list[int] = []
+
+        def claim(look: _Look) -> Draft:
+            claimed.append(look.next_number)
+            return draft(CLAIM, version=claimed[-1], digest=push.digest)
+
+        self._decide(name, claim)
+        number = claimed[-1]
+        self._files.upload(name, number, copy)
+        with fetched(join(self.base_path(name), str(number))) as uploaded:
+            if (found := tree_digest(uploaded)) != push.digest:
+                raise CorruptCopyError(copy, push.digest, found)
+        self._decide(name, lambda look: pushed(look, number))
+        return number
 
     def confirm(self, name: str, version: int, servers: Sequence[str]) -> None:
         """Note that servers have a version available and answer with it."""
-        with self._writing(name) as (ledger, _):
-            ledger.append(CONFIRM, version=version, servers=list(servers))
+        with self._writing(name):
+            self._write(name, draft(CONFIRM, version=version, servers=list(servers)))
 
     def promote(self, name: str, version: str, label: str = STABLE, *, why: str = "") -> ModelVersion:
         """Give a version a label; a withdrawn version becomes visible to servers again.
@@ -296,14 +396,11 @@ class ModelStore:
         """
         if label == LATEST or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]*", label):
             raise InvalidLabelError(label)
-        self._look(name)  # no ledger for a model that is not there
-        with self._writing(name) as (ledger, look):
+        with self._writing(name) as look:
             found = _find(look, name, version)
-            check_unchanged(found.path)
-            if found.is_withdrawn:
-                found.path.rename(self._base(name) / str(found.version))
-                sync(self._base(name))
-            ledger.append(PROMOTE, version=found.version, label=label, why=why)
+            found.check()
+            self._files.show(name, found.version, look.files[found.version])
+            self._write(name, draft(PROMOTE, version=found.version, label=label, why=why))
         return self.version(name, str(found.version))
 
     def rollback(self, name: str, to: str | None = None, *, why: str = "") -> ModelVersion:
@@ -324,8 +421,8 @@ class ModelStore:
         # Decided by what the caller could see: of two at the same time, one withdraws the newest version, and
         # the other finds that done. They do not withdraw two.
         seen = self._look(name)
-        if to is None and self._unfinished(name, seen):
-            with self._writing(name) as (_, look):
+        if to is None and self._unfinished(seen):
+            with self._writing(name) as look:
                 return look.newest or _find(look, name, LATEST)
         if not seen.serving:
             raise ModelVersionNotFoundError(name, to or LATEST, [])
@@ -334,14 +431,16 @@ class ModelStore:
         target = seen.serving[-2] if to is None else _find(seen, name, to)
         if target.is_withdrawn:
             raise ModelVersionNotFoundError(name, str(target.version), [v.version for v in seen.serving])
-        check_unchanged(target.path)
+        target.check()
         above = {version.version for version in seen.serving if version.version > target.version}
-        with self._writing(name) as (ledger, look):
-            withdrawn = [version for version in look.serving if version.version in above]
-            if withdrawn and len(withdrawn) == len(look.serving):
-                raise NothingToRollBackToError(name, withdrawn[-1].version)
-            if withdrawn:
-                self._withdraw(name, ledger, look, withdrawn, instead=target.version, why=why)
+
+        def withdrawn(look: _Look) -> list[ModelVersion]:
+            found = [version for version in look.serving if version.version in above]
+            if found and len(found) == len(look.serving):
+                raise NothingToRollBackToError(name, found[-1].version)
+            return found
+
+        self._withdraw(name, withdrawn, instead=target.version, why=why)
         return self.version(name, LATEST)
 
     def withdraw(self, name: str, version: int, *, why: str = "") -> None:
@@ -350,146 +449,158 @@ class ModelStore:
         Raises:
             ModelVersionNotFoundError: There is no such version.
         """
-        self._look(name)
-        with self._writing(name) as (ledger, look):
+
+        def withdrawn(look: _Look) -> list[ModelVersion]:
             found = _find(look, name, str(version))
-            if not found.is_withdrawn:
-                self._withdraw(name, ledger, look, [found], why=why)
+            return [] if found.is_withdrawn else [found]
+
+        self._withdraw(name, withdrawn, why=why)
 
     def take_back(self, name: str, version: int, *, why: str = "") -> None:
         """Withdraw a version whose push waits for servers, unless something was decided about it meanwhile.
 
         Servers that cannot confirm a version say nothing of its model: it may be pushed again.
         """
-        with self._writing(name) as (ledger, look):
-            if look.history.awaits_servers(version):
-                found = _find(look, name, str(version))
-                self._withdraw(name, ledger, look, [found], why=why, unconfirmed=True)
+
+        def withdrawn(look: _Look) -> list[ModelVersion]:
+            return [_find(look, name, str(version))] if look.history.awaits_servers(version) else []
+
+        self._withdraw(name, withdrawn, why=why, unconfirmed=True)
 
     def drop_old(self, name: str, keep: int) -> None:
         """Remove all but the newest `keep` versions that servers see; labelled ones stay, and 0 keeps all."""
         if keep <= 0:
             return
         removed = []
-        with self._writing(name) as (ledger, look):
+        with self._writing(name) as look:
             for version in look.serving[:-keep]:
                 if not version.labels:
-                    aside = self._base(name) / f"{_REMOVED}{uuid.uuid4().hex}"
-                    # A version without a folder is removed, whatever the ledger says: see `_settle`.
-                    version.path.rename(aside)
-                    ledger.append(REMOVE, version=version.version, why=f"only the newest {keep} are kept")
-                    removed.append(aside)
-        for folder in removed:
-            shutil.rmtree(folder, ignore_errors=True)  # `_remove_stale` tries again
-
-    def _base(self, name: str) -> Path:
-        check_model_name(name)
-        return self.models_dir / name
-
-    def _ledger(self, name: str) -> Ledger:
-        return Ledger(self._base(name) / LEDGER_FILE)
+                    # A version without a folder is removed, whatever the ledger has: see `_settle`.
+                    place = self._files.take_out(name, look.files[version.version])
+                    record = draft(REMOVE, version=version.version, why=f"only the newest {keep} are kept")
+                    if self._decide(name, _unless_labelled(version.version, record)):
+                        removed.append(place)
+        for place in removed:
+            self._files.delete(place)
 
     def _look(self, name: str) -> _Look:
-        base = self._base(name)
-        if not base.is_dir():
-            raise ModelNotFoundError(name, self.models_dir, self.names())
-        history = History.of(self._ledger(name).events())
-        folders = _version_folders(base)
-        withdrawn = {n for n, path in folders.items() if path.parent != base or n in history.withdrawn}
-        labels = history.labels(folders.keys() - withdrawn)
+        check_model_name(name)
+        events = self._ledger.events(name)
+        if not self._files.has(name, events):
+            raise ModelNotFoundError(name, self.url, self.names())
+        return self._look_at(name, events)
+
+    def _look_at(self, name: str, events: Sequence[ModelEvent]) -> _Look:
+        history = History.of(events)
+        files = self._files.found(name, history)
+        withdrawn = {n for n, found in files.items() if found.is_aside or n in history.withdrawn}
+        labels = history.labels(files.keys() - withdrawn)
         versions = [
             ModelVersion(
                 version=number,
-                path=path,
+                url=found.url,
                 is_withdrawn=number in withdrawn,
                 labels=tuple(sorted(label for label, named in labels.items() if named == number)),
-                push=read_push(path / PUSH_FILE),
+                push=found.push,
                 events=tuple(history.about.get(number, ())),
             )
-            for number, path in sorted(folders.items())
+            for number, found in sorted(files.items())
         ]
-        return _Look(history, versions)
+        return _Look(history, versions, files)
+
+    def _decide(self, name: str, decision: Callable[[_Look], Draft | None]) -> bool:
+        """Write what follows from the model as it is; return whether anything does."""
+        return self._ledger.decide(name, lambda events: decision(self._look_at(name, events)))
+
+    def _write(self, name: str, written: Draft) -> None:
+        self._ledger.decide(name, lambda _: written)
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[tuple[Writer, _Look]]:
-        """The ledger, held against other writers, and the model as it is now that all before is settled."""
-        with self._ledger(name).writer() as ledger:
-            self._settle(name, ledger)
-            yield ledger, self._look(name)
+    def _writing(self, name: str, *, is_new: bool = False) -> Iterator[_Look]:
+        """The model as it is now that all before is settled; other writers wait, where there are locks."""
+        check_model_name(name)
+        if not is_new:
+            self._look(name)
+        with self._files.hold(name):
+            self._settle(name)
+            yield self._look_at(name, self._ledger.events(name))
 
-    def _settle(self, name: str, ledger: Writer) -> None:
+    def _settle(self, name: str) -> None:
         """Make ledger and folders agree, where a killed process or somebody's hand left them apart."""
-        look = self._look(name)
-        for version in look.versions:  # a push that was killed before it wrote its line
-            if version.push is not None and version.version not in look.history.digests:
-                _record_push(ledger, version.version, version.push)
-        look = self._look(name)
-        for version in look.versions:  # a roll-back of an earlier release that was killed, or a folder moved
-            if version.path.parent.name == WITHDRAWN and version.version not in look.history.withdrawn:
-                labels = look.moved_labels([version.version])
-                why = f"its folder lies in {WITHDRAWN!r}"
-                ledger.append(ROLLBACK, version=version.version, labels=labels, why=why)
-        for version in self._unfinished(name, look):  # a roll-back or a promotion
-            self._move_aside(name, version)
-        there = {version.version for version in look.versions}
-        for number in sorted(look.history.digests.keys() - there - look.history.removed):
-            ledger.append(REMOVE, version=number, why="its folder is gone")
+        if not is_local(self.url):
+            return
+        while self._decide(name, _unrecorded):
+            pass
+        look = self._look_at(name, self._ledger.events(name))
+        for version in reversed(self._unfinished(look)):  # a roll-back or a promotion
+            self._files.hide(name, version.version, look.files[version.version])
+        while self._decide(name, _disappeared):
+            pass
 
-    def _unfinished(self, name: str, look: _Look) -> list[ModelVersion]:
+    def _unfinished(self, look: _Look) -> list[ModelVersion]:
         """Return the versions that are withdrawn and whose folders servers still see."""
-        return [v for v in look.versions if v.is_withdrawn and v.path.parent == self._base(name)]
+        if not is_local(self.url):
+            return []
+        return [v for v in look.versions if v.is_withdrawn and not look.files[v.version].is_aside]
 
     def _withdraw(
         self,
         name: str,
-        ledger: Writer,
-        look: _Look,
-        versions: Sequence[ModelVersion],
+        choose: Callable[[_Look], list[ModelVersion]],
         *,
         why: str,
         instead: int | None = None,
         unconfirmed: bool = False,
     ) -> None:
-        numbers = sorted((version.version for version in versions), reverse=True)
-        facts: dict[str, object] = {"versions": numbers, "labels": look.moved_labels(numbers, instead)}
-        if unconfirmed:
-            facts["unconfirmed"] = True
-        ledger.append(ROLLBACK, version=numbers[0], **facts, why=why)
-        for version in sorted(versions, key=lambda version: -version.version):
-            self._move_aside(name, version)
+        """Withdraw the versions that `choose` returns; none where it returns none."""
+        chosen: list[ModelVersion] = []
 
-    def _move_aside(self, name: str, version: ModelVersion) -> None:
-        aside = self._base(name) / WITHDRAWN / str(version.version)
-        aside.parent.mkdir(exist_ok=True)
-        if aside.exists():
-            raise DuplicateVersionError(version.path, aside)
-        version.path.rename(aside)
-        sync(self._base(name))
+        def decision(look: _Look) -> Draft | None:
+            chosen[:] = choose(look)
+            if not chosen:
+                return None
+            numbers = sorted((version.version for version in chosen), reverse=True)
+            facts: dict[str, object] = {"versions": numbers, "labels": look.moved_labels(numbers, instead)}
+            if unconfirmed:
+                facts["unconfirmed"] = True
+            return draft(ROLLBACK, version=numbers[0], why=why, **facts)  # type: ignore[arg-type]
 
-
-def check_model_name(name: str) -> None:
-    """See that a model can have this name.
-
-    Raises:
-        InvalidModelNameError: It cannot be the name of a folder that a model server reads.
-    """
-    if not _is_name(name):
-        raise InvalidModelNameError(name)
+        with self._writing(name):
+            self._decide(name, decision)
+            self._settle(name)  # which moves their folders
 
 
-def _is_name(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+def _unrecorded(look: _Look) -> Draft | None:
+    """Return what folders show and the ledger lacks."""
+    for version in look.versions:  # a push that was killed before it wrote its event
+        if version.push is not None and version.version not in look.history.digests:
+            return _pushed(version.version, version.push)
+    for version in look.versions:  # a roll-back of an earlier release that was killed, or a folder moved
+        if look.files[version.version].is_aside and version.version not in look.history.withdrawn:
+            labels = look.moved_labels([version.version])
+            why = "its folder lies in 'withdrawn'"
+            return draft(ROLLBACK, version=version.version, labels=labels, why=why)
+    return None
 
 
-def _version_folders(base: Path) -> dict[int, Path]:
-    """Return the folder of each version; of two with the same number, one that servers see."""
-    return {
-        int(path.name): path
-        for folder in (base / WITHDRAWN, base)
-        if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.name.isascii() and path.name.isdecimal() and int(path.name) <= MAX_VERSION and path.is_dir()
-    }
+def _unless_labelled(version: int, record: Draft) -> Callable[[_Look], Draft | None]:
+    def decision(look: _Look) -> Draft | None:
+        is_labelled = any(version == each.version and each.labels for each in look.versions)
+        return None if is_labelled else record
+
+    return decision
+
+
+def _unless_pushed(version: int) -> Callable[[_Look], Draft | None]:
+    record = draft(REMOVE, version=version, why="its upload was not finished")
+    return lambda look: None if version in look.history.digests else record
+
+
+def _disappeared(look: _Look) -> Draft | None:
+    """Return that a version was removed, where its folder is gone."""
+    there = {version.version for version in look.versions}
+    gone = sorted(look.history.digests.keys() - there - look.history.removed)
+    return draft(REMOVE, version=gone[0], why="its folder is gone") if gone else None
 
 
 def _find(look: _Look, name: str, version: str) -> ModelVersion:
@@ -507,9 +618,7 @@ def _same_as_newest(look: _Look, push: Push, trusted_key: str) -> ModelVersion |
     if newest is None or newest.push is None or newest.push.digest != push.digest:
         return None
     try:
-        check_unchanged(newest.path)
-        if trusted_key:
-            verify(newest.path, trusted_key)
+        newest.check(trusted_key)
     except (ModelChangedError, SignatureError):
         return None
     return newest
@@ -525,20 +634,10 @@ def _check_not_withdrawn(look: _Look, name: str, digest: str) -> None:
     raise ModelWithdrawnError(name, digest, version, at, by, why)
 
 
-def _record_push(ledger: Writer, version: int, push: Push) -> None:
-    facts = {"at": push.pushed_at, "by": push.pushed_by, **asdict(push)}
-    ledger.append(PUSH, version=version, **facts)
+def _pushed(version: int, push: Push) -> Draft:
+    facts = {"version": version, "at": push.pushed_at, "by": push.pushed_by, **asdict(push)}
+    return Draft(KINDS[PUSH], push.run, facts)
 
 
 def _first_names(folder: Path) -> list[str] | None:
     return sorted(p.name for p in folder.iterdir())[:5] if folder.is_dir() else None
-
-
-def _remove_stale(base: Path) -> None:
-    """Remove what pushes and removals left that were killed."""
-    for path in base.iterdir():
-        if path.name.startswith((_COPY, _REMOVED)):
-            with suppress(FileNotFoundError):  # another push just made its copy a version
-                # The time of the last change of its entry: a copy takes over its source's other times.
-                if time.time() - path.stat().st_ctime > _STALE_S:
-                    shutil.rmtree(path, ignore_errors=True)

@@ -5,8 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from mlplatform.registry.ledger_file import texts
+from mlplatform.registry.model_events import ModelEvent, texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +39,27 @@ class Push:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+def push_of(event: ModelEvent) -> Push | None:
+    """Return the push that an event says of; None where it says too little."""
+    return _push({"pushed_at": event.get("at"), "pushed_by": event.get("by"), **event})
+
+
 def read_push(file: Path) -> Push | None:
     """Return what a push left; None where there is nothing, or nothing that a push writes."""
-    known = {field.name for field in fields(Push)}
     try:
         found = json.loads(file.read_bytes().decode("utf-8")) if file.is_file() else None
-        push = Push(**{name: value for name, value in found.items() if name in known}) if found else None
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError):  # no JSON, incomplete ...
+    except (OSError, ValueError, RecursionError):
         return None
-    return push if push is not None and _is_push(push) else None
+    return _push(found) if isinstance(found, dict) else None
+
+
+def _push(found: Mapping[str, Any]) -> Push | None:
+    known = {field.name for field in fields(Push)}
+    try:
+        push = Push(**{name: value for name, value in found.items() if name in known})
+    except TypeError:  # incomplete
+        return None
+    return push if _is_push(push) else None
 
 
 def _is_push(push: Push) -> bool:

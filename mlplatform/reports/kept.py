@@ -1,21 +1,36 @@
-"""Keeps what a gate says where it outlives the run: TFX removes the outputs of a node that failed."""
+"""Keeps what a gate says where it outlives the run: TFX removes the outputs of a node that failed.
 
+A report is a folder of files, `<reports>/<run>/<node>/`, and its facts, `<reports>/<run>/<node>.json`, which
+are created exclusively before it: of two nodes with one name, the second is `<node>-2`. It counts once its
+files are there. `index.html` lists all reports.
+"""
+
+import itertools
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-from mlplatform.home import local_path
-from mlplatform.reports.page import write_page
+from mlplatform.reports.page import render
+from mlplatform.storage import Storage, open_storage
+from mlplatform.storage.urls import join
 
 INDEX_FILE = "index.html"
-_RUN_FILE, _VERDICT_FILE, _REPORT_FILE = "run.json", "verdict.json", "report.html"
+_VERDICT_FILE, _REPORT_FILE = "verdict.json", "report.html"
 _TIME = "%Y%m%dT%H%M%S%fZ"
-_NAME = re.compile(r"(?P<gate>[^.].*)-(?P<at>\d{8}T\d{12}Z)")
+_FACTS = re.compile(r"(?P<folder>[^/]+/[^/]+)\.json")
+# Reports of before there were folders of runs: <gate>-<time>/, with the run's id in a file.
+_OLD = re.compile(r"(?P<gate>[^./][^/]*)-(?P<at>\d{8}T\d{12}Z)")
+_OLD_RUN_FILE = "run.json"
+
+
+_Known = dict[str, "tuple[str, KeptReport]"]  # by folder, with the exact time
 
 
 @dataclass(frozen=True)
@@ -39,71 +54,118 @@ class KeptReport:
 
 def keep_report(
     reports_dir: str | os.PathLike[str], gate: str, write: Callable[[Path], object], *, run: str = ""
-) -> Path:
+) -> str:
     """Let a gate write its report into a folder of its own below `reports_dir`, and list it in `index.html`.
 
-    The folder `<gate>-<UTC time>` appears in one step, when all of it is written; names sort by time.
+    The folder appears when all of it is written.
 
     Args:
-        reports_dir: Folder of all reports; made if it is not there.
-        gate: Name of the component.
-        write: Writes the files into the folder that it is given.
-        run: The run that the gate is in, for the index; empty where it is not known.
+        reports_dir: Folder of all reports, a local path or a URL; made if it is not there.
+        gate: Name of the node.
+        write: Writes the files into the local folder that it is given.
+        run: The run that the gate is in; empty where it is not known, and the time stands in for it.
 
     Returns:
-        The folder.
-
-    Raises:
-        RemotePathError: `reports_dir` is not a local folder.
+        The report's folder, a local path or a URL.
     """
-    name = f"{gate}-{datetime.now(timezone.utc).strftime(_TIME)}"
-    folder = local_path(reports_dir, "reports_dir")
-    partial = folder / f".{name}"
-    partial.mkdir(parents=True)
-    try:
-        write(partial)
-        if run:
-            (partial / _RUN_FILE).write_text(json.dumps({"run": run}), "utf-8")
-        kept = partial.rename(partial.with_name(name))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    write_index(folder)
-    return kept
+    storage = open_storage(reports_dir)
+    at = datetime.now(timezone.utc).strftime(_TIME)
+    with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
+        made = Path(scratch)
+        write(made)
+        facts = {"run": run, "gate": gate, "at": at, "accepted": _accepted(_local(made / _VERDICT_FILE))}
+        folder = _claim(storage, _folder_name(run) or at, _folder_name(gate), json.dumps(facts).encode())
+        storage.put_tree(folder, made, last=(_REPORT_FILE,))
+    write_index(storage)
+    return join(storage.url, folder)
 
 
-def write_index(reports_dir: Path) -> Path:
-    """Write `index.html`, a list of all reports below a folder, and return its path."""
-    listed: list[KeptReport] | None = None
+def write_index(storage: Storage) -> None:
+    """Write `index.html`, a list of all reports of a storage of reports."""
+    known: _Known = {}
+    listed: list[str] | None = None
     # Gates of several runs may keep reports at once. Who writes last may have looked first: each looks again
     # after it wrote, so that the last page that is written lists every report.
-    while (found := kept_reports(reports_dir)) != listed:
+    while (found := _paths(storage)) != listed:
         listed = found
-        write_page(reports_dir / INDEX_FILE, "index_page.html", reports=found)
-    return reports_dir / INDEX_FILE
+        page = render("index_page.html", reports=_reports(storage, found, known))
+        storage.put(INDEX_FILE, page.encode())
 
 
-def kept_reports(reports_dir: Path) -> list[KeptReport]:
-    """Return the reports below a folder, the newest first."""
-    names = [(match["at"], match["gate"], path) for path in reports_dir.iterdir()
-             if (match := _NAME.fullmatch(path.name)) and path.is_dir()]  # fmt: skip
-    return [_read(path, gate, at) for at, gate, path in sorted(names, reverse=True)]
+def kept_reports(reports_dir: str | os.PathLike[str]) -> list[KeptReport]:
+    """Return the reports of a folder of reports, a local path or a URL, the newest first."""
+    storage = open_storage(reports_dir)
+    return _reports(storage, _paths(storage), {})
 
 
-def _read(folder: Path, gate: str, at: str) -> KeptReport:
-    accepted, run = _fact(folder / _VERDICT_FILE, "accepted"), _fact(folder / _RUN_FILE, "run")
-    return KeptReport(
-        at=f"{datetime.strptime(at, _TIME):%Y-%m-%d %H:%M:%S}",
-        gate=gate,
+def _paths(storage: Storage) -> list[str]:
+    return [path for path in storage.paths("") if path != INDEX_FILE]
+
+
+def _claim(storage: Storage, run: str, gate: str, facts: bytes) -> str:
+    """Return a folder for a report that no other report has."""
+    for number in itertools.count(1):
+        folder = f"{run}/{gate}" if number == 1 else f"{run}/{gate}-{number}"
+        if storage.create(f"{folder}.json", facts):
+            return folder
+    raise AssertionError("unreachable")
+
+
+def _folder_name(name: str) -> str:
+    """Return a name as one of a folder, in a page's links and on every storage."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".")
+
+
+def _reports(storage: Storage, paths: Sequence[str], known: _Known) -> list[KeptReport]:
+    """Return the reports whose files are among `paths`, the newest first; `known` are those read before."""
+    there = set(paths)
+    folders = {path.rpartition("/")[0] for path in paths}
+    new = [match["folder"] for path in paths if (match := _FACTS.fullmatch(path))]
+    unread = [folder for folder in new if folder in folders and folder not in known]
+    for folder, facts in zip(unread, _read_all(storage, [f"{one}.json" for one in unread]), strict=True):
+        known[folder] = _listed(facts, folder, there)
+    for folder in folders:
+        match = _OLD.fullmatch(folder)
+        if match and folder not in known:
+            verdict, run = _read_all(storage, [f"{folder}/{_VERDICT_FILE}", f"{folder}/{_OLD_RUN_FILE}"])
+            facts = {**match.groupdict(), **run, "accepted": _accepted(verdict)}
+            known[folder] = _listed(facts, folder, there)
+    return [report for _, report in sorted(known.values(), key=itemgetter(0), reverse=True)]
+
+
+def _listed(facts: Mapping[str, Any], folder: str, there: Container[str]) -> tuple[str, KeptReport]:
+    """Return a report with its exact time, as far as its facts can be read: one must not hide the others."""
+    at, accepted, page = str(facts.get("at", "")), facts.get("accepted"), f"{folder}/{_REPORT_FILE}"
+    is_time = _OLD.fullmatch(f"x-{at}")
+    return at, KeptReport(
+        at=f"{datetime.strptime(at, _TIME):%Y-%m-%d %H:%M:%S}" if is_time else "",
+        gate=str(facts.get("gate", folder)),
         is_accepted=accepted if isinstance(accepted, bool) else None,
-        run=run if isinstance(run, str) else "",
-        page=f"{folder.name}/{_REPORT_FILE}" if (folder / _REPORT_FILE).is_file() else "",
+        run=str(facts.get("run", "")),
+        page=page if page in there else "",
     )
 
 
-def _fact(file: Path, name: str) -> object:
-    """Return a value of a JSON object; None where there is none: one bad file must not hide the others."""
+def _accepted(verdict: Mapping[str, Any]) -> bool | None:
+    accepted = verdict.get("accepted")
+    return accepted if isinstance(accepted, bool) else None
+
+
+def _read_all(storage: Storage, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Return JSON objects; an empty one for each that is missing or cannot be read."""
     try:
-        facts = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts.get(name) if isinstance(facts, dict) else None
+        return [_parsed(data) for data in storage.read_all(paths)]
+    except FileNotFoundError:
+        return [_read_all(storage, [path])[0] for path in paths] if len(paths) > 1 else [{}]
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(data)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _local(file: Path) -> dict[str, Any]:
+    return _parsed(file.read_bytes()) if file.is_file() else {}

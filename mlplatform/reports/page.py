@@ -31,7 +31,7 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    text = _TEMPLATES.get_template(template).render(**context)
+    text = render(template, **context)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -42,6 +42,11 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a template of this folder as HTML; a name that it uses and is not given is an error."""
+    return _TEMPLATES.get_template(template).render(**context)
 
 
 def picture(encoded: bytes, kind: str = "jpeg") -> str:

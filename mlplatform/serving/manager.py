@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from mlplatform.errors import GateError, MlplatformError
 from mlplatform.serving.model_config import ModelConfig
 from mlplatform.serving.saved_model import beside_requests, give_memory_back
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.session import run_error
 from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.version_folders import Fingerprint, aspired, fingerprint, version_folders
+from mlplatform.serving.version_folders import Fingerprint, aspired
+from mlplatform.serving.version_source import FolderSource, VersionSource
+from mlplatform.storage.errors import StoreAccessError
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +69,10 @@ class _Failure:
     tries: int
     next_try: float  # monotonic time
 
-    def rules_out(self, folder: Path, max_retries: int) -> bool:
+    def rules_out(self, files: Callable[[], Fingerprint], max_retries: int) -> bool:
         """Another load now would be in vain."""
         is_retry_due = self.tries <= max_retries and time.monotonic() >= self.next_try
-        return not is_retry_due and self.files == fingerprint(folder)
+        return not is_retry_due and self.files == files()
 
 
 @dataclass
@@ -78,6 +81,7 @@ class _Model:
     served: dict[int, Servable] = field(default_factory=dict)
     failed: dict[int, _Failure] = field(default_factory=dict)
     problem: str = ""  # what was logged last of its base path
+    source: VersionSource | None = None  # of its base path
 
     @property
     def wanted_labels(self) -> Mapping[str, int]:
@@ -91,6 +95,7 @@ class ModelManager:
         load: Loads one version and warms it up.
         poll_wait_s: Seconds between looks into the base paths; 0 looks once, negative never.
         discover: Returns the models to serve at each look, instead of a fixed configuration.
+        source: Returns where the versions of a model come from; by default a local folder.
         allows_labels_for_unavailable: A new label may name a version that is not loaded (yet).
         max_load_retries: How often a load that failed is tried again while its files stay as they are.
         load_retry_interval_s: Seconds between such tries.
@@ -102,6 +107,7 @@ class ModelManager:
         *,
         poll_wait_s: float = 1.0,
         discover: Callable[[], dict[str, ModelConfig]] | None = None,
+        source: Callable[[ModelConfig], VersionSource] | None = None,
         allows_labels_for_unavailable: bool = False,
         max_load_retries: int = 0,
         load_retry_interval_s: float = 60.0,
@@ -109,6 +115,7 @@ class ModelManager:
         self._load = load
         self._poll_wait_s = poll_wait_s
         self._discover = discover
+        self._source = source or _folder_source
         self._allows_labels_for_unavailable = allows_labels_for_unavailable
         self._max_load_retries = max_load_retries
         self._load_retry_interval_s = load_retry_interval_s
@@ -238,6 +245,7 @@ class ModelManager:
                 new.append(name)
             if known.config is None or known.config.base_path != config.base_path:
                 known.failed.clear()
+                known.source = self._source(config)
             known.config = config
         for name, model in self._models.items():
             if name not in models:
@@ -324,13 +332,13 @@ class ModelManager:
                 model.problem = str(error)
 
     def _follow(self, name: str, model: _Model) -> None:
-        config = model.config
-        if config is None:
+        config, source = model.config, model.source
+        if config is None or source is None:
             self._leave(name, model)
             return
         try:
-            folders = version_folders(config.base_path)
-        except OSError as error:
+            folders = source.folders()
+        except (OSError, MlplatformError) as error:
             if str(error) != model.problem:
                 log.warning("base path of model %s cannot be read: %s", name, error)
             model.problem = str(error)
@@ -341,19 +349,21 @@ class ModelManager:
         model.problem = problem
         wanted = aspired(folders, config.policy)
         missing = [v for v in reversed(wanted) if v not in model.served or model.served[v].path != folders[v]]
-        loadable = [v for v in missing if not self._is_ruled_out(model, v, folders[v])]
+        loadable = [v for v in missing if not self._is_ruled_out(model, v, source)]
         for version in loadable:
             self._set_state(name, version, State.START)
         for version in loadable:
-            self._load_version(name, model, version, folders[version])
+            self._load_version(name, model, version, folders[version], source)
         labels = self._serving[name].labels
         early = {version for label, version in labels.items() if model.wanted_labels.get(label) != version}
         for version in _superseded(set(model.served), set(wanted), early):
             self._unload(name, model, version)
 
-    def _is_ruled_out(self, model: _Model, version: int, folder: Path) -> bool:
+    def _is_ruled_out(self, model: _Model, version: int, source: VersionSource) -> bool:
         failure = model.failed.get(version)
-        return failure is not None and failure.rules_out(folder, self._max_load_retries)
+        return failure is not None and failure.rules_out(
+            lambda: source.fingerprint(version), self._max_load_retries
+        )
 
     def _leave(self, name: str, model: _Model) -> None:
         for version in sorted(model.served):
@@ -362,20 +372,26 @@ class ModelManager:
             if model.config is None:  # and not wanted again meanwhile
                 del self._models[name]
 
-    def _load_version(self, name: str, model: _Model, version: int, folder: Path) -> None:
-        files = fingerprint(folder)
+    def _load_version(
+        self, name: str, model: _Model, version: int, folder: Path, source: VersionSource
+    ) -> None:
+        files = source.fingerprint(version)
         self._set_state(name, version, State.LOADING)
         started = time.monotonic()
         try:
+            source.fetch(version)
             with beside_requests():
                 servable = self._load(folder, name, version)
         except Exception as error:  # noqa: BLE001 - whatever a model does, the others go on
-            status = error if isinstance(error, StatusError) else run_error(error)
+            status = _status_of(error)
             before = model.failed.get(version)
-            tries = before.tries + 1 if before is not None and before.files == files else 1
+            tries = before.tries if before is not None and before.files == files else 0
+            # A storage that is away says nothing of the version: it is tried until it is back.
+            tries += not isinstance(error, StoreAccessError)
             model.failed[version] = _Failure(files, tries, time.monotonic() + self._load_retry_interval_s)
+            if tries or before is None:
+                log.error("loading version %d of model %s failed: %s", version, name, status)
             self._set_state(name, version, State.END, status)
-            log.error("loading version %d of model %s failed: %s", version, name, status)
             return
         model.failed.pop(version, None)
         model.served[version] = servable
@@ -422,8 +438,26 @@ class ModelManager:
             self._changed.notify_all()
 
 
-def _nothing_in(name: str, base_path: Path) -> str:
+def _status_of(error: Exception) -> StatusError:
+    """Return the error of a load as the protocols know it."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, GateError):  # changed since it was pushed, or not signed
+        return StatusError(Code.FAILED_PRECONDITION, str(error))
+    if isinstance(error, StoreAccessError):
+        return StatusError(Code.UNAVAILABLE, str(error))
+    return run_error(error)
+
+
+def _folder_source(config: ModelConfig) -> VersionSource:
+    """Return the versions below a model's base path, a local folder."""
+    return FolderSource(Path(config.base_path))
+
+
+def _nothing_in(name: str, base_path: Path | str) -> str:
     """Say that a base path holds no version, in TensorFlow Serving's words, and what may be meant."""
+    if not isinstance(base_path, Path):
+        return f"No versions of servable {name} found under base path {base_path}: nothing was pushed there"
     text = f"No versions of servable {name} found under base path {base_path}: it needs a numbered folder"
     if any((base_path / file).is_file() for file in ("saved_model.pb", "model.tflite")):
         return f"{text}. It holds a model itself: move that into {base_path / '1'}"

@@ -17,11 +17,13 @@ from mlplatform.serving.version_folders import (
     SpecificVersions,
     VersionPolicy,
 )
+from mlplatform.storage.urls import absolute, is_local
 
 log = logging.getLogger(__name__)
 
 LATEST = LatestVersions(1)
 TENSORFLOW_PLATFORM = "tensorflow"
+_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 _DEPRECATED_TENSORFLOW_TYPE = 1  # model_type TENSORFLOW
 
 
@@ -46,13 +48,13 @@ class ModelConfig:
 
     Attributes:
         name: Its name in requests.
-        base_path: Folder of its version folders, absolute.
+        base_path: Folder of its version folders: an absolute path, or a URL that models are pushed to.
         policy: Which versions are served.
         labels: Names for versions, such as `stable`.
     """
 
     name: str
-    base_path: Path
+    base_path: Path | str
     policy: VersionPolicy = LATEST
     labels: Mapping[str, int] = field(default_factory=dict)
 
@@ -98,22 +100,28 @@ def checked_models(
                 f"Expected model {entry.name} to have an absolute path or URI; "
                 f"got base_path()={entry.base_path}"
             )
-        if scheme not in ("", "file"):
+        if scheme not in ("", "file", *_SCHEMES):
             raise StatusError(
                 Code.UNIMPLEMENTED,
-                f"base_path {entry.base_path} of model {entry.name}: this server reads local folders only; "
-                "mount the storage, or serve it with TensorFlow Serving",
+                f"base_path {entry.base_path} of model {entry.name}: this server reads local folders and "
+                f"{', '.join(f'{known}://' for known in _SCHEMES)}; mount the storage, or serve it with "
+                "TensorFlow Serving",
             )
         _check_platform(entry, served)
         if entry.HasField("logging_config"):
             log.warning("logging_config of model %s is not taken: set request_log_dir", entry.name)
         models[entry.name] = ModelConfig(
             name=entry.name,
-            base_path=Path(urlparse(entry.base_path).path if scheme else entry.base_path),
+            base_path=_place(entry.base_path),
             policy=_policy(entry),
             labels=dict(entry.version_labels),
         )
     return models
+
+
+def _place(base_path: str) -> Path | str:
+    place = absolute(base_path)
+    return Path(place) if is_local(place) else place
 
 
 def _check_platform(entry: model_server_config_pb2.ModelConfig, served: Container[str]) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 
 from tensorflow_serving.config import model_server_config_pb2
 
-from mlplatform.errors import GateError
-from mlplatform.home import Home, local_path
+from mlplatform.home import Home
 from mlplatform.machine import usable_threads
-from mlplatform.registry import ModelStore
+from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.integrity import check_version
 from mlplatform.registry.signing import PUBLIC_KEY_VARIABLE, check_public_key, public_key
 from mlplatform.serving.api import Api
@@ -38,11 +37,13 @@ from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.settings import ServerSettings, SettingsError
-from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.text_config import read_batching_parameters, read_metrics_path
 from mlplatform.serving.threads import limit_threads
 from mlplatform.serving.version_folders import SpecificVersions
+from mlplatform.serving.version_source import FolderSource, ModelCache, PushedSource, VersionSource
 from mlplatform.serving.warmup import warm_up
+from mlplatform.storage.urls import absolute, is_local, parent
+from mlplatform.storage.urls import name as name_of
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class ModelServer:
             self._load,
             poll_wait_s=self.settings.file_system_poll_wait_seconds,
             discover=self._discover if self.settings.serves_root else None,
+            source=self._source,
             allows_labels_for_unavailable=self.settings.allow_version_labels_for_unavailable_models,
             max_load_retries=self.settings.max_num_load_retries,
             load_retry_interval_s=self.settings.load_retry_interval_micros / 1e6,
@@ -93,7 +95,9 @@ class ModelServer:
         self._rest: RestServer | None = None
         self._taking_over = threading.Lock()
         self._reported = ""  # what was logged last of the model config file
-        self._discovered: dict[str, ModelConfig] = {}  # the models below the root folder
+        self._store = ModelStore(Home.at(self.settings.root or None).models)
+        self._discovered: dict[str, ModelConfig] = {}  # the models below the root
+        self._versions: dict[str, list[ModelVersion]] = {}  # and their versions, of the last look
         self._unreadable: set[str] = set()  # those whose ledger cannot be read
 
     @property
@@ -174,10 +178,7 @@ class ModelServer:
         self.stop()
 
     def _load(self, folder: Path, model: str, version: int) -> Servable:
-        try:
-            check_version(folder, self._trusted_key)
-        except GateError as error:  # changed since it was pushed, or not signed
-            raise StatusError(Code.FAILED_PRECONDITION, str(error)) from error
+        check_version(folder, self._trusted_key)
         servable = load(
             folder,
             model,
@@ -197,25 +198,41 @@ class ModelServer:
             )
         return servable
 
+    def _source(self, config: ModelConfig) -> VersionSource:
+        """Return where the versions of a model come from."""
+        if isinstance(config.base_path, Path):
+            return FolderSource(config.base_path)
+        models_dir, name = parent(config.base_path), name_of(config.base_path)
+        folder = self.settings.model_cache_dir or str(Home(models_dir).machine / "cache" / "models")
+        cache = ModelCache(Path(folder), self.settings.model_cache_max_bytes)
+        if self.settings.serves_root:
+            return PushedSource(name, lambda: self._versions.get(name, []), cache)
+        store = ModelStore(models_dir)
+        return PushedSource(name, lambda: store.versions(name), cache)
+
     def _discover(self) -> dict[str, ModelConfig]:
-        """Return every model pushed under the root folder: its newest version, and those with a label.
+        """Return every model pushed under the root: its newest version, and those with a label.
 
         Raises:
             OSError: The folder of models was there, and is not now: its disk may come back.
+            StoreAccessError: The URL of the root cannot be reached.
         """
-        store = ModelStore(local_path(Home.at(self.settings.root or None).models, "the folder of models"))
-        if self._discovered and not store.models_dir.is_dir():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.models_dir))
+        store = self._store
+        if self._discovered and is_local(store.url) and not store.models_dir.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), store.url)
         found = {}
-        for name in store.names():
+        listed = {} if is_local(store.url) else store.all_versions()  # few requests for all models
+        for name in listed or store.names():
             try:
-                found[name] = _followed(store, name)
+                versions = listed[name] if listed else store.versions(name)
+                found[name] = _followed(store, name, versions)
+                self._versions[name] = versions
                 self._unreadable.discard(name)
             except Exception as error:  # noqa: BLE001 - one model's ledger is no reason to leave the others
                 if name not in self._unreadable:
                     log.error("the labels of model %s stay as they were: %s", name, error)
                 self._unreadable.add(name)
-                found[name] = self._discovered.get(name, ModelConfig(name, store.models_dir / name))
+                found[name] = self._discovered.get(name, ModelConfig(name, _base_path(store, name)))
         self._discovered = found
         return found
 
@@ -228,7 +245,7 @@ class ModelServer:
             config = model_server_config_pb2.ModelServerConfig()
             config.model_config_list.config.add(
                 name=self.settings.model_name,
-                base_path=str(Path(self.settings.model_base_path).absolute()),
+                base_path=absolute(self.settings.model_base_path),
                 model_platform="tensorflow",
             )
         return checked_models(config)
@@ -253,15 +270,20 @@ class ModelServer:
                 self._reported = str(error)
 
 
-def _followed(store: ModelStore, name: str) -> ModelConfig:
+def _followed(store: ModelStore, name: str, versions: list[ModelVersion]) -> ModelConfig:
     """Return a pushed model as it is to be served: its newest version, and those with a label.
 
     The ledger decides what is withdrawn, not the folders: a roll-back may not have moved them yet.
     """
-    serving = [version for version in store.versions(name) if not version.is_withdrawn]
+    serving = [version for version in versions if not version.is_withdrawn]
     labels = {label: version.version for version in serving for label in version.labels}
     wanted = (*(version.version for version in serving[-1:]), *labels.values())
-    return ModelConfig(name, store.models_dir / name, SpecificVersions(wanted), labels)
+    return ModelConfig(name, _base_path(store, name), SpecificVersions(wanted), labels)
+
+
+def _base_path(store: ModelStore, name: str) -> Path | str:
+    base_path = store.base_path(name)
+    return Path(base_path) if is_local(base_path) else base_path
 
 
 def _trusted_key(settings: ServerSettings) -> str:

@@ -52,13 +52,21 @@ class ServerSettings:
     ssl_config_file: str = _flag("", "SSLConfig in text form: TLS for gRPC, with client_verify both ways.")
 
     # What it serves.
-    root: str = _flag("", "Root folder: without models named, everything pushed under it is served.")
+    root: str = _flag("", "Root, a folder or URL: without models named, everything pushed there is served.")
     model_name: str = _flag("default", "Name of the model at --model_base_path.")
-    model_base_path: str = _flag("", "Folder of the model's version folders.")
+    model_base_path: str = _flag(
+        "", "Folder of the model's version folders, or the URL of a pushed model: ROOT/models/NAME."
+    )
     model_config_file: str = _flag("", "ModelServerConfig in text form; then name and base path are ignored.")
     model_config_file_poll_wait_seconds: float = _flag(0.0, "Seconds between looks at that file; 0: once.")
     file_system_poll_wait_seconds: float = _flag(
         1.0, "Seconds between looks for new versions; 0: once, negative: never."
+    )
+    model_cache_dir: str = _flag(
+        "", "Folder for models of a URL [default: below $XDG_CACHE_HOME, or ~/.cache, one per URL]."
+    )
+    model_cache_max_bytes: int = _flag(
+        10 << 30, "Bytes of that folder; of the versions fetched, those not used for longest are removed."
     )
     allow_version_labels_for_unavailable_models: bool = _flag(
         False, "A label may name a version that is not loaded."
@@ -206,6 +214,7 @@ _ABOVE_ZERO = (
     "max_request_pixels",
     "max_concurrent_requests",
     "request_log_max_bytes",
+    "model_cache_max_bytes",
 )
 _AT_MOST = {"port": 65535, "rest_api_port": 65535, "max_request_bytes": (1 << 31) - 1}
 _NOT_NEGATIVE = (

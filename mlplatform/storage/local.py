@@ -87,12 +87,15 @@ class LocalStorage:
             return []
 
     def paths(self, folder: str) -> list[str]:
-        place = self._at(folder)
-        if not place.is_dir():
-            return []
-        # What is being written lies at the root, and in each folder of the root.
-        depth = folder.count("/") + 1 if folder else 0
-        return [name for name in local_files(place) if ASIDE not in name.split("/")[: max(2 - depth, 0)]]
+        start = self._at(folder)
+        found = []
+        for place, folders, names in os.walk(start, onerror=_raise_unless_gone, followlinks=True):
+            # What is being written lies aside in the root, and in each folder of the root.
+            if ASIDE in folders and len(Path(place).relative_to(self._root).parts) < 2:
+                folders.remove(ASIDE)
+            below = "" if place == str(start) else f"{Path(place).relative_to(start).as_posix()}/"
+            found += [f"{below}{name}" for name in names]
+        return sorted(found)
 
     def size(self, path: str) -> int:
         return self._at(path).stat().st_size
@@ -219,6 +222,12 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Let a listing fail for what cannot be read; what is removed while it is made is not in it."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _top(path: str) -> str:

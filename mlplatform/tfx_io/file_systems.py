@@ -1,8 +1,8 @@
 """Object storage for TFX's own file layer, through fsspec like everything else.
 
 TFX hands the URLs that it has no file system for to TensorFlow, which reads `gs://` itself and `s3://` only
-with a package that does not exist for newer versions of Python. Importing this module registers the others, as
-TFX registers its own: `tfx.dsl.io.fileio` then reads and writes them. `gs://` stays TensorFlow's.
+with a package that does not exist for newer versions of Python. Importing this module registers the others,
+as TFX registers its own: `tfx.dsl.io.fileio` then reads and writes them. `gs://` stays TensorFlow's.
 """
 
 import posixpath

@@ -82,6 +82,7 @@ def fit(
     monitor: str = MONITOR,
     mode: Mode = "auto",
     to_beat: float | None = None,
+    on_checkpoint: Callable[[], None] | None = None,
 ) -> Progress:
     """Fit `model`, starting from what `folder` holds of the same fit; leaves the best weights in the model.
 
@@ -101,6 +102,7 @@ def fit(
             name: higher for accuracy, AUC, precision, recall and the like, lower for losses and errors.
         to_beat: What `monitor` is before the fit: where no epoch is better, the model keeps the weights that
             it started with. Of no account without `validation`.
+        on_checkpoint: Called after each checkpoint, such as a task's `save`.
 
     Raises:
         UnknownDirectionError: `mode` is `auto` and the name of the metric does not say which is better.
@@ -108,7 +110,7 @@ def fit(
     """
     direction = direction_of(monitor, mode) if validation is not None or mode != "auto" else "max"
     model.optimizer.build(model.trainable_variables)
-    checkpoints = _Checkpoints(folder, model)
+    checkpoints = _Checkpoints(folder, model, on_checkpoint)
     progress = checkpoints.restore(monitor, direction)
     start = worst(direction) if to_beat is None else to_beat
     if to_beat is not None and checkpoints.is_empty():
@@ -164,8 +166,10 @@ class _Steps(keras.callbacks.Callback):
 class _Checkpoints:
     """The newest checkpoint of one fit, as the folder `checkpoint-<epoch>-<step>`."""
 
-    def __init__(self, folder: Path, model: keras.Model) -> None:
-        self._folder, self._model = folder, model
+    def __init__(
+        self, folder: Path, model: keras.Model, on_checkpoint: Callable[[], None] | None = None
+    ) -> None:
+        self._folder, self._model, self._on_checkpoint = folder, model, on_checkpoint
         folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self, monitor: str, direction: Direction) -> Progress:
@@ -210,6 +214,8 @@ class _Checkpoints:
         for checkpoint in older:
             if checkpoint != target:
                 shutil.rmtree(checkpoint)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint()
 
     def is_empty(self) -> bool:
         """Say whether there is no checkpoint yet."""

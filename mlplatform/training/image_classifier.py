@@ -155,6 +155,7 @@ def _fit_head(
         description="fit the head",
         patience=settings.patience,
         class_weights=_class_weights(settings, contents),
+        on_checkpoint=task.save,
     )
 
 
@@ -194,6 +195,7 @@ def _fit_network(
             patience=settings.patience,
             class_weights=_class_weights(settings, contents),
             to_beat=to_beat,
+            on_checkpoint=task.save,
         )
 
 

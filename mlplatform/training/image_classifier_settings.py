@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -48,14 +47,17 @@ class ClassifierSettings(Config):
     mixed_precision: Literal["none", "bfloat16"] = "none"
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def weights_file(self) -> str | None:
+        """The path of the weights file that `backbone` names; None where it names something else."""
+        return self.backbone if self.backbone.endswith(_WEIGHTS) else None
+
     @field_validator("backbone")
     @classmethod
     def _is_a_backbone(cls, name: str) -> str:
         """See that it can be one, without loading Keras: its applications are named like classes."""
-        if name.endswith(_WEIGHTS):
-            if not Path(name).expanduser().is_file():
-                raise ValueError("there is no such file")
-        elif name not in _BACKBONES and not re.fullmatch(r"[A-Z]\w+", name):
+        is_file = name.endswith(_WEIGHTS)  # it has to be where the model is trained, which checks it
+        if not is_file and name not in _BACKBONES and not re.fullmatch(r"[A-Z]\w+", name):
             near = difflib.get_close_matches(name, _BACKBONES, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(

@@ -1,9 +1,13 @@
 """What a model's training code is given."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+def _nothing() -> None:
+    """Keep a folder that is kept anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,8 @@ class TrainingTask:
         schema_file: Schema of the Examples (`schema.pbtxt`), if the pipeline gives one.
         transform_dir: Transform's output (`tft.TFTransformOutput` reads it), if the pipeline gives one.
         base_model_dir: SavedModel to start from, if the pipeline gives one.
+        save: Keeps what is in `work_dir` now. To be called when something is there that is worth an upload,
+            such as a checkpoint: where unfinished trainings are kept at a URL, only what was saved survives.
     """
 
     train_files: tuple[str, ...]
@@ -32,3 +38,4 @@ class TrainingTask:
     schema_file: Path | None = None
     transform_dir: Path | None = None
     base_model_dir: Path | None = None
+    save: Callable[[], None] = _nothing

@@ -3,14 +3,15 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlplatform.pipelines.item_category.pipeline import check_arguments as check_arguments
     from mlplatform.pipelines.item_category.pipeline import create_pipeline as create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["check_arguments", "create_pipeline"]
 
 
 def __getattr__(name: str) -> object:
-    if name != "create_pipeline":
+    if name not in __all__:
         raise AttributeError(f"module 'mlplatform.pipelines.item_category' has no attribute {name!r}")
-    from mlplatform.pipelines.item_category.pipeline import create_pipeline
+    from mlplatform.pipelines.item_category import pipeline
 
-    return create_pipeline
+    return getattr(pipeline, name)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget, Thresholds
 from mlplatform.config import Config, parse_config
-from mlplatform.config_file import merged, read_yaml
+from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
@@ -23,6 +24,7 @@ class ItemCategoryConfig(Config):
 
     dataset: Name
     listing: str | None = Field(min_length=1)
+    data_splits: list[Name] | None = Field(min_length=2)
     splits: dict[Name, Annotated[int, Field(ge=1)]] = Field(min_length=2)
     split_by: str = Field(min_length=1)
     max_reject_fraction: float = Field(ge=0, le=1)
@@ -42,13 +44,6 @@ class ItemCategoryConfig(Config):
     allow_withdrawn: bool
     keep: int = Field(ge=0)
 
-    @field_validator("schema_path")
-    @classmethod
-    def _is_a_file(cls, path: str | None) -> str | None:
-        if path is not None and not Path(path).is_file():
-            raise ValueError("there is no such file")
-        return path
-
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     """Return the defaults with `changes` on top.
@@ -62,3 +57,16 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
     return settings
+
+
+def check_files(settings: ItemCategoryConfig) -> None:
+    """Check that the local files which the settings name are there; what lies at a URL is read when it runs.
+
+    Raises:
+        ConfigError: One or more are missing; all of them are named.
+    """
+    named = {"schema": settings.schema_path, "model.backbone": settings.model.weights_file}
+    missing = [f"{key} is {path!r}: there is no such file" for key, path in named.items()
+               if path is not None and is_local(path) and not Path(path).expanduser().is_file()]  # fmt: skip
+    if missing:
+        raise ConfigError("item_category", missing)

@@ -1,6 +1,7 @@
 """How a data folder brings its photos: a listing, folders per category, or splits of its own."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mlplatform.components.image_example_gen.given_splits import (
 )
 from mlplatform.components.image_example_gen.listing import SPLIT, read_listing
 from mlplatform.errors import UsageError
+from mlplatform.storage.urls import absolute, is_local
 
 LISTING = "listing.csv"
 TEST = "test"  # of several evaluation splits, the one of this name judges the finished model
@@ -20,7 +22,7 @@ TEST = "test"  # of several evaluation splits, the one of this name judges the f
 class NoPhotosError(UsageError):
     """The data folder holds nothing that the pipeline can read."""
 
-    def __init__(self, folder: Path, found: str) -> None:
+    def __init__(self, folder: str, found: str) -> None:
         super().__init__(folder, found)
         self.folder, self.found = folder, found
 
@@ -36,7 +38,7 @@ class Photos:
     """A data folder and how it is divided.
 
     Attributes:
-        folder: The data folder, absolute.
+        folder: The data folder: an absolute local path, or a URL.
         listing: The listing's path, relative to `folder`; None where folders name the categories.
         own_splits: The splits that the data brings, `train` first; empty where a hash divides it.
         train_split: The split to train on.
@@ -44,7 +46,7 @@ class Photos:
         test_split: The split that the finished model is judged on; may be the same.
     """
 
-    folder: Path
+    folder: str
     listing: str | None
     own_splits: tuple[str, ...]
     train_split: str
@@ -52,40 +54,73 @@ class Photos:
     test_split: str
 
 
-def find_photos(folder: Path, listing: str | None, hash_splits: Mapping[str, int]) -> Photos:
-    """Look at a data folder.
-
-    Args:
-        folder: The data folder.
-        listing: A listing below it; None takes its `listing.csv` if there is one.
-        hash_splits: Names and weights of the splits where the data brings none; the first is for training.
+def require_folder(data: str | os.PathLike[str]) -> None:
+    """Check that a data folder is there; one at a URL is looked for when the pipeline runs.
 
     Raises:
-        NoPhotosError: There is no such folder, no such listing, nothing in it, or no split to evaluate on.
+        NoPhotosError: There is no such folder.
+    """
+    folder = absolute(data)
+    if is_local(folder) and not Path(folder).is_dir():
+        raise NoPhotosError(
+            folder, "it is not a folder" if Path(folder).exists() else "there is no such folder"
+        )
+
+
+def find_photos(
+    data: str | os.PathLike[str],
+    listing: str | None,
+    hash_splits: Mapping[str, int],
+    own_splits: Sequence[str] | None = None,
+) -> Photos:
+    """Return how a data folder is divided; it is looked at where this machine has it.
+
+    Args:
+        data: The data folder, a local path or a URL.
+        listing: A listing below it; None takes its `listing.csv` if there is one.
+        hash_splits: Names and weights of the splits where the data brings none; the first is for training.
+        own_splits: The splits that the data brings, the one for training first; None for those to be seen.
+
+    Raises:
+        NoPhotosError: There is no such listing, nothing in the folder, or no split to evaluate on.
         ListingError: The listing cannot be read.
         SplitsError: Its folders are splits, and none of them is `train`; or one of them cannot be read.
     """
-    folder = folder.expanduser().absolute()
-    if not folder.is_dir():
-        raise NoPhotosError(folder, "it is not a folder" if folder.exists() else "there is no such folder")
+    folder = absolute(data)
+    if is_local(folder) and Path(folder).exists():
+        listing, seen = _seen(Path(folder), listing, is_divided=own_splits is not None)
+        own_splits = seen if own_splits is None else own_splits
+    train, *others = own_splits or hash_splits
+    others.sort(key=lambda name: name == TEST)
+    return Photos(folder, listing, tuple(own_splits or ()), train, others[0], others[-1])
+
+
+def _seen(folder: Path, listing: str | None, *, is_divided: bool) -> tuple[str | None, list[str]]:
+    """Return the listing of a folder of this machine, and the splits that it brings.
+
+    Args:
+        folder: The folder.
+        listing: A listing below it; None takes its `listing.csv` if there is one.
+        is_divided: Its splits are known already: none are looked for.
+    """
+    require_folder(folder)
     if listing is not None and not (folder / listing).is_file():
-        raise NoPhotosError(folder, f"it has no listing {listing!r}")
+        raise NoPhotosError(str(folder), f"it has no listing {listing!r}")
     if listing is None and (folder / LISTING).is_file():
         listing = LISTING
     names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     if listing is None and not names:
-        raise NoPhotosError(folder, "it holds no folders")
+        raise NoPhotosError(str(folder), "it holds no folders")
+    if is_divided:
+        return listing, []
     if listing is not None:
-        own = _listed_splits(folder, listing)
-    else:
-        own = given_splits(folder)
-        if own == [TRAIN]:
-            raise NoPhotosError(folder, f"it has {TRAIN}/ and no split to evaluate on")
-        if not own:
-            require_class_folders(str(folder / name) for name in names)
-    train, *others = own or hash_splits
-    others.sort(key=lambda name: name == TEST)
-    return Photos(folder, listing, tuple(own), train, others[0], others[-1])
+        return listing, _listed_splits(folder, listing)
+    own = given_splits(folder)
+    if own == [TRAIN]:
+        raise NoPhotosError(str(folder), f"it has {TRAIN}/ and no split to evaluate on")
+    if not own:
+        require_class_folders(str(folder / name) for name in names)
+    return listing, own
 
 
 def _listed_splits(folder: Path, listing: str) -> list[str]:
@@ -106,7 +141,7 @@ def _listed_splits(folder: Path, listing: str) -> list[str]:
     held_out = sorted(found & set(HELD_OUT))
     if TRAIN not in found or not held_out:
         raise NoPhotosError(
-            folder,
+            str(folder),
             f"column {SPLIT!r} of {listing} names {', '.join(map(repr, sorted(found)[:5]))}, "
             f"where it must name {TRAIN!r} and one or more of {', '.join(HELD_OUT)}",
         )

@@ -1,12 +1,11 @@
 """The item-category pipeline: photos in, a validated model on a model server out."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.home import Home
-from mlplatform.pipelines.item_category.config import ItemCategoryConfig, load_config
-from mlplatform.pipelines.item_category.photos import Photos, find_photos
+from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
+from mlplatform.pipelines.item_category.photos import Photos, find_photos, require_folder
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -19,10 +18,14 @@ def create_pipeline(
 ) -> "Pipeline":
     """Compose the pipeline.
 
+    It may be made on another machine than the ones that run it. So it looks at `data` only where this machine
+    has such a folder; else `listing` and `data_splits` of the configuration say what is in it.
+
     Args:
-        data: Folder of photos: one folder per category, below `train/` and `validation/` where the data
-            brings its own splits; or a folder with a `listing.csv`.
-        root: Root folder of everything the pipeline keeps; default `$MLPLATFORM_HOME`, else `./.mlplatform`.
+        data: Folder of photos, a local path or a URL: one folder per category, below `train/` and
+            `validation/` where the data brings its own splits; or a folder with a `listing.csv`.
+        root: Root of everything the pipeline keeps, a local path or a URL; default `$MLPLATFORM_HOME`, else
+            `./.mlplatform`. Artifacts and ML Metadata of a root at a URL lie on the machine that runs it.
         config: Changes to `config.yaml`, by its keys: `create_pipeline(..., model={"epochs": 5})`.
 
     Returns:
@@ -34,8 +37,24 @@ def create_pipeline(
         UnknownBackboneError: `model.backbone` names none.
     """
     settings = load_config(config)
-    photos = find_photos(Path(data), settings.listing, settings.splits)
+    photos = find_photos(data, settings.listing, settings.splits, settings.data_splits)
     return _compose(settings, photos, Home.at(root))
+
+
+def check_arguments(
+    data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, **config: Any
+) -> None:
+    """Check what has to be there where the pipeline runs; the arguments are those of `create_pipeline`.
+
+    Raises:
+        ConfigError: A key is unknown, a value does not fit, or a file that it names is missing.
+        NoPhotosError: There is no such folder, or it holds neither folders of photos nor a listing.
+    """
+    settings = load_config(config)
+    Home.at(root)
+    check_files(settings)
+    require_folder(data)
+    find_photos(data, settings.listing, settings.splits, settings.data_splits)
 
 
 def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipeline":
@@ -53,22 +72,23 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
     )
     from mlplatform.vision.backbones import check_backbone
 
-    check_backbone(settings.model.backbone)
+    if not settings.model.weights_file:  # that has to be where the training runs, not here
+        check_backbone(settings.model.backbone)
 
     ingest = ImageExampleGen(
-        input_base=str(photos.folder),
+        input_base=photos.folder,
         listing=photos.listing,
         splits=list(photos.own_splits) or settings.splits,
         split_by=settings.split_by,
         max_reject_fraction=settings.max_reject_fraction,
         follow_links=settings.follow_links,
         shards=settings.shards,
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     version = DatasetVersioner(
         examples=ingest.outputs["examples"],
         dataset=settings.dataset,
-        store=str(home.datasets),
+        store=home.datasets,
         key=settings.key,
         training_splits=[photos.train_split],
         is_firewall_on=settings.firewall,
@@ -83,7 +103,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         serving_features=["image/encoded"],  # the model is asked with the photo alone
         train_split=photos.train_split,
         id_feature="item_id" if photos.listing else "path",  # what a person finds the photo by
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     trainer = ModelTrainer(
         examples=version.outputs["examples"],
@@ -93,7 +113,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         hyperparameters=settings.model.model_dump(),
         train_splits=[photos.train_split],
         eval_splits=[photos.validation_split],
-        work_dir=str(home.cache / "training"),
+        work_dir=home.work,
     )
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
@@ -102,9 +122,9 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         eval_splits=[photos.test_split],
         thresholds=settings.thresholds.model_dump(),
         budget=settings.budget.model_dump(),
-        models_dir=str(home.models),
+        models_dir=home.models,
         model_name=settings.model_name,
-        reports_dir=str(home.reports),
+        reports_dir=home.reports,
     )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
@@ -112,7 +132,7 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         infra_blessing=model_gate.outputs["infra_blessing"],
         evaluation=model_gate.outputs["evaluation"],
         dataset=version.outputs["dataset"],
-        models_dir=str(home.models),
+        models_dir=home.models,
         model_name=settings.model_name,
         servers=settings.servers,
         allow_withdrawn=settings.allow_withdrawn,

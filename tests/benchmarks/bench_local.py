@@ -4,8 +4,10 @@
     python tests/benchmarks/bench_local.py --only taxi --repetitions 1
 
 Each repetition starts with an empty root and measures, for both runners: the first run, a run of the
-unchanged pipeline and, for the taxi pipeline, a run after an edit of the trainer's code. Which runner goes
-first alternates, since the second finds the libraries in the page cache. A figure is the median over the
+unchanged pipeline and, for the taxi pipeline, a run after an edit of the trainer's code. The taxi pipeline is
+measured in both layouts of its code: with the trainer's module beside the others (the stock runner packs the
+whole folder, so the edit makes it run Transform again) and in a folder of its own (it does not). Which runner
+goes first alternates, since the second finds the libraries in the page cache. A figure is the median over the
 repetitions; memory is the peak of the proportional set size (PSS) of the process tree. Both runners use this
 interpreter and its packages, which must be byte-compiled, and both keep Beam in Python: where Beam's
 DirectRunner cannot have Prism, it falls back to what both run here, so neither is to spend time on trying.
@@ -31,10 +33,15 @@ from typing import Any
 
 import psutil
 
+from mlplatform.home import Home
+from mlplatform.orchestration.local.ledger_runs import read_runs
+from mlplatform.orchestration.local.run_metrics import run_metrics
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE_EVERY_S = 0.5
 # Pipeline -> the folder of the development data, and how often it is measured.
-PIPELINES = {"taxi": ("taxi", 3), "item_category": ("clothing", 1)}
+TAXI = ("taxi", "taxi_apart")
+PIPELINES = {"taxi": ("taxi", 3), "taxi_apart": ("taxi", 3), "item_category": ("clothing", 1)}
 COMPILED = ("tfx", "tensorflow", "keras", "apache_beam", "tensorflow_transform", "tensorflow_model_analysis")
 STOCK = """
 import sys
@@ -45,19 +52,22 @@ if __name__ == "__main__":
     {imports}
     LocalDagRunner().run(create_pipeline(data={data!r}, root={root!r}))
 """
-# Figures that the taxi pipeline must reach: scenario -> (must, aim), as fractions of the stock runner's.
-TARGETS = {"first": (0.60, 0.40), "unchanged": (0.05, 0.05), "trainer edited": (0.60, 0.40)}
+# Figures to reach: scenario -> at most this fraction of the stock runner's time.
+TARGETS = {"first": 0.45, "unchanged": 0.02, "trainer edited": 0.45}
+ITEM_CATEGORY_TARGETS = {"first": 1.0}
+ITEM_CATEGORY_S, LEAST_TOP_1 = 110.0, 0.89  # photos to pushed model, and its validation accuracy
 MEMORY_TARGET = 1.2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One process tree: wall seconds, processor seconds, peak PSS in MB, and of ours what bounds it."""
+    """One process tree: wall seconds, processor seconds, peak PSS in MB; of ours also its bound and top-1."""
 
     wall_s: float
     cpu_s: float
     peak_mb: float
     bound: str = ""
+    top_1: float = 0.0
 
 
 def measure(command: list[str], log: Path) -> Measured:
@@ -130,6 +140,11 @@ def bound_of(root: Path, wall_s: float) -> str:
     )
 
 
+def top_1_of(root: Path) -> float:
+    """Return the accuracy that the newest run of ours measured; 0 where it measured none."""
+    return run_metrics(next(read_runs(Home.at(root)))).get("top_1", 0.0)
+
+
 def repetition(
     pipeline: str, data: Path, work: Path, runners: Sequence[str]
 ) -> dict[str, dict[str, Measured]]:
@@ -138,31 +153,44 @@ def repetition(
     for runner in runners:
         code = work / runner / "code"
         root = work / runner / "root"
-        shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
+        trainer = make_code(pipeline, code)
         command = command_of(runner, pipeline, code, data, root)
         for scenario in ("first", "unchanged", "trainer edited"):
             if scenario == "trainer edited":
-                if pipeline != "taxi":
+                if pipeline not in TAXI:
                     continue
-                trainer = code / "trainer.py"
                 trainer.write_text(trainer.read_text().replace("(100, 50)", "(100, 40)"))
             found = measure(command, work / f"{runner}.log")
             if runner == "ours":
-                found = replace(found, bound=bound_of(root, found.wall_s))
+                found = replace(found, bound=bound_of(root, found.wall_s), top_1=top_1_of(root))
             figures.setdefault(scenario, {})[runner] = found
             text = f"{found.wall_s:7.2f} s {found.cpu_s:7.2f} s cpu {found.peak_mb:6.0f} MB"
             print(f"  {runner:<6} {scenario:<15} {text}", flush=True)
     return figures
 
 
+def make_code(pipeline: str, code: Path) -> Path:
+    """Copy the taxi pipeline's code; return the trainer's module."""
+    shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
+    trainer = code / "trainer.py"
+    if pipeline == "taxi_apart":
+        (code / "training").mkdir()
+        trainer = trainer.rename(code / "training/trainer.py")
+        composed = code / "pipeline.py"
+        composed.write_text(
+            composed.read_text().replace('HERE / "trainer.py"', 'HERE / "training/trainer.py"')
+        )
+    return trainer
+
+
 def command_of(runner: str, pipeline: str, code: Path, data: Path, root: Path) -> list[str]:
     """Return the command line that runs the pipeline once."""
     if runner == "ours":
-        name = str(code / "pipeline.py") if pipeline == "taxi" else pipeline
+        name = str(code / "pipeline.py") if pipeline in TAXI else pipeline
         run = [sys.executable, "-m", "mlplatform.cli.main", "run", name]
         return [*run, "--data", str(data), "--root", str(root)]
     imports = f"from mlplatform.pipelines.{pipeline} import create_pipeline"
-    if pipeline == "taxi":
+    if pipeline in TAXI:
         imports = f"sys.path.insert(0, {str(code)!r}); from pipeline import create_pipeline"
     script = code.parent / "stock.py"
     script.write_text(STOCK.format(imports=imports, data=str(data), root=str(root)))
@@ -183,9 +211,9 @@ def report(pipeline: str, repetitions: list[dict[str, dict[str, Measured]]]) -> 
         )
         ratio, cpu_ratio = ours / stock, ours_cpu / stock_cpu
         target = ""
-        if pipeline == "taxi":
-            must, aim = TARGETS[scenario]
-            target = f"at most {must:.2f}, aim at {aim:.2f}: {verdict(ratio, must)}"
+        must = (TARGETS if pipeline in TAXI else ITEM_CATEGORY_TARGETS).get(scenario)
+        if must is not None:
+            target = f"at most {must:.2f}: {verdict(ratio, must)}"
             document["missed"] += [scenario] if ratio > must else []
         print(f"{scenario:<16}{stock:8.2f}s{ours:8.2f}s{ratio:8.3f}{cpu_ratio:8.3f}   {target}")
         document[scenario] = {"stock_s": stock, "ours_s": ours, "ratio": ratio}
@@ -200,10 +228,20 @@ def report(pipeline: str, repetitions: list[dict[str, dict[str, Measured]]]) -> 
     )
     ratio = ours / stock
     target = ""
-    if pipeline == "taxi":
+    if pipeline in TAXI:
         target = f"at most {MEMORY_TARGET:.2f}: {verdict(ratio, MEMORY_TARGET)}"
         document["missed"] += ["peak memory"] if ratio > MEMORY_TARGET else []
     print(f"{'peak memory':<16}{stock:7.0f}MB{ours:7.0f}MB{ratio:8.3f}{'':8}   {target}")
+    if pipeline == "item_category":
+        wall_s = statistics.median(r["first"]["ours"].wall_s for r in repetitions)
+        top_1 = statistics.median(r["first"]["ours"].top_1 for r in repetitions)
+        print(
+            f"photos to pushed model {wall_s:.1f} s, at most {ITEM_CATEGORY_S:.0f}; "
+            f"top-1 {top_1:.3f}, at least {LEAST_TOP_1}"
+        )
+        document["top_1"] = top_1
+        document["missed"] += ["time to a model"] if wall_s > ITEM_CATEGORY_S else []
+        document["missed"] += ["top-1"] if top_1 < LEAST_TOP_1 else []
     print("what bounds ours, in the last repetition:")
     for scenario, found in repetitions[-1].items():
         print(f"  {scenario}: {found['ours'].bound}")
@@ -223,7 +261,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PIPELINES), default=None, help="one of the pipelines")
     parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared/data")
     parser.add_argument("--data", type=Path, default=None, help="other data, for --only")
-    parser.add_argument("--repetitions", type=int, default=None, help="default: taxi 3, item_category 1")
+    parser.add_argument(
+        "--repetitions", type=int, default=None, help="default: taxi 3 in each layout, item_category 1"
+    )
     parser.add_argument("--json", type=Path, default=None, help="write all figures here")
     arguments = parser.parse_args()
     if uncompiled := not_compiled():

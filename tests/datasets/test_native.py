@@ -18,7 +18,7 @@ from mlplatform.datasets.format import native
 from mlplatform.datasets.format.canonical import canonical_record
 from mlplatform.datasets.format.features import feature_spans
 from mlplatform.datasets.format.hashing import Ids
-from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, frame, frame_starts
+from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, find_frames, frame
 
 Records = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -161,12 +161,14 @@ def test_ids_are_sorted_and_found_as_by_numpy(
     found = ids.sorted()
     assert found.ids.to_bytes() == b"".join(sorted(one * times))
     assert found.places.tolist() == by_numpy(ids.sorted).places.tolist()
-    assert found.first_places().tolist() == [(one * times).index(one_id) for one_id in one * times]
-    queries = sorted(one + other)
-    wanted = [one.index(one_id) if one_id in one else -1 for one_id in queries]
+    repeats, firsts = (places.tolist() for places in found.repeats())
+    first = [(one * times).index(one_id) for one_id in one * times]
+    assert dict(zip(repeats, firsts, strict=True)) == {n: at for n, at in enumerate(first) if n != at}
+    others = Ids.from_bytes(b"".join(one + other))
+    wanted = [one.index(one_id) if one_id in one else -1 for one_id in one + other]
     for known in (found, by_numpy(ids.sorted)):
-        assert known.find(Ids.from_bytes(b"".join(queries))).tolist() == wanted
-        assert by_numpy(known.find, Ids.from_bytes(b"".join(queries))).tolist() == wanted
+        assert known.find(others.sorted()).tolist() == wanted
+        assert by_numpy(known.find, others.sorted()).tolist() == wanted
 
 
 def test_more_ids_than_a_bucket_holds() -> None:
@@ -193,11 +195,19 @@ def test_the_first_damaged_record_is_found(records: list[bytes], data: st.DataOb
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([0, 0, 0, 1, 7, 40, 255]), max_size=300), st.integers(0, 300))
-def test_frames_are_those_of_numpy(by_numpy: Callable[..., object], data: list[int], size: int) -> None:
-    buffer = np.array(data + [0] * SLACK_BYTES, np.uint8)
-    size = min(size, len(data))
-    assert native.frame_starts(buffer, size).tolist() == by_numpy(frame_starts, buffer, size).tolist()
+@given(st.lists(st.binary(max_size=30), max_size=20), st.data())
+def test_frames_are_those_of_numpy(
+    by_numpy: Callable[..., object], records: list[bytes], data: st.DataObject
+) -> None:
+    buffer = side_by_side([frame(record) for record in records])[0].copy()
+    for _ in range(data.draw(st.integers(0, 2)) if records else 0):
+        place = data.draw(st.integers(0, buffer.size - SLACK_BYTES - 1))
+        buffer[place] = data.draw(st.sampled_from([0, 1, 7, 40, 255]))
+    size = data.draw(st.integers(0, buffer.size - SLACK_BYTES))
+    *arrays, used, is_damaged = native.find_frames(buffer, size)
+    *wanted, wanted_used, wanted_damaged = by_numpy(find_frames, buffer, size)
+    assert [array.tolist() for array in arrays] == [array.tolist() for array in wanted]
+    assert (used, is_damaged) == (wanted_used, wanted_damaged)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlplatform.datasets.errors import CorruptRecordsError
 from mlplatform.datasets.format.hashing import check_payloads
-from mlplatform.datasets.format.tfrecord import SLACK_BYTES, frame, frame_starts, read_windows
+from mlplatform.datasets.format.tfrecord import SLACK_BYTES, find_frames, frame, read_windows
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
@@ -38,7 +38,10 @@ def test_whole_frames_are_found_and_the_cut_one_is_not() -> None:
     buffer = np.zeros(len(data) + SLACK_BYTES, np.uint8)
     buffer[:cut] = np.frombuffer(data[:cut], np.uint8)
     expected = np.cumsum([0, *(len(record) + 16 for record in records)])[:-2]
-    assert frame_starts(buffer, cut).tolist() == expected.tolist()
+    starts, sizes, used, is_damaged = find_frames(buffer, cut)
+    assert starts.tolist() == (expected + 12).tolist()
+    assert sizes.tolist() == [len(record) for record in records[:-1]]
+    assert (used, is_damaged) == (expected[-1] + len(records[-2]) + 16, False)
 
 
 def test_records_that_hold_whole_frames_mislead_nobody() -> None:

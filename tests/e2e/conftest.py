@@ -2,47 +2,14 @@
 
 import fcntl
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlplatform.demo.photos import make_photos
-
-# Small and quick: few photos, a small network that learns for a moment. The default network runs in
-# `test_demo.py` and `test_docs_commands.py`; quality is the benchmark's business, not these tests'.
-QUICK = {
-    "model": {"backbone": "scratch", "image_size": 32, "epochs": 1},
-    "thresholds": {"top_1": 0.0, "top_5": 0.0},
-}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A command that ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="session")
-def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
-    """Run the command line in a process of its own, and not in the checkout."""
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-
-    def run(*words: object, timeout_s: float = 420, cwd: Path = elsewhere) -> Finished:
-        command = [sys.executable, "-m", "mlplatform.cli.main", *map(str, words)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
-
-    return run
 
 
 @contextmanager
@@ -66,9 +33,22 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quick() -> dict[str, dict[str, object]]:
-    """Arguments that make the pipeline quick."""
-    return QUICK
+def quick(photos: Path) -> dict[str, dict[str, object]]:
+    """Arguments that make the pipeline quick: a network of next to nothing, trained for a moment.
+
+    The default network runs in `test_demo.py` and `test_docs_commands.py`.
+    """
+    import keras
+
+    network = photos.parent / "network.keras"
+    with _locked(network):
+        if not network.exists():
+            layers = [keras.Input((32, 32, 3)), keras.layers.AveragePooling2D(8), keras.layers.Flatten()]
+            keras.Sequential(layers).save(network)
+    return {
+        "model": {"backbone": str(network), "image_size": 32, "epochs": 1},
+        "thresholds": {"top_1": 0.0, "top_5": 0.0},
+    }
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +63,7 @@ def settings(quick: dict[str, dict[str, object]]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def home(photos: Path, settings: list[str], mlplatform: Callable[..., Finished]) -> Path:
+def home(photos: Path, settings: list[str], mlplatform: Callable[..., Any]) -> Path:
     """A root folder in which the item-category pipeline ran once. Tests that change it copy it first."""
     root = photos.parent / "home"
     with _locked(root):

@@ -1,8 +1,7 @@
 """Broken inputs: each is one clear error or a counted reject, and leaves nothing half-written.
 
-All run through the whole command line, but for data that ends in the first node, where the error is what the
-command line prints. What can be wrong with single photos and rows of a listing is held, kind by kind, in
-`tests/components/image_example_gen`, too, and here all at once in one real run.
+All run through the whole command line, in this process. What can be wrong with single photos and rows of a
+listing is held, kind by kind, in `tests/components/image_example_gen`, too; here all at once in one real run.
 """
 
 import csv
@@ -16,14 +15,10 @@ from pathlib import Path
 import pytest
 
 from mlplatform.demo.photos import FAULTS, make_photos
-from mlplatform.errors import MlplatformError
-from mlplatform.orchestration.local import LocalRunner
-from mlplatform.orchestration.local.errors import NodeFailedError
-from mlplatform.pipelines.item_category import create_pipeline
 
 pytestmark = pytest.mark.e2e
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class Broken:
 
 
 RUN = "run item_category --root {root} "
+INGEST = RUN + "--data {tmp}/d --to ImageExampleGen "
 BROKEN = {
     "pipeline: misspelt": Broken("run item_categroy --data {data}", 2, ("item_categroy", "item_category")),
     "pipeline: no such file": Broken("run {tmp}/none.py", 2, ("none.py",)),
@@ -91,21 +87,21 @@ BROKEN = {
     "serve: no such config file": Broken(
         "serve --model_config_file {tmp}/none.txt", 2, ("none.txt", "no such file")
     ),
-    "demo: folder is taken": Broken("demo photos {data}", 2, ("photos",)),
-}
-
-# Data that ends in the first node, as `Broken`: its exit code, its words, its files.
-INGESTED = {
     "listing: no such columns": Broken(
-        "l.csv", 2, ("l.csv", "'path'"), {"d/l.csv": "file,class\n1.jpg,hat\n"}
+        INGEST + "--set listing=l.csv", 2, ("l.csv", "'path'"), {"d/l.csv": "file,class\n1.jpg,hat\n"}
     ),
-    "listing: no rows": Broken("l.csv", 2, ("l.csv",), {"d/l.csv": "path,label\n"}),
-    "listing: not UTF-8": Broken("l.csv", 2, ("l.csv",), {"d/l.csv": b"path,label\n1.jpg,h\xe9\n"}),
-    "listing: not JSON": Broken("l.jsonl", 3, ("malformed_row",), {"d/l.jsonl": "{path: 1.jpg}\n"}),
+    "listing: no rows": Broken(INGEST + "--set listing=l.csv", 2, ("l.csv",), {"d/l.csv": "path,label\n"}),
+    "listing: not UTF-8": Broken(
+        INGEST + "--set listing=l.csv", 2, ("l.csv",), {"d/l.csv": b"path,label\n1.jpg,h\xe9\n"}
+    ),
+    "listing: not JSON": Broken(
+        INGEST + "--set listing=l.jsonl", 3, ("malformed_row",), {"d/l.jsonl": "{path: 1.jpg}\n"}
+    ),
     "listing: all photos missing": Broken(
-        "l.csv", 3, ("missing_file", "2 of 2"), {"d/l.csv": "path,label\na,b\nc,b\n"}
+        INGEST + "--set listing=l.csv", 3, ("missing_file", "2 of 2"), {"d/l.csv": "path,label\na,b\nc,b\n"}
     ),
-    "photos: all text": Broken("", 3, ("hat/1.jpg", "1 of 1"), {"d/hat/1.jpg": "<html></html>"}),
+    "photos: all text": Broken(INGEST, 3, ("hat/1.jpg", "1 of 1"), {"d/hat/1.jpg": "<html></html>"}),
+    "demo: folder is taken": Broken("demo photos {data}", 2, ("photos",)),
 }
 
 
@@ -117,12 +113,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_clear_error_and_nothing_left(name: str, mlplatform: Command, data: Path, tmp_path: Path) -> None:
+def test_one_clear_error_and_nothing_left(name: str, command: Command, data: Path, tmp_path: Path) -> None:
     broken = BROKEN[name]
-    write(tmp_path, broken.files)
+    for file, content in broken.files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     root = tmp_path / "root"
     words = [word.format(data=data, root=root, tmp=tmp_path) for word in _words(broken.words)]
-    done = mlplatform(*words, timeout_s=120, cwd=tmp_path)
+    done = command(*words, cwd=tmp_path)
     assert done.code == broken.code, done.err
     for text in broken.says:
         assert text in done.err
@@ -130,34 +128,6 @@ def test_one_clear_error_and_nothing_left(name: str, mlplatform: Command, data: 
     error = done.err.partition("\nmlplatform: ")[2] or done.err  # what went before is the run's table
     assert len(error.splitlines()) <= 8, done.err
     nothing_is_left(tmp_path)
-
-
-@pytest.mark.parametrize("name", INGESTED)
-def test_data_that_cannot_be_ingested_is_one_clear_error(
-    name: str, runner: LocalRunner, tmp_path: Path
-) -> None:
-    broken = INGESTED[name]
-    write(tmp_path, broken.files)
-    pipeline = create_pipeline(
-        data=str(tmp_path / "d"), root=str(tmp_path / "root"), listing=broken.words or None
-    )
-    with pytest.raises(MlplatformError) as refused:
-        runner.run(pipeline, to_nodes=["ImageExampleGen"])
-    failed = refused.value.__cause__
-    assert isinstance(failed, NodeFailedError)
-    assert failed.exit_code == broken.code
-    told = str(failed)  # what the command line prints
-    for text in broken.says:
-        assert text in told
-    assert "Traceback" not in told
-    assert len(told.splitlines()) <= 8, told
-    nothing_is_left(tmp_path)
-
-
-def write(folder: Path, files: dict[str, str | bytes]) -> None:
-    for file, content in files.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def nothing_is_left(folder: Path) -> None:
@@ -186,14 +156,14 @@ def test_serving_on_a_taken_port_is_one_clear_error(mlplatform: Command, tmp_pat
 
 @pytest.mark.slow
 def test_too_many_broken_photos_stop_the_run_and_leave_no_version(
-    mlplatform: Command, settings: list[str], tmp_path: Path
+    command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     make_photos(photos, categories=3, per_category=8, unseen=1, size_px=48)
     for file in sorted((photos / "photos").rglob("*.jpg"))[:6]:
         file.write_bytes(file.read_bytes()[:300])
     root = tmp_path / "root"
-    done = mlplatform("run", "item_category", "--data", photos, "--root", root, *settings)
+    done = command("run", "item_category", "--data", photos, "--root", root, *settings)
     assert done.code == 3, done.err
     assert "6 of 24" in done.err
     assert "Traceback" not in done.err
@@ -210,9 +180,7 @@ REJECTED = {
 
 
 @pytest.mark.slow
-def test_every_planted_fault_is_a_counted_reject_or_can_be_used(
-    runner: LocalRunner, mlplatform: Command, tmp_path: Path
-) -> None:
+def test_every_planted_fault_is_a_counted_reject_or_can_be_used(command: Command, tmp_path: Path) -> None:
     photos, root = tmp_path / "photos", tmp_path / "root"
     make_photos(
         photos,
@@ -225,12 +193,14 @@ def test_every_planted_fault_is_a_counted_reject_or_can_be_used(
     with (photos / "faults.csv").open(newline="", encoding="utf-8") as file:
         planted = Counter(row["fault"] for row in csv.DictReader(file))
     assert len(planted) == len(FAULTS) - 1
-    pipeline = create_pipeline(data=str(photos), root=str(root), max_reject_fraction=0.2)
-    runner.run(pipeline, to_nodes=["DatasetVersioner"])
+    words = ("--data", photos, "--root", root, "--set", "max_reject_fraction=0.2", "--to", "DatasetVersioner")
+    done = command("run", "item_category", *words)
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
     (summary,) = (root / "pipelines").rglob("summary.json")
     expected = {reason: planted[fault] for fault, reason in REJECTED.items()}
     assert json.loads(summary.read_text())["rejected"] == expected
-    show = json.loads(mlplatform("datasets", "show", "items", "--store", root / "datasets", "--json").out)
+    show = json.loads(command("datasets", "show", "items", "--store", root / "datasets", "--json").out)
     with (photos / "listing.csv").open(encoding="utf-8") as file:
         listed = len(file.readlines()) - 1
     assert sum(show["records"].values()) == listed - sum(expected.values())

@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def test_real_photos_are_told_apart_in_time_and_the_server_gives_the_same_figures(
-    mlplatform: Callable[..., "Finished"],  # noqa: F821 - see conftest.py
+    mlplatform: Callable[..., "Finished"],  # noqa: F821 - see tests/conftest.py
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "home"
@@ -30,7 +30,7 @@ def test_real_photos_are_told_apart_in_time_and_the_server_gives_the_same_figure
     seconds = time.monotonic() - started
     assert done.code == 0, done.err
 
-    (verdict,) = (json.loads(file.read_text()) for file in root.glob("reports/ModelValidator-*/verdict.json"))
+    (verdict,) = (json.loads(file.read_text()) for file in root.glob("reports/*/ModelValidator/verdict.json"))
     quality = verdict["quality"]
     photos = sorted((CLOTHING / "validation").glob("*/*.jpg"))
     assert quality["photos"] == len(photos) == 341

@@ -10,11 +10,11 @@ from mlplatform.demo.trip import read_unseen
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 def test_the_demo_shows_predictions_beside_the_truth_and_writes_a_page(
-    mlplatform: Command, tmp_path: Path
+    mlplatform: Command, command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "demo-out"
     words = ("demo", "run", "--out", out, "--categories", 6, "--per-category", 15)
@@ -35,7 +35,7 @@ def test_the_demo_shows_predictions_beside_the_truth_and_writes_a_page(
         assert str(place) in done.out
     assert (out / "home" / "models" / "item_category" / "1" / "saved_model.pb").is_file()
 
-    again = mlplatform(*words)
+    again = command(*words)
     assert again.code == 0, again.err
     assert f"{right} of 24 right" in again.out
     assert [p.name for p in (out / "home" / "models" / "item_category").iterdir() if p.name.isdigit()] == [

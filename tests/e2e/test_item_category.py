@@ -16,13 +16,13 @@ from mlplatform.pipelines.item_category import create_pipeline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-Command = Callable[..., "Finished"]  # noqa: F821 - see conftest.py
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
-def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, mlplatform: Command) -> None:
-    log = json.loads(mlplatform("datasets", "log", "items", "--store", home / "datasets", "--json").out)
+def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, command: Command) -> None:
+    log = json.loads(command("datasets", "log", "items", "--store", home / "datasets", "--json").out)
     assert [version["version"] for version in log] == ["v1"]
-    model = json.loads(mlplatform("models", "show", "item_category", "--root", home, "--json").out)
+    model = json.loads(command("models", "show", "item_category", "--root", home, "--json").out)
     (version,) = model["versions"]
     assert version["version"] == 1
     assert version["dataset"] == "items@v1"
@@ -31,14 +31,15 @@ def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, mlplatf
 
 
 def test_the_same_again_from_anywhere_runs_nothing_and_makes_no_version(
-    home: Path, photos: Path, settings: list[str], mlplatform: Command, tmp_path: Path
+    home: Path, photos: Path, settings: list[str], command: Command, tmp_path: Path
 ) -> None:
-    command = ("run", "item_category", "--data", photos, "--root", home, *settings, "--json")
-    again = mlplatform(*command, cwd=tmp_path)
+    again = command(
+        "run", "item_category", "--data", photos, "--root", home, *settings, "--json", cwd=tmp_path
+    )
     assert again.code == 0, again.err
     nodes = json.loads(again.out)["nodes"]
     assert {node["state"] for node in nodes} == {"cached"}, again.err
-    model = json.loads(mlplatform("models", "show", "item_category", "--root", home, "--json").out)
+    model = json.loads(command("models", "show", "item_category", "--root", home, "--json").out)
     assert [v["version"] for v in model["versions"]] == [1]
 
 
@@ -77,11 +78,11 @@ def test_the_pushed_model_answers_raw_photos_over_rest(served: Served, photos: P
 
 
 def test_a_model_below_its_thresholds_stops_the_run_and_the_server_keeps_what_it_has(
-    served: Served, photos: Path, settings: list[str], mlplatform: Command
+    served: Served, photos: Path, settings: list[str], command: Command
 ) -> None:
     before = served.answer()
     run = ("run", "item_category", "--data", photos, "--root", served.root, *settings)
-    refused = mlplatform(*run, "--set", "thresholds.top_1=1.0", "--set", "model.seed=2")
+    refused = command(*run, "--set", "thresholds.top_1=1.0", "--set", "model.seed=2")
     assert refused.code == 3, refused.err
     assert "top-1 is" in refused.err
     assert "Traceback" not in refused.err

@@ -10,7 +10,7 @@ import pytest
 from mlplatform.orchestration.local import LocalRunner
 from mlplatform.orchestration.local.display import Lines
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("warm_start")]
 
 
 def log_of(root, record, node):

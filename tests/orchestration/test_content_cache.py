@@ -12,7 +12,7 @@ import pytest
 from mlplatform.orchestration.local.display import Lines
 from mlplatform.orchestration.local.records import RunFolder
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("warm_start")]
 
 
 def value_of(record, node):

@@ -50,6 +50,18 @@ def test_it_makes_the_pipeline_up_to_the_first_heavy_import(pipeline: Path, size
     assert said in done.stderr
 
 
+def test_what_has_to_be_there_where_it_runs_is_looked_for_by_a_function_beside(pipeline: Path) -> None:
+    pipeline.write_text(
+        f"{PIPELINE}\ndef check_arguments(size=1, root=None):\n"
+        "    if size == 5:\n        raise WrongSizeError(f'no file of size 5 in {root}')\n"
+    )
+    for size, said in ((5, "no file of size 5 in root"), (10, "size is 9 at most"), (1, "")):
+        command = [sys.executable, "-c", CHECK, str(pipeline), str(size)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == bool(said)
+        assert said in done.stderr
+
+
 @pytest.mark.parametrize(
     ("setting", "said"), [("size=10", "size is 9 at most"), ("sise=1", "takes no sise; it takes size")]
 )

@@ -16,8 +16,8 @@ from mlplatform.orchestration.local.records import RunNotFoundError
 @pytest.mark.parametrize(
     "error",
     [
-        RunNotFoundError("2026", Path("/runs"), ["20260101", "20260102"], is_ambiguous=True),
-        RunNotFoundError("2027", Path("/runs"), ["20260101"]),
+        RunNotFoundError("2026", "/runs", ["20260101", "20260102"], is_ambiguous=True),
+        RunNotFoundError("2027", "/runs", ["20260101"]),
         ServerDidNotStartError(Path("/not/there.log"), None, "its last line"),
         InputsNotResolvedError("Show", "nothing", ["latest"]),
         NodeFailedError("Show", "cause", "/log", "run", 3, [("Other", "its cause", "/other.log")]),

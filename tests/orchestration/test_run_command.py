@@ -1,4 +1,7 @@
-"""`mlplatform run` and `mlplatform runs`, as a user calls them."""
+"""`mlplatform run` and `mlplatform runs`, as a user calls them.
+
+The first run, the stopped ones and those that must not import TFX are processes of their own.
+"""
 
 import json
 import shutil
@@ -21,20 +24,25 @@ def place(tmp_path_factory, pipelines):
     return folder
 
 
-@pytest.fixture(scope="module")
-def mlplatform(place):
+@pytest.fixture
+def mlplatform(place, command):
+    """Run the command line in `place`: in this process, or with options of Python in one of its own."""
+
     def call(*arguments, python=()):
-        return subprocess.run(
-            [sys.executable, *python, "-m", "mlplatform.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=place,
-        )
+        if python:
+            return subprocess.run(
+                [sys.executable, *python, "-m", "mlplatform.cli.main", *arguments],
+                capture_output=True,
+                text=True,
+                cwd=place,
+            )
+        done = command(*arguments, cwd=place)
+        return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
 
     return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(place, mlplatform):
     def call(*arguments, **options):
         name = [
@@ -80,7 +88,7 @@ class TestOneStory:
     """In this order, as a user would: a run, the same again, edits, a failure, a gate, a look back."""
 
     def test_1_the_first_run_does_everything(self, run):
-        done, document = run()
+        done, document = run(python=["-W", "ignore"])
         assert done.returncode == 0, done.stderr
         assert set(states(document).values()) == {"done"}
         assert "Make: done" in done.stderr

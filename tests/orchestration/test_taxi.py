@@ -12,7 +12,12 @@ from mlplatform.orchestration.local.display import Lines
 
 REPOSITORY = Path(__file__).parents[2]
 TAXI = REPOSITORY.parent / "shared/data/taxi"
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.shared_data]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.shared_data,
+    pytest.mark.usefixtures("warm_start"),
+]
 
 
 @pytest.mark.timeout(900)

@@ -65,6 +65,7 @@ class World:
                 neighbours={self.path("code"): neighbours_digest(self.path("code"))},
             ),
             is_reproducible=True,
+            digest="",
         )
         self.details = NodeDetails(
             "n",

@@ -6,8 +6,9 @@ import pytest
 
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.errors import UsageError
+from mlplatform.pipelines.item_category import check_arguments
 from mlplatform.pipelines.item_category.config import DEFAULTS, load_config
-from mlplatform.pipelines.item_category.photos import NoPhotosError, find_photos
+from mlplatform.pipelines.item_category.photos import NoPhotosError, Photos, find_photos
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 
 SPLITS = {"train": 4, "eval": 1}
@@ -40,13 +41,11 @@ def test_changes_reach_inside_blocks() -> None:
         ({"splits": {"train": 1}}, "splits"),
         ({"model": {"image_size": 7}}, "model.image_size is 7"),
         ({"model": {"backbone": "eficientnet_lite0"}}, "did you mean 'efficientnet_lite0'?"),
-        ({"model": {"backbone": "none.keras"}}, "model.backbone is 'none.keras': there is no such file"),
         ({"splits": {"train": 4, "eval": 0}}, "splits.eval is 0"),
         ({"splits": {"train": 4, "../x": 1}}, "splits"),
         ({"model_name": "../x"}, "model_name is '../x'"),
         ({"dataset": "my items"}, "dataset is 'my items'"),
         ({"servers": ["localhost"]}, "servers.0 is 'localhost'"),
-        ({"schema": "none.pbtxt"}, "is 'none.pbtxt': there is no such file"),
         ({"policy": {"leek": "block"}}, "unknown key 'leek'; did you mean 'leak'?"),
         ({"drift_threshold": 2}, "drift_threshold is 2"),
         ({"shards": 0}, "shards is 0"),
@@ -58,6 +57,33 @@ def test_a_wrong_key_or_value_is_named(changes: dict[str, object], says: str) ->
     with pytest.raises(ConfigError, match="item_category") as caught:
         load_config(changes)
     assert says in str(caught.value)
+
+
+def test_files_that_the_settings_name_are_checked_where_the_pipeline_runs(tmp_path: Path) -> None:
+    (tmp_path / "data" / "boots").mkdir(parents=True)
+    config = {"schema": "none.pbtxt", "model": {"backbone": "none.keras"}}
+    load_config(config)
+    with pytest.raises(ConfigError) as caught:
+        check_arguments(tmp_path / "data", tmp_path, **config)
+    assert "schema is 'none.pbtxt': there is no such file" in str(caught.value)
+    assert "model.backbone is 'none.keras': there is no such file" in str(caught.value)
+    check_arguments(tmp_path / "data", tmp_path, schema="s3://bucket/schema.pbtxt")
+
+
+@pytest.mark.parametrize("data", ["/not/on/this/machine", "s3://bucket/photos"])
+def test_a_folder_that_this_machine_does_not_have_is_as_the_settings_say(data: str) -> None:
+    photos = find_photos(data, None, SPLITS)
+    assert photos == Photos(data, None, (), "train", "eval", "eval")
+    photos = find_photos(data, "rows.csv", SPLITS, ["train", "test", "validation"])
+    assert photos.own_splits == ("train", "test", "validation")
+    assert photos == Photos(data, "rows.csv", photos.own_splits, "train", "validation", "test")
+
+
+def test_splits_that_are_named_are_not_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "listing.csv").write_text("not read")
+    photos = find_photos(tmp_path, None, SPLITS, ["learn", "judge"])
+    assert (photos.listing, photos.train_split, photos.test_split) == ("listing.csv", "learn", "judge")
 
 
 def test_folders_of_categories_are_divided_by_hash(tmp_path: Path) -> None:
@@ -119,4 +145,4 @@ def test_nothing_to_read_is_one_clear_error(tmp_path: Path, what: str) -> None:
     elif what != "missing":
         place.mkdir()
     with pytest.raises(NoPhotosError, match=r"Give a folder with one folder of photos per category"):
-        find_photos(place, "none.csv" if what == "listing" else None, SPLITS)
+        check_arguments(place, tmp_path, listing="none.csv" if what == "listing" else None)

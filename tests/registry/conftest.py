@@ -1,13 +1,16 @@
 """Models to push: folders that look like SavedModels; the store never reads inside."""
 
+import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlplatform.registry import ModelStore
+from mlplatform.registry.model_ledger import ledger_of
 
 KILLED = 77
 Action = Callable[[], object]
@@ -94,29 +97,26 @@ def folders_of(store: ModelStore) -> tuple[list[int], list[int]]:
 
 
 @pytest.fixture
+def stream(store: ModelStore) -> Path:
+    """The folder of the events of `items`."""
+    return Path(ledger_of(store.url)) / "models" / "items"
+
+
+def as_release_0_1_left_it(store: ModelStore) -> Path:
+    """Make the ledger of `items` a `ledger.jsonl`, as release 0.1 wrote it; return that."""
+    file = store.models_dir / "items" / "ledger.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in store.ledger("items")))
+    shutil.rmtree(ledger_of(store.url))
+    return file
+
+
+@pytest.fixture
+def old_ledger(store: ModelStore) -> Callable[[], Path]:
+    """Make the ledger of `items` one of release 0.1, and return its file."""
+    return lambda: as_release_0_1_left_it(store)
+
+
+@pytest.fixture
 def folders(store: ModelStore) -> Callable[[], tuple[list[int], list[int]]]:
     """Return the version folders of `items`: those that a server sees, and those aside."""
     return lambda: folders_of(store)
-
-
-@pytest.fixture(scope="package")
-def s3() -> Iterator[str]:
-    """A bucket of an S3 server in this process."""
-    import fsspec
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    names = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in names.items():
-            patched.setenv(name, value)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("registry")
-        yield "s3://registry"
-    server.stop()

@@ -4,16 +4,20 @@ import json
 import logging
 import os
 import random
+import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlplatform.errors import MlplatformError
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import LedgerAccessError, UnpushableFileError
+from mlplatform.registry.model_events import KINDS as KIND_OF
+from mlplatform.registry.model_ledger import ledger_of
 
 Push = Callable[..., int]
 Model = Callable[[str], Path]
@@ -40,7 +44,7 @@ HOSTILE_VALUES = (
     ),
     *([], [1], [None], [[2]], {}, {"stable": 2}, {"stable": "2"}, {"": 1}, ["x"] * 100),
 )
-KINDS = ("push", "confirm", "promote", "rollback", "remove", "unknown", "", None, 7)
+KINDS: tuple[Any, ...] = ("push", "confirm", "promote", "rollback", "remove", "unknown", "", None, 7)
 FACTS = (
     "event",
     "version",
@@ -99,12 +103,20 @@ def everything(store: ModelStore, model: Model) -> None:
     assert store.promote("items", "latest", "checked").labels
 
 
+def as_release_0_1_left_it(store: ModelStore) -> Path:
+    file = store.models_dir / "items" / "ledger.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in store.ledger("items")))
+    shutil.rmtree(ledger_of(store.url))
+    return file
+
+
 def check_ledger(store: ModelStore, model: Model, seed: int) -> None:
+    """Lines among those of a ledger of release 0.1."""
     chance = random.Random(seed)
     for content in "ab":
         store.push(model(content), "items")
     store.promote("items", "2")
-    ledger = store.models_dir / "items" / "ledger.jsonl"
+    ledger = as_release_0_1_left_it(store)
     lines = ledger.read_bytes().splitlines()
     for _ in range(chance.randrange(1, 8)):
         lines.insert(chance.randrange(len(lines) + 1), hostile_line(chance))
@@ -114,10 +126,33 @@ def check_ledger(store: ModelStore, model: Model, seed: int) -> None:
     everything(store, model)
 
 
-@pytest.mark.parametrize("block", range(5))
+def check_stream(store: ModelStore, model: Model, seed: int) -> None:
+    """Files among those of a stream."""
+    chance = random.Random(seed)
+    for content in "ab":
+        store.push(model(content), "items")
+    store.promote("items", "2")
+    stream = Path(ledger_of(store.url)) / "models" / "items"
+    for number in range(4, 4 + chance.randrange(1, 8)):
+        content = hostile_line(chance)
+        for name, kind in KIND_OF.items():
+            content = content.replace(f'"event": "{name}"'.encode(), f'"kind": "{kind}"'.encode())
+        (stream / f"{number:08}.json").write_bytes(content)
+    if chance.random() < 0.3:
+        (stream / f"{chance.randrange(1, 4):08}.json").unlink()
+    everything(ModelStore(store.url), model)
+
+
+@pytest.mark.parametrize("block", range(2))
 def test_any_ledger(tmp_path: Path, model: Model, block: int) -> None:
-    for seed in range(block * 20, block * 20 + 20):  # 100 ledgers, some 450 hostile lines
+    for seed in range(block * 20, block * 20 + 20):  # 40 ledgers, some 180 hostile lines
         check_ledger(ModelStore(tmp_path / str(seed)), model, seed)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_any_stream(tmp_path: Path, model: Model, block: int) -> None:
+    for seed in range(block * 20, block * 20 + 20):
+        check_stream(ModelStore(tmp_path / str(seed)), model, seed)
 
 
 @pytest.mark.soak
@@ -141,27 +176,40 @@ def test_any_record_of_a_push(store: ModelStore, model: Model) -> None:
         assert store.version("items", "2").push is None
 
 
-def test_a_damaged_line_is_reported_once_and_all_else_works(
-    store: ModelStore, push: Push, caplog: pytest.LogCaptureFixture
+def test_a_damaged_event_is_reported_once_and_all_else_works(
+    store: ModelStore, push: Push, stream: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     push("a", "b")
     store.promote("items", "1")
-    ledger = store.models_dir / "items" / "ledger.jsonl"
-    ledger.write_bytes(ledger.read_bytes() + b'{"event": "promote", "version"\n')
+    (stream / "00000004.json").write_bytes(b'{"kind": "model.promoted", "version"')
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert store.labels("items") == {"stable": 1}
         assert store.promote("items", "2").labels == ("stable",)
         assert store.rollback("items").labels == ("stable",)
         assert push("c") == 3
-    assert caplog.text.count("line 4 is damaged and skipped") == 1
+    assert caplog.text.count("00000004.json is damaged and skipped") == 1
 
 
-@pytest.mark.parametrize("kind", ["folder", "fifo", "link to itself"])
-def test_a_ledger_that_is_no_file_is_one_clear_error(store: ModelStore, push: Push, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("release", "kind"),
+    [
+        ("0.1", "folder"),
+        ("0.1", "fifo"),
+        ("0.1", "link to itself"),
+        ("now", "fifo"),
+        ("now", "link to itself"),
+    ],
+)
+def test_a_ledger_that_is_not_one_is_one_clear_error(
+    store: ModelStore, push: Push, stream: Path, old_ledger: Callable[[], Path], release: str, kind: str
+) -> None:
     push("a", "b")
-    ledger = store.models_dir / "items" / "ledger.jsonl"
-    ledger.unlink()
+    if release == "0.1":
+        (ledger := old_ledger()).unlink()
+    else:
+        shutil.rmtree(stream)
+        ledger = stream
     {
         "folder": ledger.mkdir,
         "fifo": lambda: os.mkfifo(ledger),
@@ -173,7 +221,7 @@ def test_a_ledger_that_is_no_file_is_one_clear_error(store: ModelStore, push: Pu
         lambda: store.promote("items", "1"),
         lambda: push("c"),
     ):
-        with pytest.raises(LedgerAccessError, match=r"ledger.jsonl cannot be opened"):
+        with pytest.raises(LedgerAccessError, match=rf"{ledger.name} cannot be opened"):
             command()
 
 

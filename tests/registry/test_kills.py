@@ -3,7 +3,6 @@
 See `killed_at` for how.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +29,9 @@ def facts(store: ModelStore) -> tuple[list[int], list[int], dict[str, int]]:
 
 
 @pytest.fixture
-def check_every_step(store: ModelStore, killed_at: KilledAt, folders: Folders) -> Callable[..., None]:
+def check_every_step(
+    store: ModelStore, killed_at: KilledAt, folders: Folders, stream: Path
+) -> Callable[..., None]:
     """Run an action again and again, killed one step later each time, and look at what is left."""
 
     def check(prepare: Action, action: Action, before: object, after: object) -> None:
@@ -39,6 +40,7 @@ def check_every_step(store: ModelStore, killed_at: KilledAt, folders: Folders) -
             base = store.models_dir / "items"
             if base.exists():
                 base.rename(store.models_dir.parent / f"step-{step}")
+                stream.rename(store.models_dir.parent / f"stream-{step}")
             prepare()
             assert facts(store) == before
             was_killed = killed_at(step, action)
@@ -135,12 +137,13 @@ def test_a_push(store: ModelStore, check_every_step: Check, two: Action, push: P
 
 
 def test_a_roll_back_that_was_killed_is_finished_by_the_same_command(
-    store: ModelStore, killed_at: KilledAt, folders: Folders, push: Push
+    store: ModelStore, killed_at: KilledAt, folders: Folders, push: Push, stream: Path
 ) -> None:
     step = 0
     while True:
         if store.models_dir.exists():
             store.models_dir.rename(store.models_dir.parent / f"step-{step}")
+            stream.rename(store.models_dir.parent / f"stream-{step}")
         push("a", "b", "c")
         was_killed = killed_at(step, lambda: store.rollback("items"))
         if folders()[0] == [1, 2, 3]:  # servers of the folder still see it
@@ -151,20 +154,36 @@ def test_a_roll_back_that_was_killed_is_finished_by_the_same_command(
         step += 1
 
 
-def test_a_line_that_a_full_disk_cut_is_taken_back(
-    store: ModelStore, push: Push, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_leaves_all_as_it_was(
+    store: ModelStore, push: Push, stream: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push("a", "b")
-    whole = os.write
+    events = sorted(stream.iterdir())
 
-    def full(descriptor: int, data: bytes) -> int:
-        if len(data) > 20:
-            return whole(descriptor, data[:20])
+    def full(path: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlplatform.registry.ledger_file.os.write", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         store.rollback("items")
     monkeypatch.undo()
     assert facts(store) == ([1, 2], [], {})
-    assert (store.models_dir / "items" / "ledger.jsonl").read_bytes().endswith(b"}\n")
+    assert sorted(stream.iterdir()) == events
+
+
+def test_the_first_write_to_a_root_of_release_0_1(
+    store: ModelStore,
+    check_every_step: Check,
+    two: Action,
+    old_ledger: Callable[[], Path],
+) -> None:
+    def prepare() -> None:
+        two()
+        old_ledger()
+
+    check_every_step(
+        prepare,
+        lambda: store.promote("items", "1"),
+        before=([1, 2], [], {"stable": 2}),
+        after=([1, 2], [], {"stable": 1}),
+    )

@@ -3,6 +3,7 @@
 import getpass
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mlplatform.registry.errors import (
     NotASavedModelError,
     NothingToRollBackToError,
 )
+from mlplatform.registry.model_ledger import ledger_of
 
 
 def saved_model(folder: Path, content: str) -> Path:
@@ -144,21 +146,20 @@ def test_only_the_newest_stay_when_asked_and_labelled_ones_always(store: ModelSt
     assert not list((store.models_dir / "items").glob(".*"))
 
 
-def test_a_push_killed_before_its_ledger_line_is_recorded_by_the_next(
-    store: ModelStore, tmp_path: Path
-) -> None:
+def test_a_push_killed_before_its_event_is_recorded_by_the_next(store: ModelStore, tmp_path: Path) -> None:
     first = saved_model(tmp_path / "a", "a")
     store.push(first, "items", run="run-1")
-    ledger = store.models_dir / "items" / "ledger.jsonl"
-    for torn in (
-        "",
-        '{"event": "push", "version"',
-    ):  # killed before it was written, and a full disk within it
-        ledger.write_text(torn)
-        assert store.ledger("items") == []
-        store.push(first, "items")
-        assert [(e["event"], e["version"], e["run"]) for e in store.ledger("items")] == [("push", 1, "run-1")]
-    ledger.write_text("")
+    (event,) = (Path(ledger_of(store.url)) / "models" / "items").iterdir()
+    event.unlink()  # killed before it was written
+    assert ModelStore(store.url).ledger("items") == []
+    assert not ModelStore(store.url).push(first, "items").is_new
+    event.write_text('{"kind": "model.pushed", "version"')  # as a damaged disk leaves it
+    store = ModelStore(store.url)
+    assert store.ledger("items") == []
+    store.push(first, "items")
+    assert [(e["event"], e["version"], e["run"]) for e in store.ledger("items")] == [("push", 1, "run-1")]
+    shutil.rmtree(event.parent)
+    store = ModelStore(store.url)
     store.push(saved_model(tmp_path / "b", "b"), "items")
     assert [(e["event"], e["version"]) for e in store.ledger("items")] == [("push", 1), ("push", 2)]
 
@@ -170,7 +171,7 @@ def test_what_killed_pushes_left_is_removed_after_a_day(
     left = [saved_model(store.models_dir / "items" / name, "x") for name in (".incoming-1", ".removed-2")]
     store.push(saved_model(tmp_path / "b", "b"), "items")
     assert all(folder.exists() for folder in left)  # another process may be at it
-    monkeypatch.setattr("mlplatform.registry.models._STALE_S", -1)
+    monkeypatch.setattr("mlplatform.registry.version_files._STALE_S", -1)
     store.push(saved_model(tmp_path / "c", "c"), "items")
     assert not any(folder.exists() for folder in left)
 

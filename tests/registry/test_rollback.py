@@ -10,6 +10,8 @@ import pytest
 from mlplatform.errors import GateError
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import ModelWithdrawnError, NothingToRollBackToError
+from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.model_ledger import ledger_of
 
 Push = Callable[..., int]
 Model = Callable[[str], Path]
@@ -62,13 +64,15 @@ class TestLabels:
         assert store.labels("items") == {}
         assert store.ledger("items")[-1]["labels"] == {"stable": None}
 
-    def test_those_of_an_earlier_release_move_too(self, store: ModelStore, push: Push) -> None:
+    def test_those_of_an_earlier_release_move_too(
+        self, store: ModelStore, push: Push, old_ledger: Callable[[], Path]
+    ) -> None:
         """Whose ledger says nothing of labels in the line of a roll-back."""
         push("a", "b")
         store.promote("items", "1")
         store.promote("items", "2")
         base = store.models_dir / "items"
-        with (base / "ledger.jsonl").open("a") as ledger:
+        with old_ledger().open("a") as ledger:
             ledger.write('{"event": "rollback", "at": "2025", "by": "me", "version": 2, "why": ""}\n')
         (base / "withdrawn").mkdir()
         (base / "2").rename(base / "withdrawn" / "2")
@@ -174,8 +178,9 @@ class TestAtTheSameTime:
     ) -> None:
         push("a", "b", "c")
         base = store.models_dir / "items"
-        with (base / "ledger.jsonl").open("a") as ledger:  # its line is written, its folder not moved yet
-            ledger.write('{"event": "rollback", "version": 3, "versions": [3], "labels": {}}\n')
+        Ledger(ledger_of(store.url)).append(  # its folder is not moved yet
+            "models/items", "model.rolled_back", version=3, versions=[3], labels={}
+        )
         assert store.rollback("items").version == 2
         assert [v.version for v in store.versions("items") if not v.is_withdrawn] == [1, 2]
-        assert sorted(p.name for p in base.iterdir()) == ["1", "2", "ledger.jsonl", "withdrawn"]
+        assert sorted(p.name for p in base.iterdir()) == ["1", "2", "lock", "withdrawn"]

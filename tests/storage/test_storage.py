@@ -1,9 +1,11 @@
 """What every storage promises, on each backend: a folder, memory, and an S3 server in this process."""
 
 import errno
+import glob
 import itertools
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -382,7 +384,7 @@ class StorageContract:
 
     @given(steps=STEPS)
     @settings(
-        max_examples=25,
+        max_examples=15,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -424,6 +426,18 @@ class StorageContract:
             assert storage.read_all([f"{top}/{name}" for name in names]) == [model[name] for name in names]
 
 
+_WRITES_TREES = """
+import sys
+from pathlib import Path
+from mlplatform.storage import open_storage
+
+storage = open_storage(sys.argv[1])
+while True:
+    for source in sys.argv[2:]:
+        storage.put_tree("m/t", Path(source))
+"""
+
+
 class TestFolder(StorageContract):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
@@ -461,6 +475,25 @@ class TestFolder(StorageContract):
         else:
             storage.delete_tree("m/1")
         assert list(aside.iterdir()) == []
+
+    def test_a_writer_that_is_killed_leaves_one_whole_tree_or_none(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        trees = [{f"{n}/{name}": name.encode() * 3000 for n in range(40)} for name in "ab"]
+        sources = [write_tree(tmp_path / str(number), tree) for number, tree in enumerate(trees)]
+        for files in (0, 20, 60, 100, 140, 160):  # those of an old tree, a new one, and their folders
+            writing = subprocess.Popen([sys.executable, "-c", _WRITES_TREES, storage.url, *map(str, sources)])
+            # Not `rglob`, which fails for folders that vanish meanwhile.
+            while writing.poll() is None and len(glob.glob(f"{storage.url}/**", recursive=True)) < files:  # noqa: PTH207
+                pass
+            writing.kill()
+            assert writing.wait() == -signal.SIGKILL
+            found = storage.paths("m/t")
+            assert found in ([], *map(sorted, trees))
+            assert len({storage.read(f"m/t/{name}") for name in found}) <= 1
+        storage.delete_tree("m/t")
+        assert storage.paths("") == []
+        assert list((tmp_path / "store" / "m" / "aside").iterdir()) == []
 
     def test_a_file_system_without_hard_links_is_refused(
         self, storage: Storage, monkeypatch: pytest.MonkeyPatch
@@ -583,6 +616,20 @@ class TestObjectStorage:
         )
         assert "s3://bucket/x cannot be reached" in done.stdout, done.stderr[-2000:]
         assert "AWS_ENDPOINT_URL" in done.stdout
+
+
+def test_one_setting_names_the_server_for_beam_too(s3: str) -> None:
+    from apache_beam.io.aws.s3filesystem import S3FileSystem
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beam = S3FileSystem(PipelineOptions([]))
+    url = f"{s3}/{uuid.uuid4().hex}"
+    open_storage(url).put("d/a b", b"1")
+    with beam.open(f"{url}/d/a b") as file:
+        assert file.read() == b"1"
+    with beam.create(f"{url}/d/c") as file:
+        file.write(b"2")
+    assert open_storage(url).paths("d") == ["a b", "c"]
 
 
 def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

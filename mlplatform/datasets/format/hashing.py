@@ -100,38 +100,34 @@ class SortedIds:
     ids: Ids
     places: Int64s
 
-    def find(self, ids: Ids) -> Int64s:
-        """Return the place of other ids in order: int64, shape (ids,), -1 where there is none."""
+    def find(self, others: "SortedIds") -> Int64s:
+        """Return the place here of each of the others, as they lay before: int64, -1 where there is none."""
+        found = np.full(len(others.ids), -1, np.int64)
         if not len(self.ids):
-            return np.full(len(ids), -1, np.int64)
+            return found
         if native.is_built():
-            found = native.find_ids(self.ids.high, self.ids.low, ids.high, ids.low)
-        else:
-            found = self._find(ids)
-        return np.where(found >= 0, self.places[found], -1)
-
-    def _find(self, ids: Ids) -> Int64s:
+            mine, theirs = ((one.ids.high, one.ids.low, one.places) for one in (self, others))
+            native.find_ids(mine, theirs, found)
+            return found
         high, low = self.ids.high, self.ids.low
-        found = np.searchsorted(high, ids.high)
-        while (
-            on := (found < high.size)
-            & (high[found % high.size] == ids.high)
-            & (low[found % high.size] < ids.low)
-        ).any():
-            found += on
-        found %= high.size
-        return np.where((high[found] == ids.high) & (low[found] == ids.low), found, -1)
+        at = np.searchsorted(high, others.ids.high)
+        while True:  # among ids of the same first half, which nobody has but who makes them on purpose
+            on = at % high.size
+            goes_on = (at < high.size) & (high[on] == others.ids.high) & (low[on] < others.ids.low)
+            if not goes_on.any():
+                break
+            at += goes_on
+        is_there = (high[on] == others.ids.high) & (low[on] == others.ids.low)
+        found[others.places] = np.where(is_there, self.places[on], -1)
+        return found
 
-    def first_places(self) -> Int64s:
-        """Return for each id, in the order before, the place of the first one equal to it: int64."""
+    def repeats(self) -> tuple[Int64s, Int64s]:
+        """Return the places of ids that occur before, and for each the place where it first does: int64."""
         high, low = self.ids.high, self.ids.low
-        is_first = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))[: high.size]
-        if is_first.all():
-            return np.arange(high.size)
-        begins = np.flatnonzero(is_first)
-        first = np.empty(high.size, np.int64)
-        first[self.places] = np.repeat(self.places[begins], np.diff(np.append(begins, high.size)))
-        return first
+        is_repeat = np.append(False, (high[1:] == high[:-1]) & (low[1:] == low[:-1]))[: high.size]
+        repeats = np.flatnonzero(is_repeat)
+        firsts = np.flatnonzero(~is_repeat) if repeats.size else repeats
+        return self.places[repeats], self.places[firsts[np.searchsorted(firsts, repeats) - 1]]
 
 
 def record_ids(buffer: Bytes, starts: Int64s, ends: Int64s) -> Ids:

@@ -78,14 +78,18 @@ def read_windows(stream: Readable, name: str, window_bytes: int = WINDOW_BYTES) 
             room = room[got:]
         is_over = bool(room)
         buffer[filled : filled + SLACK_BYTES] = 0
-        frames = frame_starts(buffer, filled)
-        _check_lengths(buffer, frames, name, offset)
-        sizes = word32(buffer)[frames].astype(np.int64)
-        used = int(frames[-1] + sizes[-1] + FRAME_BYTES) if frames.size else 0
-        if frames.size:
-            yield Window(buffer, frames + HEADER_BYTES, sizes, offset)
+        starts, sizes, used, is_damaged = find_frames(buffer, filled)
+        if is_damaged:
+            problem = "a record's length does not fit its checksum"
+            raise CorruptRecordsError(name, offset + used, problem)
+        if starts.size:
+            yield Window(buffer, starts, sizes, offset)
         rest = filled - used
-        needed = _bytes_needed(buffer, used, rest, name, offset)
+        needed = 0
+        if rest >= HEADER_BYTES:
+            needed = int.from_bytes(buffer.data[used : used + 8], "little") + FRAME_BYTES
+            if needed > LARGEST_RECORD + FRAME_BYTES:
+                raise CorruptRecordsError(name, offset + used, "a record is larger than 2 GiB")
         if is_over and rest:
             raise CorruptRecordsError(name, offset + used, "the file ends inside a record")
         if needed > buffer.size - SLACK_BYTES:
@@ -97,21 +101,18 @@ def read_windows(stream: Readable, name: str, window_bytes: int = WINDOW_BYTES) 
         filled, offset = rest, offset + used
 
 
-def frame_starts(buffer: Bytes, size: int) -> Int64s:
-    """Return where the whole frames in `buffer[:size]` begin; the first begins at 0.
+def find_frames(buffer: Bytes, size: int) -> tuple[Int64s, Int64s, int, bool]:
+    """Find the whole frames in `buffer[:size]`, from 0 on, up to one whose length is damaged.
 
     Args:
         buffer: uint8, with `SLACK_BYTES` readable bytes behind `size`.
         size: Bytes that hold frames; the last may be cut.
 
     Returns:
-        int64, shape (frames,). Lengths are followed, not yet checked.
+        int64, shape (frames,): where payloads begin; their sizes, of the same shape; where what follows the
+        last frame begins; whether that is a header whose length does not fit its checksum.
     """
-    if size < FRAME_BYTES:
-        return np.zeros(0, np.int64)
-    if native.is_built():
-        return native.frame_starts(buffer, size)
-    return _chase(buffer, size)
+    return native.find_frames(buffer, size) if native.is_built() else _find_frames(buffer, size)
 
 
 def word32(buffer: Bytes) -> npt.NDArray[np.uint32]:
@@ -160,43 +161,30 @@ def frame(payload: bytes) -> bytes:
     return bytes(length + crcs[0].tobytes() + payload + crcs[1].tobytes())
 
 
-def _chase(buffer: Bytes, size: int) -> Int64s:
-    """Follow one chain of lengths from the beginning."""
-    data, starts, at = buffer.data[: size + 8], [], 0
+def _find_frames(buffer: Bytes, size: int) -> tuple[Int64s, Int64s, int, bool]:
+    from google_crc32c import value as crc32c
+
+    data, frames, used = buffer.data[: size + 8], [], 0
     unpack = struct.Struct("<Q").unpack_from
     last = size - FRAME_BYTES
-    while at <= last:
-        following = at + unpack(data, at)[0] + FRAME_BYTES
+    while used <= last:
+        following = used + unpack(data, used)[0] + FRAME_BYTES
         if following > size:
             break
-        starts.append(at)
-        at = following
-    return np.array(starts, np.int64)
-
-
-def _check_lengths(buffer: Bytes, frames: Int64s, name: str, offset: int) -> None:
-    """Check lengths of less than 4 GiB. Raises CorruptRecordsError."""
-    if native.is_built():
-        bad = native.first_damaged(buffer, frames, frames + 8)
-    else:
-        words = word32(buffer)
-        bad = int(np.argmin(np.append(_length_crc(words[frames]) == words[frames + 8], False)))
-    if bad < frames.size:
-        problem = "a record's length does not fit its checksum"
-        raise CorruptRecordsError(name, offset + int(frames[bad]), problem)
-
-
-def _bytes_needed(buffer: Bytes, used: int, rest: int, name: str, offset: int) -> int:
-    """Return the size of the frame that begins at `used` and is cut; 0 where its length is cut too."""
-    if rest < HEADER_BYTES:
-        return 0
-    length = int.from_bytes(buffer[used : used + 8].tobytes(), "little")
-    if length > LARGEST_RECORD:
-        fits = length < 2**32 and _length_crc(np.array([length], np.uint32))[0] == word32(buffer)[used + 8]
-        problem = "a record is larger than 2 GiB" if fits else "a record's length does not fit its checksum"
-        raise CorruptRecordsError(name, offset + used, problem)
-    _check_lengths(buffer, np.array([used], np.int64), name, offset)
-    return length + FRAME_BYTES
+        frames.append(used)
+        used = following
+    starts = np.array(frames, np.int64) + HEADER_BYTES
+    sizes = np.diff(starts, append=used + HEADER_BYTES) - FRAME_BYTES
+    words = word32(buffer)
+    fits = _length_crc(sizes.astype(np.uint32)) == words[starts - 4]
+    if not fits.all():
+        bad = int(np.argmin(fits))
+        return starts[:bad], sizes[:bad], frames[bad], True
+    is_damaged = (
+        size - used >= HEADER_BYTES
+        and mask(np.array([crc32c(bytes(data[used : used + 8]))], np.uint32))[0] != words[used + 8]
+    )
+    return starts, sizes, used, is_damaged
 
 
 @cache

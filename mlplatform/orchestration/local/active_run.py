@@ -21,7 +21,12 @@ from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of, rep
 from mlplatform.orchestration.local.mlmd.repair import end_executions, repair_dead_runs
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
 from mlplatform.orchestration.local.processes.failures import Failure
-from mlplatform.orchestration.local.processes.fork_server import Exited, Preloaded, Started
+from mlplatform.orchestration.local.processes.fork_server import (
+    Exited,
+    Preloaded,
+    Started,
+    can_fork_this_process,
+)
 from mlplatform.orchestration.local.processes.node_process import JobMessage, Processes
 from mlplatform.orchestration.local.records import (
     FINISHED_WELL,
@@ -34,6 +39,7 @@ from mlplatform.orchestration.local.records import (
     now,
     run_folders,
 )
+from mlplatform.orchestration.local.run_events import RunEvents
 
 TICK_S = 0.25
 RUNS_TO_COMPARE = 50
@@ -48,9 +54,7 @@ class ActiveRun:
     While it is entered, SIGTERM and SIGHUP end the run as Ctrl-C does.
     """
 
-    def __init__(
-        self, home: Home, name: str, parallelism: int, display: Display, processes: Processes | None = None
-    ) -> None:
+    def __init__(self, home: Home, name: str, parallelism: int, display: Display) -> None:
         self._home, self._parallelism, self._display = home, parallelism, display
         self._began = time.monotonic()
         self.folder = RunFolder(home.runs / new_run_id())
@@ -58,7 +62,8 @@ class ActiveRun:
         self.record = RunRecord(self.folder.path.name, name, started_at=now(), versions=versions())
         self.record.options["parallelism"] = parallelism
         self._write()
-        self._processes, self._is_shared = processes, processes is not None
+        self._processes: Processes | None = None
+        self._is_shared = False
         self._plan: Plan | None = None
         self._previous: dict[str, str] = {}
         self._jobs: dict[int, str] = {}
@@ -66,6 +71,8 @@ class ActiveRun:
         self._outcomes: dict[int, NodeOutcome] = {}
         self._failures: dict[str, Failure] = {}
         self._handlers: dict[int, Any] = {}
+        self._events = RunEvents(home, self.folder)
+        self._dead: list[str] = []  # runs that were killed, until the ledger knows it
 
     def __enter__(self) -> "ActiveRun":
         if threading.current_thread() is threading.main_thread():
@@ -83,9 +90,21 @@ class ActiveRun:
                 self._end("cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
             self._settle()
         finally:
+            self._close_events()
             self.folder.release()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
+
+    def _start_events(self) -> None:
+        """Begin to write into the ledger; from then on, this process has a thread more and is not forked."""
+        self._events.run_started(self.record)
+        for run in self._dead:
+            self._events.run_interrupted(run)
+
+    def _close_events(self) -> None:
+        if problem := self._events.close():
+            with contextlib.suppress(OSError):
+                self._display.says(f"not all of this run could be written into the ledger: {problem}")
 
     def _end_processes(self) -> None:
         if self._processes is None:
@@ -113,7 +132,7 @@ class ActiveRun:
         if old.state != "done":
             return None
         database = database_of(remembered)
-        repair_dead_runs(self._home, old.metadata, database)
+        self._dead += repair_dead_runs(self._home, old.metadata, database)
         with database.open() as store:
             if newest_of(store, old.pipeline, is_alone=remembered.looks_back) != remembered.newest:
                 return None
@@ -136,6 +155,9 @@ class ActiveRun:
                 details.decision, details.why, details.changes = "hit", why, []
                 details.compared_with = old.run_id
                 self.folder.write_details(details)
+        self._start_events()
+        for node in self.record.nodes:
+            self._events.node_finished(node)
         self._display.started(self.record)
         self._end("done")
         memory.repeated(remembered, self.record.run_id, newest)  # whatever comes before leaves it as it was
@@ -145,6 +167,10 @@ class ActiveRun:
         """Write down what this finished run depended on."""
         if self._plan is not None:
             memory.remember(self.folder, self.record, self._plan, self._database(self._plan))
+
+    def share(self, processes: Processes) -> None:
+        """Run the nodes in processes that outlive this run."""
+        self._processes, self._is_shared = processes, True
 
     def preload_modules(self) -> None:
         """Import what every node needs, beside what the caller does meanwhile."""
@@ -203,7 +229,8 @@ class ActiveRun:
         """
         plan = make_plan()
         self._take(plan)
-        repair_dead_runs(self._home, plan.database, self._database(plan))
+        self._dead += repair_dead_runs(self._home, plan.database, self._database(plan))
+        self._start_events()
         self._display.started(self.record)
         if plan.main_path:
             self._running_processes().preload(
@@ -362,6 +389,10 @@ class ActiveRun:
     def _change(self, record: NodeRecord, state: NodeState) -> None:
         record.state = state
         self._write()
+        if state == "running":
+            self._events.node_started(record)
+        else:
+            self._events.node_finished(record)
         self._display.changed(record)
 
     def _end(self, state: RunState) -> None:
@@ -369,8 +400,13 @@ class ActiveRun:
             if node.state in ("waiting", "running"):
                 node.why = "the run was stopped" if state == "cancelled" else "the run ended before"
                 node.state = "cancelled"
+                if node.started_at:
+                    self._events.node_finished(node)
         self.record.state = state
         self._write()
+        if not self._events.is_started:  # the pipeline could not be made
+            self._start_events()
+        self._events.run_finished(self.record)
         with contextlib.suppress(OSError):  # the terminal is gone, or who read the lines
             self._display.ended(self.record)
 
@@ -395,9 +431,14 @@ class ActiveRun:
         self.folder.write(self.record)
 
 
-def warm_processes(log: Path) -> Processes:
-    """Start a fork server that imports what every node needs."""
-    processes = Processes(log)
+def warm_processes(log: Path, *, may_fork: bool = False) -> Processes:
+    """Start a fork server that has imported what every node needs.
+
+    Args:
+        log: As in `Processes`.
+        may_fork: Fork it from this process, which has imported TFX, where that is safe.
+    """
+    processes = Processes(log, is_forked=may_fork and can_fork_this_process())
     processes.preload(
         NODE,
         "mlplatform.fingerprints.libraries:read_distributions",

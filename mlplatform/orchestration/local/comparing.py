@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlplatform.orchestration.local.cache.key_changes import changes_between
-from mlplatform.orchestration.local.records import NodeRecord, RunFolder
+from mlplatform.orchestration.local.ledger_runs import KeptRun
+from mlplatform.orchestration.local.records import NodeRecord
 from mlplatform.orchestration.local.run_metrics import run_metrics
 
 
@@ -48,7 +49,7 @@ class RunComparison:
     nodes: list[NodeComparison]
 
 
-def compare_runs(before: RunFolder, now: RunFolder) -> RunComparison:
+def compare_runs(before: KeptRun, now: KeptRun) -> RunComparison:
     """Compare two runs, the earlier one first."""
     first, second = before.read(), now.read()
     old = {node.id: node for node in first.nodes}
@@ -65,7 +66,7 @@ def compare_runs(before: RunFolder, now: RunFolder) -> RunComparison:
 
 
 def _compare_node(
-    id_: str, old: NodeRecord | None, new: NodeRecord | None, before: RunFolder, now: RunFolder
+    id_: str, old: NodeRecord | None, new: NodeRecord | None, before: KeptRun, now: KeptRun
 ) -> NodeComparison:
     earlier, later = before.read_details(id_), now.read_details(id_)
     changes = changes_between(earlier.parts, later.parts) if earlier and later else []

@@ -3,6 +3,8 @@
 TFX is imported where this module is: in the fork server and in its children, or in the caller's own process.
 """
 
+import hashlib
+import json
 import runpy
 import sys
 import types
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfx.dsl.compiler import compiler, constants
-from tfx.dsl.components.base import base_component
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import partial_run_utils, runtime_parameter_utils, tfx_runner
@@ -67,14 +69,25 @@ def compile_reference(
     data: str | None,
     root: str,
     overrides: Mapping[str, Any],
+    beam_arguments: Sequence[str] = (),
     **options: Any,
 ) -> Plan:
     """Make the pipeline that a reference names, and compile it.
 
     It is made twice, to know whether a clock or chance is in it.
+
+    Args:
+        reference: The pipeline, as `reference.make_pipeline` takes it.
+        data: As there.
+        root: As there.
+        overrides: As there.
+        beam_arguments: Those of the engine; they take precedence over the pipeline's own.
+        **options: As for `plan_of`.
     """
     start_recording()
-    first, second = (_compiled(make_pipeline(reference, data, root, overrides)) for _ in range(2))
+    first, second = (
+        _compiled(make_pipeline(reference, data, root, overrides), beam_arguments) for _ in range(2)
+    )
     sources = stop_recording()
     is_reproducible = _canonical(first) == _canonical(second)
     return replace(plan_of(first, **options), sources=sources, is_reproducible=is_reproducible)
@@ -85,9 +98,12 @@ def compile_pipeline(pipeline: Any, **options: Any) -> Plan:
     return plan_of(_compiled(pipeline), **options)
 
 
-def _compiled(pipeline: Any) -> pipeline_pb2.Pipeline:
+def _compiled(pipeline: Any, beam_arguments: Sequence[str] = ()) -> pipeline_pb2.Pipeline:
     """Compile; user modules that can be imported are not packed into wheels, the nodes import them."""
     for component in pipeline.components:
+        spec = getattr(component, "executor_spec", None)
+        if beam_arguments and isinstance(spec, executor_spec.BeamExecutorSpec):
+            spec.beam_pipeline_args = [*spec.beam_pipeline_args, *beam_arguments]
         if isinstance(component, base_component.BaseComponent) and not runs_in_process(
             getattr(component.executor_spec, "beam_pipeline_args", ()) or pipeline.beam_pipeline_args
         ):
@@ -133,6 +149,8 @@ def plan_of(
     if unknown:
         raise NodeNameError(name, unknown, ids)
     bindings = bind_parameters(ir, parameters or {})
+    values = json.dumps(bindings, sort_keys=True).encode()
+    digest = hashlib.sha256(b"\n".join([values, _canonical(given)])).hexdigest()
     bindings[constants.PIPELINE_RUN_ID_PARAMETER_NAME] = run_id
     runtime_parameter_utils.substitute_runtime_parameter(ir, bindings)
     deployment = runner_utils.extract_local_deployment_config(ir)
@@ -167,7 +185,8 @@ def plan_of(
         needs_snapshot=any(node.pipeline_node.execution_options.run.perform_snapshot for node in ir.nodes),
         main_path=_main_path() if any(node.executor.startswith("__main__.") for node in nodes) else "",
         sources=Sources(),
-        is_reproducible=False,
+        is_reproducible=True,  # as far as this compiled form goes
+        digest=digest,
     )
 
 

@@ -1,7 +1,8 @@
-"""Telling what is wrong with a pipeline's arguments before TFX is loaded.
+"""Reports what is wrong with a pipeline's arguments before TFX is loaded, and before anything runs.
 
 Loading TFX takes seconds. A pipeline that imports it only where it composes its components, as the packaged
-ones do, has looked at its configuration and its data by then; what it finds wrong need not wait for that.
+ones do, has looked at its configuration by then; what it finds wrong need not wait for that. What only the
+machine that runs the pipeline has, such as the data, a function `check_arguments` beside it looks for.
 """
 
 import sys
@@ -10,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mlplatform.orchestration.local.reference import make_pipeline
+from mlplatform.orchestration.local.reference import check_where_it_runs, make_pipeline
 
 HEAVY = frozenset({"apache_beam", "tensorflow", "tfx"})
 
@@ -33,13 +34,14 @@ class _Refusal:
 
 
 def check_arguments(reference: str, data: str | None, root: str, overrides: Mapping[str, Any]) -> None:
-    """Make the pipeline up to the first heavy import; for a process of its own, which then imports none.
+    """Check the arguments, and make the pipeline up to the first heavy import, in a process of its own.
 
     Raises:
-        MlplatformError: What `reference.make_pipeline` or the pipeline's own function raised until then.
+        MlplatformError: What `reference.make_pipeline` or the pipeline's own functions raised until then.
     """
     sys.meta_path.insert(0, _Refusal())
     try:
+        check_where_it_runs(reference, data, root, overrides)
         make_pipeline(reference, data, root, overrides)
     except _HeavyImport:
         return

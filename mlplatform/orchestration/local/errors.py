@@ -102,6 +102,20 @@ class ParameterRoleError(UsageError):
         return f"{self.component} declares {self.role!r} as role of {self.parameter!r}; the roles are {roles}"
 
 
+class RunNotInProgressError(UsageError):
+    """A run that is to be cancelled is not in progress on this machine."""
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(run_id, state)
+        self.run_id, self.state = run_id, state
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id} cannot be cancelled here: it is {self.state}, or another machine runs "
+            "it, where it can be cancelled"
+        )
+
+
 class UnguardedMainError(UsageError):
     """A script starts its run when it is imported, and the nodes' processes import it."""
 

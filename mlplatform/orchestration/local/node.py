@@ -13,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from mlplatform.beam.runners import runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.compiling import connect
@@ -65,7 +66,9 @@ def run_node(
     deployment = runner_utils.extract_local_deployment_config(ir)
     _import_module_file_from_its_place(compiled)
     _let_workers_import()
-    beam_in_process.prepare()
+    executor_spec = runner_utils.extract_executor_spec(deployment, node.id)
+    if runs_in_process(getattr(executor_spec, "beam_pipeline_args", ())):
+        beam_in_process.prepare()
     tft_in_process.prepare()
     cache = ContentCache(
         node=node.id,
@@ -84,7 +87,7 @@ def run_node(
         mlmd_connection=handle,
         pipeline_info=ir.pipeline_info,
         pipeline_runtime_spec=ir.runtime_spec,
-        executor_spec=runner_utils.extract_executor_spec(deployment, node.id),
+        executor_spec=executor_spec,
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node.id),
     )
     try:

@@ -52,6 +52,7 @@ class Plan:
         main_path: The script that the caller runs, where it defines components itself; else empty.
         sources: What making it read.
         is_reproducible: Made twice, it was the same: no clock and no chance is in it.
+        digest: Of the compiled pipeline and the values of its runtime parameters, without the run's id.
     """
 
     pipeline: str
@@ -65,6 +66,7 @@ class Plan:
     main_path: str
     sources: Sources
     is_reproducible: bool
+    digest: str
 
     @property
     def looks_back(self) -> bool:

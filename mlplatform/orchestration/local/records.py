@@ -4,7 +4,7 @@ run.json              the run and, per node, state, times, reason and artifacts
 nodes/<node>.json     the node's cache key part by part, and what it was compared with
 logs/<node>.log       everything that the node printed
 pipeline.pb           the compiled pipeline (TFX's intermediate representation)
-lock                  locked by the runner while it lives
+lock                  locked by the runner while it lives, and its process id
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from mlplatform.files import write_json
 from mlplatform.home import Home
 
 NodeState = Literal["waiting", "running", "done", "cached", "failed", "skipped", "cancelled"]
-RunState = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+RunState = Literal["running", "done", "failed", "cancelled", "interrupted", "unreadable", "unknown"]
 RUNNER_LOG = "_runner"  # in place of a node's id: the log of making the pipeline and of starting nodes
 FINISHED_WELL: frozenset[str] = frozenset({"done", "cached", "skipped"})
 
@@ -91,7 +91,8 @@ class RunRecord:
         metadata: The ML Metadata database, without secrets.
         started_at: ISO 8601, UTC.
         wall_s: Seconds from start to end, loading the pipeline included.
-        state: Where it stands; `interrupted`: its runner was killed; `unreadable`: its `run.json` is damaged.
+        state: Where it stands; `interrupted`: its runner was killed; `unreadable`: its `run.json` is damaged;
+            `unknown`: only its components wrote events, no runner of ours did.
         reference: How the pipeline was named on the command line; empty for a pipeline object.
         arguments: What its function was called with.
         options: What else was asked of the runner: from, to, force, parallelism.
@@ -193,7 +194,7 @@ class NoLogError(MlplatformError):
 class RunNotFoundError(UsageError):
     """There is no such run, or more than one begins so."""
 
-    def __init__(self, run: str, runs: Path, newest: list[str], is_ambiguous: bool = False) -> None:
+    def __init__(self, run: str, runs: str, newest: list[str], is_ambiguous: bool = False) -> None:
         super().__init__(run, runs, newest, is_ambiguous)
         self.run, self.runs, self.newest, self.is_ambiguous = run, runs, newest, is_ambiguous
 
@@ -213,6 +214,16 @@ class RunFolder:
         self._lock: int | None = None
 
     @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def place(self) -> str:
+        """Where the records lie."""
+        return str(self.path)
+
+    @property
     def ir(self) -> Path:
         """The compiled pipeline."""
         return self.path / "pipeline.pb"
@@ -221,6 +232,21 @@ class RunFolder:
         """The log of a node, or of `RUNNER_LOG`."""
         return self.path / "logs" / f"{node_id}.log"
 
+    def log_place(self, node_id: str) -> str:
+        """Return where the log of a node lies."""
+        return str(self.log(node_id))
+
+    def read_log(self, node_id: str) -> str:
+        """Return the log of a node, or of `RUNNER_LOG`.
+
+        Raises:
+            NoLogError: It started no process.
+        """
+        try:
+            return self.log(node_id).read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            raise NoLogError(node_id, self.run_id) from None
+
     def details(self, node_id: str) -> Path:
         """The node's own record."""
         return self.path / "nodes" / f"{node_id}.json"
@@ -228,7 +254,7 @@ class RunFolder:
     def read_details(self, node_id: str) -> NodeDetails | None:
         """Return why a node ran or not; None where it never came to that, or a power cut took the file."""
         try:
-            return NodeDetails(**_known(NodeDetails, json.loads(self.details(node_id).read_text("utf-8"))))
+            return details_from_json(json.loads(self.details(node_id).read_text("utf-8")))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -242,6 +268,14 @@ class RunFolder:
         (self.path / "nodes").mkdir()
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.write(self._lock, str(os.getpid()).encode())  # for `runner_process`
+
+    def runner_process(self) -> int | None:
+        """Return the process that runs this run; None where it has ended."""
+        if not self.is_live():
+            return None
+        text = (self.path / "lock").read_text("utf-8")
+        return int(text) if text.isdigit() else None
 
     def release(self) -> None:
         """Give the lock back."""
@@ -297,29 +331,6 @@ def run_folders(home: Home) -> Iterator[RunFolder]:
                 yield RunFolder(path)
 
 
-def find_run(home: Home, run: str = "latest") -> RunFolder:
-    """Return the folder of a run named by its id, the beginning of its id, or `latest`.
-
-    Raises:
-        RunNotFoundError: No run, or more than one, is meant.
-    """
-    folders = list(run_folders(home))
-    if run == "latest" and folders:
-        return folders[0]
-    meant = [folder for folder in folders if folder.path.name.startswith(run)]
-    exact = [folder for folder in meant if folder.path.name == run]
-    if len(exact or meant) != 1:
-        newest = [folder.path.name for folder in (meant or folders)[:5]]
-        raise RunNotFoundError(run, home.runs, newest, is_ambiguous=bool(meant))
-    return (exact or meant)[0]
-
-
-def read_runs(home: Home) -> Iterator[RunRecord]:
-    """Yield the records of all runs, newest first."""
-    for folder in run_folders(home):
-        yield folder.read()
-
-
 def run_from_json(document: Mapping[str, Any]) -> RunRecord:
     """Return the record in a `run.json`; keys that this version does not know are left out."""
     record = RunRecord(**_known(RunRecord, document))
@@ -333,6 +344,11 @@ def node_from_json(document: Mapping[str, Any]) -> NodeRecord:
     node.inputs = artifacts_from_json(document.get("inputs", {}))
     node.outputs = artifacts_from_json(document.get("outputs", {}))
     return node
+
+
+def details_from_json(document: Mapping[str, Any]) -> NodeDetails:
+    """Return the details in a `nodes/<node>.json`."""
+    return NodeDetails(**_known(NodeDetails, document))
 
 
 def artifacts_from_json(document: Mapping[str, Any]) -> dict[str, list[ArtifactRecord]]:

@@ -13,6 +13,7 @@ from typing import Any
 from mlplatform.errors import UsageError
 
 DEFAULT_FUNCTION = "create_pipeline"
+CHECK_FUNCTION = "check_arguments"
 PACKAGED = "mlplatform.pipelines"
 
 
@@ -130,7 +131,27 @@ def make_pipeline(reference: str, data: str | None, root: str, overrides: Mappin
         PipelineNotFoundError: There is no such pipeline.
         PipelineArgumentError: `data`, or an override, is not what the function takes.
     """
-    function = find_function(reference)
+    return _call(find_function(reference), reference, data, root, overrides)
+
+
+def check_where_it_runs(reference: str, data: str | None, root: str, overrides: Mapping[str, Any]) -> None:
+    """Call the function `check_arguments` beside the one that makes the pipeline, where there is one.
+
+    A pipeline is made where it is compiled, which may be another machine than the ones that run it. So the
+    function that makes it does not ask for files; this one, which takes the same arguments, does.
+
+    Raises:
+        PipelineNotFoundError: There is no such pipeline.
+        MlplatformError: What the function finds wrong.
+    """
+    function = getattr(load_module(reference), CHECK_FUNCTION, None)
+    if callable(function):
+        _call(function, reference, data, root, overrides)
+
+
+def _call(
+    function: Callable[..., Any], reference: str, data: str | None, root: str, overrides: Mapping[str, Any]
+) -> Any:
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     arguments = dict(overrides)

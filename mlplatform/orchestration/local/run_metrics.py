@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlplatform.fingerprints.digests import is_local
 from mlplatform.orchestration.local.records import RunRecord
+from mlplatform.storage.urls import is_local
 
 METRICS_FILE = "metrics.json"  # in a `ModelEvaluation` of ours
 

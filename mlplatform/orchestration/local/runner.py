@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,14 +10,17 @@ from typing import Any
 
 from mlplatform.fingerprints.libraries import environment_fingerprint
 from mlplatform.home import Home
+from mlplatform.orchestration.choices import ENGINES
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
 from mlplatform.orchestration.local.cache.unchanged import Memory
 from mlplatform.orchestration.local.capacity import default_parallelism
 from mlplatform.orchestration.local.display import Display, display_for
-from mlplatform.orchestration.local.errors import UnguardedMainError
+from mlplatform.orchestration.local.errors import RunNotInProgressError, UnguardedMainError
+from mlplatform.orchestration.local.ledger_runs import find_run, log_of
+from mlplatform.orchestration.local.plan import Plan
 from mlplatform.orchestration.local.processes import fork_server
 from mlplatform.orchestration.local.processes.node_process import Processes
-from mlplatform.orchestration.local.records import RunRecord
+from mlplatform.orchestration.local.records import RunFolder, RunRecord
 
 
 class LocalRunner:
@@ -81,22 +85,33 @@ class LocalRunner:
         """
         options: dict[str, Any] = {"from_nodes": tuple(from_nodes), "to_nodes": tuple(to_nodes)}
         options |= {"force": self._force, "parameters": dict(parameters or {})}
-        with self._run(pipeline.pipeline_info.pipeline_name, self._warm()) as active:
+        with self._run(pipeline.pipeline_info.pipeline_name) as active:
             from mlplatform.orchestration.local.compiling import compile_pipeline, partial_run_of
 
             if run_options is not None:
                 options["partial_run"] = partial_run_of(run_options)
-            return active.execute(lambda: compile_pipeline(pipeline, **active.identity, **options))
+            return self._run_plan(active, compile_pipeline(pipeline, **active.identity, **options))
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None) -> RunRecord:
         """Run a compiled pipeline, a `pipeline_pb2.Pipeline`, with TFX's own `pipeline_pb2.RunOptions`."""
         partial = run_options.partial_run if run_options is not None else None
-        with self._run(pipeline.pipeline_info.id, self._warm()) as active:
+        with self._run(pipeline.pipeline_info.id) as active:
             from mlplatform.orchestration.local.compiling import plan_of
 
-            return active.execute(
-                lambda: plan_of(pipeline, **active.identity, force=self._force, partial_run=partial)
-            )
+            plan = plan_of(pipeline, **active.identity, force=self._force, partial_run=partial)
+            return self._run_plan(active, plan)
+
+    def _run_plan(self, active: ActiveRun, plan: Plan) -> RunRecord:
+        """Run what was compiled in this process; without any process where nothing changed."""
+        is_plain = not self._force and not any(node.is_left_out for node in plan.nodes)
+        memory = Memory(self._home, "", {"compiled": plan.digest})
+        if is_plain and (record := active.repeat(memory)) is not None:
+            return record
+        active.share(self._warm())
+        record = active.execute(lambda: plan)
+        if is_plain:
+            active.remember(memory)
+        return record
 
     def run_reference(
         self,
@@ -107,6 +122,7 @@ class LocalRunner:
         from_nodes: Sequence[str] = (),
         to_nodes: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
+        engine: str | None = None,
     ) -> RunRecord:
         """Run a pipeline by name.
 
@@ -120,9 +136,11 @@ class LocalRunner:
             from_nodes: As for `run`.
             to_nodes: As for `run`.
             parameters: As for `run`.
+            engine: The engine of Beam, from `choices.ENGINES`; None: as the pipeline's own arguments say.
 
         Raises:
             PipelineNotFoundError: There is no such pipeline.
+            UnknownChoiceError: There is no such engine.
             Exception: As for `run`.
         """
         from mlplatform.orchestration.local.reference import check_reference, provisional_name
@@ -130,6 +148,9 @@ class LocalRunner:
         check_reference(reference)
         arguments: dict[str, Any] = {"data": data, "overrides": dict(overrides or {})}
         arguments["parameters"] = dict(parameters or {})
+        beam_arguments = tuple(ENGINES.load(engine)()) if engine is not None else ()
+        if beam_arguments:
+            arguments["engine"] = list(beam_arguments)
         memory = Memory(self._home, reference, arguments)
         is_plain = not (from_nodes or to_nodes or self._force)
         with self._run(provisional_name(reference)) as active:
@@ -148,12 +169,47 @@ class LocalRunner:
                     to_nodes=tuple(to_nodes),
                     force=self._force,
                     parameters=arguments["parameters"],
+                    beam_arguments=beam_arguments,
                     **active.identity,
                 )
             )
             if is_plain:
                 active.remember(memory)
             return record
+
+    def status(self, run: str = "latest") -> RunRecord:
+        """Return the record of a run of this root, also of one that is in progress.
+
+        Args:
+            run: Its id, the beginning of that, or `latest`.
+
+        Raises:
+            RunNotFoundError: No run, or more than one, is meant.
+        """
+        return find_run(self._home, run).read()
+
+    def logs(self, run: str, node: str) -> str:
+        """Return what a node of a run has printed so far.
+
+        Raises:
+            RunNotFoundError: No run, or more than one, is meant.
+            NodeNotFoundError: The run has no such node.
+            NoLogError: The node has no log.
+        """
+        return log_of(find_run(self._home, run), node)
+
+    def cancel(self, run: str = "latest") -> None:
+        """Have a run that is in progress on this machine end as by Ctrl-C: its process gets SIGTERM.
+
+        Raises:
+            RunNotFoundError: No run, or more than one, is meant.
+            RunNotInProgressError: It is over, or another machine runs it.
+        """
+        found = find_run(self._home, run)
+        process = found.runner_process() if isinstance(found, RunFolder) else None
+        if process is None:
+            raise RunNotInProgressError(found.run_id, found.read().state)
+        os.kill(process, signal.SIGTERM)
 
     def close(self) -> None:
         """End the warm processes that are kept for further runs; otherwise they end with this process."""
@@ -167,15 +223,15 @@ class LocalRunner:
         if self._processes is None or not self._processes.is_alive():
             self._libraries = libraries
             self._home.runs.mkdir(parents=True, exist_ok=True)
-            self._processes = warm_processes(self._home.runs / "_processes.log")
+            self._processes = warm_processes(self._home.runs / "_processes.log", may_fork=True)
         return self._processes
 
     @contextmanager
-    def _run(self, name: str, processes: Processes | None = None) -> Iterator[ActiveRun]:
+    def _run(self, name: str) -> Iterator[ActiveRun]:
         if fork_server.is_fork_server:
             raise UnguardedMainError(_script_that_called())
         display = self._display or display_for()
-        active = ActiveRun(self._home, name, self._parallelism, display, processes)
+        active = ActiveRun(self._home, name, self._parallelism, display)
         self.record = active.record
         active.record.options["force"] = list(self._force)
         with active:

@@ -401,7 +401,7 @@ def test_what_an_accepted_ingest_left_out_is_told_and_kept(
         max_reject_fraction=0.3,
         reports_dir=str(tmp_path / "reports"),
     )
-    (folder,) = (tmp_path / "reports").glob("ImageExampleGen-*")
+    (folder,) = (tmp_path / "reports").glob("*/ImageExampleGen")
     said = [line for line in capsys.readouterr().err.splitlines() if "accepted" in line]
     assert said == [
         "12 accepted, 1 rejected (not_an_image 1), 1 accepted with a warning (wrong_extension 1): "
@@ -465,7 +465,7 @@ def test_a_large_source_gets_more_shards(total_bytes: int, given: int | None, sh
         shards=given,
         reports_dir=None,
     )
-    assert settings.with_shards_for(total_bytes).shards == shards
+    assert settings.shards_for(total_bytes) == shards
 
 
 BAD_LISTINGS = {

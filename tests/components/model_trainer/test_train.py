@@ -22,7 +22,8 @@ from mlplatform.components.model_trainer.errors import (
     RunFunctionError,
     TrainingInProgressError,
 )
-from mlplatform.components.model_trainer.train import _held, find_function, train
+from mlplatform.components.model_trainer.train import find_function, train
+from mlplatform.components.model_trainer.unfinished import held
 from mlplatform.components.model_validator.serving_check import check_serving
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import ConfigError
@@ -359,9 +360,9 @@ def test_an_unfinished_training_is_taken_up_with_the_same_code_files_and_setting
 
 
 def test_two_processes_never_train_the_same_model_at_once(tmp_path: Path) -> None:
-    with _held(tmp_path / "work"), pytest.raises(TrainingInProgressError), _held(tmp_path / "work"):
+    with held(tmp_path / "work"), pytest.raises(TrainingInProgressError), held(tmp_path / "work"):
         pass
-    with _held(tmp_path / "work"):
+    with held(tmp_path / "work"):
         pass  # free again
 
 

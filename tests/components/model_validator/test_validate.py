@@ -40,7 +40,7 @@ def validate(models: Path, name: str, photos: str, out: Path, **changes: Any) ->
         [photos],
         terms(**changes),
         output_dir=out / "evaluation",
-        reports_dir=out / "reports",
+        reports_dir=str(out / "reports"),
     )
 
 
@@ -54,7 +54,7 @@ def judged(
         safe,
         terms(**changes),
         output_dir=out / "evaluation",
-        reports_dir=out / "reports" if keeps else None,
+        reports_dir=str(out / "reports") if keeps else None,
     )
 
 
@@ -116,7 +116,7 @@ class TestWholeGate:
         assert any("its quality could not be measured" in reason for reason in verdict.reasons)
         assert any("at the step: load the model" in reason for reason in verdict.reasons)
         assert verdict.report is not None
-        assert verdict.report.exists()
+        assert Path(verdict.report).exists()
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ class TestVerdict:
         assert facts["baseline"]["top_1"] == pytest.approx(8 / 28)
         assert facts["baseline"]["only_new_right"] == 16
         assert verdict.report is not None
-        page = verdict.report.read_text()
+        page = Path(verdict.report).read_text()
         assert "accepted" in page
         assert "Compared with version 7 of colours." in page
         assert all(f"wrongly-labelled-{number}" in page for number in range(4))
@@ -168,7 +168,7 @@ class TestVerdict:
         assert "falls behind the baseline's 0.8571 by 0.5714" in text
         assert "16 photos that it answered right are now wrong, 0 the other way" in text
         assert str(verdict.report) in text
-        (folder,) = (tmp_path / "reports").glob("ModelValidator-*")
+        (folder,) = (tmp_path / "reports").glob("*/ModelValidator")
         assert json.loads((folder / "verdict.json").read_text())["accepted"] is False
         assert "rejected" in (folder / "report.html").read_text()
 
@@ -223,13 +223,13 @@ class TestVerdict:
 
         assert verdict.reasons == ()
         assert verdict.report is not None
-        notes = json.loads((verdict.report.parent / "verdict.json").read_text())["notes"]
+        notes = json.loads((Path(verdict.report).parent / "verdict.json").read_text())["notes"]
         told = (
             f"{unjudged} of 3 classes have fewer than {thresholds.min_support} photos and are not judged by "
             "per_class_recall."
         )
         assert notes == ([told] if unjudged else [])
-        assert (told in verdict.report.read_text()) == bool(unjudged)
+        assert (told in Path(verdict.report).read_text()) == bool(unjudged)
 
     def test_a_drop_of_exactly_what_is_allowed_is_no_drop(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
@@ -259,7 +259,7 @@ class TestVerdict:
             assert part in shown
         assert str(verdict.report) in shown
         assert verdict.report is not None
-        kept = load_verdict(verdict.report.parent)
+        kept = load_verdict(Path(verdict.report).parent)
         assert (kept, kept._repr_html_()) == (verdict, shown)
         accepted = judged(models, "new", photos, tmp_path, safe)
         assert "accepted" in accepted._repr_html_()
@@ -281,9 +281,9 @@ class TestBaseline:
         (note,) = verdict.notes
         assert note.startswith("Nothing is compared: the baseline, version 7, does not load")
         assert verdict.report is not None
-        facts = json.loads((verdict.report.parent / "verdict.json").read_text())
+        facts = json.loads((Path(verdict.report).parent / "verdict.json").read_text())
         assert facts["baseline"]["problem"] == note
-        page = html.unescape(verdict.report.read_text())
+        page = html.unescape(Path(verdict.report).read_text())
         assert "Not compared: version 7, does not load." in page
         assert note in page
 

@@ -134,7 +134,7 @@ def test_a_rejected_model_gets_no_blessing(examples: Any, code: str, tmp_path: P
         )
 
     assert list((tmp_path / "blessing" / "1").iterdir()) == []
-    (report,) = (tmp_path / "reports").glob("ModelValidator-*")
+    (report,) = (tmp_path / "reports").glob("*/ModelValidator")
     assert {path.name for path in report.iterdir()} == {"verdict.json", "report.html"}
 
 

@@ -31,7 +31,12 @@ def _library() -> Any:
     except OSError:
         return None  # `mlplatform doctor` says why
     for name, arguments, result in (
-        ("frame_starts", [_ARRAY, _COUNT, _ARRAY, _COUNT], ctypes.c_int64),
+        (
+            "find_frames",
+            [_ARRAY, _COUNT, _ARRAY, _ARRAY, _COUNT, ctypes.c_int, _ARRAY, _ARRAY],
+            ctypes.c_int64,
+        ),
+        ("lie_within", [_ARRAY, _ARRAY, _COUNT, _COUNT], ctypes.c_int),
         ("crc32c_checksums", [_ARRAY, _ARRAY, _ARRAY, _COUNT, _ARRAY, ctypes.c_int], None),
         (
             "record_ids",
@@ -41,7 +46,7 @@ def _library() -> Any:
         ("first_damaged", [_ARRAY, _ARRAY, _ARRAY, _COUNT, ctypes.c_int], ctypes.c_int64),
         ("find_feature", [*[_ARRAY] * 3, _COUNT, ctypes.c_char_p, _COUNT, _ARRAY, _ARRAY], None),
         ("sort_ids", [_ARRAY, _ARRAY, _COUNT, *[ctypes.c_uint64] * 2, *[_ARRAY] * 3], ctypes.c_int),
-        ("find_ids", [_ARRAY, _ARRAY, _COUNT, _ARRAY, _ARRAY, _COUNT, _ARRAY], None),
+        ("find_ids", [*[*[_ARRAY] * 3, _COUNT] * 2, _ARRAY], None),
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result
@@ -53,11 +58,19 @@ def is_built() -> bool:
     return _library() is not None
 
 
-def frame_starts(buffer: Bytes, size: int) -> Int64s:
-    """Return where the whole frames in `buffer[:size]` begin; see `tfrecord.frame_starts`."""
-    starts = np.empty(size // 16 + 1, np.int64)  # memory that is not written to is not taken
-    found = _library().frame_starts(buffer.ctypes.data, size, starts.ctypes.data, starts.size)
-    return starts[:found].copy()
+def find_frames(buffer: Bytes, size: int) -> tuple[Int64s, Int64s, int, bool]:
+    """Return begins and sizes of the payloads in `buffer[:size]`, where what follows them begins, and whether
+    that is damaged; see `tfrecord.find_frames`.
+    """
+    _check((buffer, np.uint8))
+    if size > buffer.size:
+        raise ValueError(f"{size} bytes in a buffer of {buffer.size}")
+    starts, sizes = np.empty((2, size // 16 + 1), np.int64)  # memory that is not written to is not taken
+    used, is_damaged = ctypes.c_int64(), ctypes.c_int64()
+    arrays = starts.ctypes.data, sizes.ctypes.data, starts.size
+    rest = USES_CRC_INSTRUCTION, ctypes.byref(used), ctypes.byref(is_damaged)
+    found = _library().find_frames(buffer.ctypes.data, size, *arrays, *rest)
+    return starts[:found].copy(), sizes[:found].copy(), used.value, bool(is_damaged.value)
 
 
 def checksums(buffer: Bytes, starts: Int64s, ends: Int64s) -> npt.NDArray[np.uint32]:
@@ -120,15 +133,30 @@ def sort_ids(
         raise MemoryError("no memory to sort the ids of records")
 
 
-def find_ids(known_high: UInt64s, known_low: UInt64s, high: UInt64s, low: UInt64s) -> Int64s:
-    """Return the position of sorted ids among sorted ones that are known, -1 where there is none."""
-    _check((known_high, np.uint64), (known_low, np.uint64), (high, np.uint64), (low, np.uint64))
-    if known_high.size != known_low.size or high.size != low.size:
-        raise ValueError(f"{known_high.size} and {known_low.size} numbers, {high.size} and {low.size}")
-    found = np.empty(high.size, np.int64)
-    known = known_high.ctypes.data, known_low.ctypes.data, known_high.size
-    _library().find_ids(*known, high.ctypes.data, low.ctypes.data, high.size, found.ctypes.data)
-    return found
+def find_ids(
+    known: tuple[UInt64s, UInt64s, Int64s], others: tuple[UInt64s, UInt64s, Int64s], found: Int64s
+) -> None:
+    """Look up ids in others.
+
+    Args:
+        known, others: Ids in order, high and low, and the place that each had before.
+        found: Where to write the place in the known ones, at the place of each of the others; what is not
+            known stays as it is.
+    """
+    for high, low, places in (known, others):
+        _check((high, np.uint64), (low, np.uint64), (places, np.int64))
+        if not high.size == low.size == places.size:
+            raise ValueError(f"{high.size} and {low.size} numbers, and {places.size} places")
+    _check((found, np.int64))
+    places = others[2]
+    if places.size and not (places.min() >= 0 and places.max() < found.size):
+        raise ValueError(f"places that do not lie in an array of {found.size}")
+    arrays = [
+        argument
+        for ids in (known, others)
+        for argument in (*(array.ctypes.data for array in ids), ids[0].size)
+    ]
+    _library().find_ids(*arrays, found.ctypes.data)
 
 
 def _check(*arrays: tuple[npt.NDArray[Any], type]) -> None:
@@ -145,7 +173,7 @@ def _records(buffer: Bytes, starts: Int64s, ends: Int64s, behind: int = 0) -> tu
     _check((buffer, np.uint8), (starts, np.int64), (ends, np.int64))
     if starts.size != ends.size:
         raise ValueError(f"{starts.size} begins and {ends.size} ends")
-    size = buffer.size - behind
-    if starts.size and not (starts.min() >= 0 and (starts <= ends).all() and ends.max() <= size):
+    records = starts.ctypes.data, ends.ctypes.data, starts.size
+    if not _library().lie_within(*records, buffer.size - behind):
         raise ValueError("records that do not lie in the buffer")
-    return buffer.ctypes.data, starts.ctypes.data, ends.ctypes.data, starts.size
+    return buffer.ctypes.data, *records

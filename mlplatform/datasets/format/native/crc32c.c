@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "crc32c.h"
+
 #define SIDE_BY_SIDE 4 /* the instruction takes three cycles, and one can begin in each */
 
 static uint32_t table[256];
@@ -90,6 +92,24 @@ void crc32c_checksums(const uint8_t *buffer, const int64_t *starts, const int64_
     checksums_by_table(buffer, starts, ends, count, crcs);
 }
 
+static uint32_t masked(uint32_t crc)
+{
+    return (crc >> 15 | crc << 17) + 0xA282EAD8;
+}
+
+/* Returns the CRC-32C of some bytes as TFRecord masks it. */
+uint32_t masked_crc32c(const uint8_t *data, int64_t size, int uses_instruction)
+{
+#if __x86_64__
+    if (uses_instruction && __builtin_cpu_supports("sse4.2"))
+        return masked(finish(UINT32_MAX, data, data + size));
+#endif
+    const int64_t start = 0;
+    uint32_t crc;
+    crc32c_checksums(data, &start, &size, 1, &crc, uses_instruction);
+    return masked(crc);
+}
+
 /* Returns the first record that does not fit the checksum behind it, as TFRecord masks it; `count` where all do. */
 int64_t first_damaged(const uint8_t *buffer, const int64_t *starts, const int64_t *ends, int64_t count,
                       int uses_instruction)
@@ -100,9 +120,9 @@ int64_t first_damaged(const uint8_t *buffer, const int64_t *starts, const int64_
         int64_t some = count - begin < room ? count - begin : room;
         crc32c_checksums(buffer, starts + begin, ends + begin, some, crcs, uses_instruction);
         for (int64_t i = 0; i < some; i++) {
-            uint32_t written, masked = (crcs[i] >> 15 | crcs[i] << 17) + 0xA282EAD8;
+            uint32_t written;
             memcpy(&written, buffer + ends[begin + i], sizeof written);
-            if (written != masked)
+            if (written != masked(crcs[i]))
                 return begin + i;
         }
     }

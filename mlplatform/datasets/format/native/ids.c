@@ -102,14 +102,15 @@ int sort_ids(const uint64_t *high, const uint64_t *low, int64_t count, uint64_t 
     return failed;
 }
 
-/* Finds sorted ids among sorted ones that are known. Writes the position of each there, -1 where it is not. */
-void find_ids(const uint64_t *known_high, const uint64_t *known_low, int64_t known, const uint64_t *high,
-              const uint64_t *low, int64_t count, int64_t *found)
+/* Finds sorted ids among sorted ones that are known. Writes the place of each among the known, at its own place. */
+void find_ids(const uint64_t *known_high, const uint64_t *known_low, const int64_t *known_places, int64_t known,
+              const uint64_t *high, const uint64_t *low, const int64_t *places, int64_t count, int64_t *found)
 {
     int64_t at = 0;
     for (int64_t i = 0; i < count; i++) {
         while (at < known && (known_high[at] < high[i] || (known_high[at] == high[i] && known_low[at] < low[i])))
             at++;
-        found[i] = at < known && known_high[at] == high[i] && known_low[at] == low[i] ? at : -1;
+        if (at < known && known_high[at] == high[i] && known_low[at] == low[i])
+            found[places[i]] = known_places[at];
     }
 }

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.fingerprints.code_closure import closure_of, modules_named_in
-from mlplatform.fingerprints.digests import Digests, is_local, text_digest
+from mlplatform.fingerprints.digests import Digests, text_digest
 from mlplatform.orchestration.local.cache.key_changes import is_digest
 from mlplatform.orchestration.local.cache.surroundings import is_volatile
 from mlplatform.roles import FINGERPRINT, READ, Role
+from mlplatform.storage.urls import is_local
 
 KEY_VERSION = "3"
 # What TFX itself notes among an artifact's custom properties, of the execution rather than of the content.

@@ -17,7 +17,7 @@ from tfx.proto.orchestration import execution_result_pb2, pipeline_pb2
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import PushedModel
 
-from mlplatform.fingerprints.digests import Digests, digest_or_empty, is_local
+from mlplatform.fingerprints.digests import Digests, digest_or_empty
 from mlplatform.fingerprints.imported import imported_files, is_edited
 from mlplatform.fingerprints.libraries import is_ours
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, KeyParts, make_key
@@ -26,6 +26,7 @@ from mlplatform.orchestration.local.cache.sources import names_digest
 from mlplatform.orchestration.local.cache.writes import Writes
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder
 from mlplatform.roles import Role
+from mlplatform.storage.urls import is_local
 
 RESULT_PROPERTY = "mlplatform_result"
 

@@ -20,6 +20,7 @@ from mlplatform.fingerprints.digests import digest_or_empty, text_digest
 from mlplatform.fingerprints.imported import imported_files
 from mlplatform.fingerprints.libraries import is_ours, is_user_file
 from mlplatform.orchestration.local.patches import tensorflow_files
+from mlplatform.storage.urls import is_local
 
 _NOT_SOURCES = ("/proc/", "/sys/", "/dev/")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -102,7 +103,7 @@ class _Recorder:
         if not isinstance(path, str | bytes | os.PathLike):
             return ""
         text = os.fsdecode(path)
-        if "://" in text:
+        if not is_local(text):
             self.world.add(text)
             return ""
         place = os.path.abspath(text)  # noqa: PTH100 - called for every open of the process

@@ -18,7 +18,6 @@ from mlplatform.fingerprints.digests import (
     Digests,
     FileFacts,
     file_facts,
-    is_local,
     is_same_file,
     prune,
     text_digest,
@@ -29,6 +28,7 @@ from mlplatform.orchestration.local.cache.surroundings import surroundings
 from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of
 from mlplatform.orchestration.local.plan import Plan
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder, RunRecord
+from mlplatform.storage.urls import is_local
 
 
 @dataclass
@@ -145,7 +145,7 @@ def _is_repeatable(record: RunRecord, plan: Plan, details: list[NodeDetails]) ->
         and not plan.sources.world
         and record.state == "done"
         and all(node.is_cached and not node.is_forced and not node.is_left_out for node in plan.nodes)
-        and not any(known.doubts for known in details)
+        and not any(known.doubts or "uncertain" in known.parts for known in details)
         and not any(record.run_id in text or not is_local(text.replace("file://", "")) for text in parts)
         and all(is_local(artifact.uri) for artifact in _artifacts(record))
     )

@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlplatform.fingerprints.digests import is_local
 from mlplatform.home import Home
 from mlplatform.orchestration.local.mlmd.lineage import Database, end_running
 from mlplatform.orchestration.local.records import RunRecord, run_folders
+from mlplatform.storage.urls import is_local
 
 
 def repair_dead_runs(home: Home, name: str, database: Database) -> list[str]:

@@ -8,15 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
-from apache_beam.metrics import monitoring_infos
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.direct import direct_runner
-from apache_beam.runners.portability.fn_api_runner import execution, fn_runner
-from apache_beam.runners.worker import statecache, statesampler
-from apache_beam.transforms import core
-from tfx.dsl.components.base import base_beam_executor
-
 from mlplatform.beam.runners import runs_in_process
+from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
 from mlplatform.progress import Task, track
 
 ASK_EVERY_S = 1.0
@@ -24,15 +17,8 @@ SAMPLE_EVERY_MS = 10
 
 
 def prepare() -> None:
-    """Prepare this process for Beam."""
-    _stay_in_process()
-    _build_no_packages()
-    _remember_signatures()
-    _remember_options()
-    _weigh_side_inputs_alone()
-    _end_bundles_at_once()
-    _describe_bundles_by_what_they_use()
-    _follow_bundles()
+    """Prepare this process for Beam, as far as Beam is as we know it."""
+    apply_patches(PATCHES)
 
 
 def _stay_in_process() -> None:
@@ -41,11 +27,15 @@ def _stay_in_process() -> None:
     Prism does not do interactive pipelines, so a DirectRunner that is told to be interactive leaves it alone;
     the attribute has no other use.
     """
+    from apache_beam.runners.direct import direct_runner
+
     direct_runner.SwitchingDirectRunner._is_interactive = True
 
 
 def _build_no_packages() -> None:
     """Spare TFX the package of itself for Beam's workers where these run in this process."""
+    from tfx.dsl.components.base import base_beam_executor
+
     dependency_utils = base_beam_executor.dependency_utils
     pack = dependency_utils.make_beam_dependency_flags
     dependency_utils.make_beam_dependency_flags = lambda args: args if runs_in_process(args) else pack(args)
@@ -57,6 +47,8 @@ def _remember_signatures() -> None:
     While it builds and translates a graph it asks some hundred times for each method of each DoFn, and
     reading a signature takes long: a tenth of Transform's time.
     """
+    from apache_beam.transforms import core
+
     read: Callable[[Any], tuple[list[str], list[Any]]] = core.get_function_args_defaults
     known: dict[tuple[Any, bool], tuple[list[str], list[Any]]] = {}
 
@@ -79,6 +71,8 @@ def _remember_options() -> None:
     It asks twice for each transform, and each time declares and parses all flags anew. A view holds nothing
     of its own: all views of one pipeline's options share the dictionary of their values.
     """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     read = PipelineOptions.view_as
     known: dict[tuple[int, type], PipelineOptions] = {}
 
@@ -97,6 +91,8 @@ def _weigh_side_inputs_alone() -> None:
     For each side input of each bundle it would gather the globals of thousands of modules, to leave them out
     of the weight; but it never comes to them, since it counts no modules and no functions.
     """
+    from apache_beam.runners.worker import statecache
+
     statecache.objsize.traverse._iter_modules_globals = tuple
 
 
@@ -105,6 +101,7 @@ def _end_bundles_at_once() -> None:
 
     That thread sleeps for up to 200 ms between two samples.
     """
+    from apache_beam.runners.worker import statesampler
 
     class Sampler(statesampler.StateSampler):
         def __init__(self, prefix: str, counter_factory: Any, period_ms: int = SAMPLE_EVERY_MS) -> None:
@@ -118,6 +115,8 @@ def _describe_bundles_by_what_they_use() -> None:
 
     The description is copied twice for each of its bundles.
     """
+    from apache_beam.runners.portability.fn_api_runner import execution
+
     build = execution.BundleContextManager._build_process_bundle_descriptor
 
     def build_narrowly(manager: Any) -> Any:
@@ -143,6 +142,8 @@ def _describe_bundles_by_what_they_use() -> None:
 
 def _follow_bundles() -> None:
     """Report how many records Beam's stages have handled, also while a stage runs."""
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+
     follower = _Follower()
     execute = fn_runner.FnApiRunner._execute_bundle
     run_stages = fn_runner.FnApiRunner.run_stages
@@ -204,9 +205,47 @@ class _Follower:
 
 def records_in(infos: Iterable[Any]) -> int:
     """Return how many records went through a stage: those of its widest collection."""
+    from apache_beam.metrics import monitoring_infos
+
     counts = [
         monitoring_infos.extract_counter_value(info)
         for info in infos
         if info.urn == monitoring_infos.ELEMENT_COUNT_URN
     ]
     return max(counts, default=0)
+
+
+_FN_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner"
+PATCHES = (
+    Patch(
+        _stay_in_process,
+        ("apache_beam.runners.direct.direct_runner:SwitchingDirectRunner._is_interactive",),
+    ),
+    Patch(
+        _build_no_packages,
+        ("tfx.dsl.components.base.base_beam_executor:dependency_utils.make_beam_dependency_flags",),
+    ),
+    Patch(_remember_signatures, ("apache_beam.transforms.core:get_function_args_defaults",)),
+    Patch(_remember_options, ("apache_beam.options.pipeline_options:PipelineOptions.view_as",)),
+    Patch(
+        _weigh_side_inputs_alone,
+        ("apache_beam.runners.worker.statecache:objsize.traverse._iter_modules_globals",),
+    ),
+    Patch(_end_bundles_at_once, ("apache_beam.runners.worker.statesampler:StateSampler.__init__",)),
+    Patch(
+        _describe_bundles_by_what_they_use,
+        (
+            "apache_beam.runners.portability.fn_api_runner.execution"
+            ":BundleContextManager._build_process_bundle_descriptor",
+        ),
+    ),
+    Patch(
+        _follow_bundles,
+        (
+            f"{_FN_RUNNER}:FnApiRunner._execute_bundle",
+            f"{_FN_RUNNER}:FnApiRunner.run_stages",
+            f"{_FN_RUNNER}:ProgressRequester.__init__",
+            f"{_FN_RUNNER}:ProgressRequester.run",
+        ),
+    ),
+)

@@ -4,6 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
+
+_FILE_IO = "tensorflow.python.lib.io.file_io:_pywrap_file_io"
 Tell = Callable[[str, tuple[Any, ...]], None]  # the function that is called, and what it is given
 
 
@@ -28,6 +31,10 @@ def listen(functions: frozenset[str], tell: Tell) -> None:
 
     What TensorFlow's own operations read and write is not heard. Nothing happens where it is not imported.
     """
-    file_io = sys.modules.get("tensorflow.python.lib.io.file_io")
-    if file_io is not None:
-        file_io._pywrap_file_io = _ReportingModule(file_io._pywrap_file_io, functions, tell)  # type: ignore[attr-defined]
+    if "tensorflow.python.lib.io.file_io" in sys.modules:
+        apply_patches((Patch(lambda: _listen(functions, tell), (_FILE_IO,)),))
+
+
+def _listen(functions: frozenset[str], tell: Tell) -> None:
+    file_io: Any = sys.modules["tensorflow.python.lib.io.file_io"]
+    file_io._pywrap_file_io = _ReportingModule(file_io._pywrap_file_io, functions, tell)

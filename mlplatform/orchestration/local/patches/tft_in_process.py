@@ -6,6 +6,10 @@ What is replaced is replaced in this process alone, which ends with its node.
 import sys
 from typing import Any
 
+from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
+
+_LAYER = "tensorflow_transform:TransformFeaturesLayer.__call__"
+
 
 def prepare() -> None:
     """Have AutoGraph leave the layer that applies a transformation as it is.
@@ -16,10 +20,12 @@ def prepare() -> None:
 
     Nothing is done where TensorFlow Transform is not imported yet.
     """
-    tft: Any = sys.modules.get("tensorflow_transform")
-    if tft is None:
-        return
+    if "tensorflow_transform" in sys.modules:
+        apply_patches((Patch(_apply_the_layer_as_it_is, (_LAYER,)),))
+
+
+def _apply_the_layer_as_it_is() -> None:
     import tensorflow as tf
 
-    layer = tft.TransformFeaturesLayer
+    layer: Any = sys.modules["tensorflow_transform"].TransformFeaturesLayer
     layer.__call__ = tf.autograph.experimental.do_not_convert(layer.__call__)

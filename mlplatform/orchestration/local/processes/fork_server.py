@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import linecache
 import os
 import pickle
 import selectors
@@ -20,14 +21,16 @@ import socket
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import psutil
 
+from mlplatform.fingerprints.libraries import is_ours, is_user_file
 from mlplatform.orchestration.local.processes.deferred import defer_imports
 from mlplatform.orchestration.local.processes.failures import describe_failure
 
@@ -46,6 +49,7 @@ _UNSAFE_THREAD_NAMES = (
 )  # fmt: skip
 
 is_fork_server = False  # whether this process imports for others
+_left: list[object] = []  # what a forked server took over and keeps, so that nothing of it is closed
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class ForkServer:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _RUNNER_THREAD_ENDED)
         self._end_if_alone()
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Answer until the runner closes its end."""
         selector = selectors.DefaultSelector()
         selector.register(self._control, selectors.EVENT_READ)
@@ -355,6 +359,65 @@ def quieten_tensorflow() -> None:
     """
     if _LOG_LEVEL not in os.environ:
         os.putenv(_LOG_LEVEL, _ERRORS_ALONE)  # not os.environ: see above
+
+
+def can_fork_this_process() -> bool:
+    """Say whether a fork of this process can be the fork server: it has computed nothing so far.
+
+    Where a library has started threads (TensorFlow, gRPC, OpenMP), its locks and pools would be broken.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and not unsafe_threads() and not _uses_openmp()
+
+
+def _uses_openmp() -> bool:
+    """Say whether OpenMP has, or may have, threads, which have no name of their own."""
+    return any(name in Path("/proc/self/maps").read_text() for name in ("/libgomp", "/libiomp", "/libomp"))
+
+
+def serve_forked(control: socket.socket, log: str, environment: dict[str, str]) -> NoReturn:
+    """Serve the runner from a fork of its own process, which has the libraries imported already.
+
+    As in a process that was started afresh, the user's own modules are not there: nodes import them as they
+    are when the nodes start, and no value that the caller's code left in them reaches a node unseen.
+    """
+    gc.freeze()  # what is garbage of the caller's stays his: his files are not closed, nor flushed, here
+    os.setsid()  # a terminal's Ctrl-C is the runner's to handle
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    quieten_tensorflow()
+    _left.extend((sys.stdin, sys.stdout, sys.stderr))
+    redirect_output(log)
+    sys.stdin, sys.stdout, sys.stderr = (_standard_stream(number) for number in range(3))
+    _forget_modules_of_the_user()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    ForkServer(control).serve()
+
+
+def _standard_stream(number: int) -> TextIO:
+    """Return a stream as Python makes it at its start: a notebook or pytest puts others in its place."""
+    stream = open(number, "w" if number else "r", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if number == 2:
+        stream.reconfigure(line_buffering=True)
+    return stream
+
+
+def _forget_modules_of_the_user() -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or name == "__main__":
+            continue
+        place = os.path.realpath(file)
+        if is_user_file(place) and not is_ours(place):
+            _left.append(sys.modules.pop(name))
+    _left.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    importlib.invalidate_caches()
+    linecache.clearcache()
 
 
 def main() -> None:

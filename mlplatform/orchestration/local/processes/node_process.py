@@ -23,6 +23,7 @@ from mlplatform.orchestration.local.processes.fork_server import (
     Preloaded,
     Start,
     Started,
+    serve_forked,
 )
 
 STOP_GRACE_S = 5.0
@@ -65,24 +66,83 @@ class _Job:
 ProcessEvent = JobMessage | Started | Exited | Preloaded
 
 
+class _Fork:
+    """A fork of this process, with what `Processes` uses of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it ended; None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return how it ended, and wait for that.
+
+        Raises:
+            TimeoutExpired: It did not within `timeout` seconds.
+        """
+        if timeout is None:
+            return self._wait(0)
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("fork server", timeout)
+            time.sleep(0.005)
+        return self._status
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._signal(signal.SIGKILL)
+
+    def _wait(self, options: int) -> int | None:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self._pid, options)
+            except ChildProcessError:  # the caller waits for all of its children
+                self._status = 0
+            else:
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def _signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self._pid, number)
+
+
 @dataclass
 class Processes:
     """Warm child processes. Not thread-safe; used by one runner.
 
     Attributes:
         log: File for what the fork server itself prints, while it imports.
+        is_forked: The fork server is a fork of this process, where that is safe, which spares the imports.
     """
 
     log: Path
+    is_forked: bool = False
     _jobs: dict[int, _Job] = field(default_factory=dict)
     _next_job: int = 0
     _is_stopped: bool = False
+    _server: Any = None
 
     def __post_init__(self) -> None:
         self._environment = seen_environment()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._server = self._fork(mine, theirs) if self.is_forked else self._start_afresh(theirs)
+        theirs.close()
+        self._control = mine
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(mine, selectors.EVENT_READ, None)
+
+    def _start_afresh(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
         with open(self.log, "ab") as output:
-            self._server = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-c", SERVER.format(sys.path), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -91,10 +151,21 @@ class Processes:
                 env=self._environment,
                 start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
             )
-        theirs.close()
-        self._control = mine
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(mine, selectors.EVENT_READ, None)
+
+    def _fork(self, mine: socket.socket, theirs: socket.socket) -> _Fork:
+        for stream in (sys.stdout, sys.stderr):  # else what they hold is written twice
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the caller's handlers
+        pid = os.fork()
+        if pid == 0:
+            try:
+                mine.close()
+                serve_forked(theirs, str(self.log), self._environment)
+            finally:  # nothing of the caller's runs here
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return _Fork(pid)
 
     def preload(self, *targets: str, **arguments: Any) -> None:
         """Import `module`s, or call `module:function` with `arguments`; `hear` yields a `Preloaded`."""

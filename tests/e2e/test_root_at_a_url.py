@@ -1,0 +1,71 @@
+"""The main trip with a root on an S3 server, and the same root read by another machine."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplatform.demo.trip import ask, read_unseen, serving
+from mlplatform.home import Home
+from mlplatform.storage import open_storage
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
+ROOT = "s3://bucket/team"
+
+
+@pytest.fixture(scope="module")
+def machine(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Become another machine: one with an empty home, that shares nothing but the S3 server."""
+
+    def become(name: str) -> None:
+        home = tmp_path_factory.mktemp(name)
+        os.environ["HOME"] = str(home)
+        os.environ["XDG_CACHE_HOME"] = str(home / "cache")
+
+    return become
+
+
+@pytest.fixture(scope="module")
+def trained(
+    s3: str, photos: Path, settings: list[str], mlplatform: Command, machine: Callable[[str], None]
+) -> Any:
+    """A run with the root at the URL."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", os.environ["HOME"])
+        patch.setenv("XDG_CACHE_HOME", "")
+        machine("first")
+        done = mlplatform("run", "item_category", "--data", photos, "--root", ROOT, *settings, "--json")
+        assert done.code == 0, done.err
+        machine("second")
+        yield json.loads(done.out)
+
+
+def test_all_that_outlives_the_run_is_at_the_url(trained: Any) -> None:
+    paths = open_storage(ROOT).paths("")
+    run = trained["run_id"]
+    assert {node["state"] for node in trained["nodes"]} == {"done"}
+    assert "models/item_category/1/saved_model.pb" in paths
+    for gate in ("DataValidator", "ModelValidator"):
+        assert f"reports/{run}/{gate}/report.html" in paths
+    assert "reports/index.html" in paths
+    assert any(path.startswith("datasets/items/versions/") for path in paths)
+    assert {path.split("/")[0] for path in paths} <= {"datasets", "ledger", "models", "reports", "work"}
+
+
+def test_another_machine_reads_it(trained: Any, photos: Path, command: Command, tmp_path: Path) -> None:
+    log = json.loads(command("datasets", "log", "items", "--root", ROOT, "--json").out)
+    assert [version["version"] for version in log] == ["v1"]
+    model = json.loads(command("models", "show", "item_category", "--root", ROOT, "--json").out)
+    assert [(version["version"], version["dataset"]) for version in model["versions"]] == [(1, "items@v1")]
+    runs = json.loads(command("runs", "list", "--root", ROOT, "--json").out)
+    assert [run["run_id"] for run in runs] == [trained["run_id"]]
+    photo = next(iter(read_unseen(photos)))
+    with serving(ROOT, tmp_path / "server.log") as port:
+        classes, scores = ask(port, "item_category", photo.path.read_bytes())
+    assert len(classes) == len(scores) == 6
+    assert not Home.at(ROOT).metadata_db.exists(), "reading needs no ML Metadata"

@@ -1,0 +1,77 @@
+"""Patches of private names: each is as the table says, and a name that changed is left unpatched."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlplatform.orchestration.local.patches import beam_in_process
+from mlplatform.orchestration.local.patches.private_names import TABLE, Patch, apply_patches, problem_of
+
+COUNT = """
+import logging, sys
+import apache_beam as beam
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from mlplatform.orchestration.local.patches import beam_in_process
+logging.basicConfig(stream=sys.stdout, format="WARNING %(message)s")
+{change}
+beam_in_process.prepare()
+with beam.Pipeline() as pipeline:
+    counted = pipeline | beam.Create(range(7)) | beam.combiners.Count.Globally()
+    counted | beam.Map(lambda count: print("COUNT", count))
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", TABLE)
+def test_the_installed_libraries_are_as_the_table_says(name):
+    assert problem_of(name) == ""
+
+
+def test_every_patch_of_beam_names_what_it_replaces():
+    assert all(patch.names and set(patch.names) <= TABLE.keys() for patch in beam_in_process.PATCHES)
+
+
+RENAMED = """
+fn_runner.FnApiRunner._run_bundle = fn_runner.FnApiRunner._execute_bundle
+del fn_runner.FnApiRunner._execute_bundle
+fn_runner.FnApiRunner.__getattr__ = lambda self, name: self._run_bundle  # so Beam finds it
+"""
+OTHERWISE = """
+run = fn_runner.ProgressRequester.run
+fn_runner.ProgressRequester.run = lambda self, how=None: run(self)
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (RENAMED, "FnApiRunner._execute_bundle is not there"),
+        (OTHERWISE, "ProgressRequester.run takes self, how"),
+    ],
+)
+def test_beam_runs_unpatched_where_a_name_changed(change, problem):
+    done = subprocess.run([sys.executable, "-c", COUNT.format(change=change)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "COUNT 7" in lines
+    [warning] = [line for line in lines if line.startswith("WARNING the libraries are used unpatched")]
+    assert problem in warning
+    assert "tested with Beam 2.70.0" in warning
+
+
+def test_the_patches_whose_names_are_there_are_applied_all_the_same(monkeypatch, caplog):
+    applied = []
+    monkeypatch.setitem(TABLE, "json:dumps_quickly", TABLE[next(iter(TABLE))])
+    monkeypatch.setitem(TABLE, "json:dumps", TABLE[next(iter(TABLE))])
+    apply_patches(
+        [
+            Patch(lambda: applied.append("gone"), ("json:dumps", "json:dumps_quickly")),
+            Patch(lambda: applied.append("there"), ("json:dumps",)),
+        ]
+    )
+    assert applied == ["there"]
+    assert caplog.text.count("json:dumps_quickly is not there") == 1
+    assert json.dumps(1) == "1"

@@ -1,0 +1,156 @@
+"""Fork servers of the local runner that start in a moment: forks of one process that has imported TFX.
+
+A fork server imports TFX when it starts, which takes longer than most tests' pipelines. `WarmStart` starts a
+process that has done so (this file, as a program) and forks each fork server from it; all that follows is the
+fork server's own code. That a fork server starts by itself is for the tests that start real processes.
+"""
+
+import contextlib
+import gc
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import IO, Any
+
+from mlplatform.orchestration.local.processes.node_process import seen_environment
+
+_MESSAGE_BYTES = 1 << 18
+_REAP_EVERY_S = 0.05
+
+
+class WarmStart:
+    """A process with TFX in it; `subprocess` stands in for the module of that name."""
+
+    def __init__(self, folder: str) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
+        with open(f"{folder}/log", "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdout=log,
+                stderr=log,
+                env=seen_environment(),
+            )
+        theirs.close()
+        self.subprocess = SimpleNamespace(
+            Popen=self._fork, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+        )
+
+    def stop(self) -> None:
+        """End the process; what was forked from it goes on."""
+        self._control.close()
+        self._process.wait(timeout=60)
+
+    def _fork(
+        self,
+        command: Sequence[str],
+        *,
+        pass_fds: Sequence[int],
+        stdout: IO[bytes],
+        env: Mapping[str, str],
+        **_: Any,
+    ) -> "Forked":
+        """Do what `Popen([python, "-c", code, descriptor], ...)` does."""
+        mine, theirs = socket.socketpair()
+        request = pickle.dumps((command[2], dict(env), os.getcwd()))  # noqa: PTH109 - a string
+        socket.send_fds(self._control, [request], [pass_fds[0], stdout.fileno(), theirs.fileno()])
+        theirs.close()
+        return Forked(mine)
+
+
+class Forked:
+    """The part of `Popen` that the runner uses."""
+
+    def __init__(self, said: socket.socket) -> None:
+        self._said = said
+        self.pid = int(said.recv(32))
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        if self.returncode is None and select.select([self._said], [], [], 0)[0]:
+            self.returncode = int(self._said.recv(32) or b"-9")
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status when it has ended."""
+        if self.returncode is None and not select.select([self._said], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("a fork server", timeout or 0.0)
+        return self.poll() or 0
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def main() -> None:
+    """Import what every node needs; then fork whenever it is asked for."""
+    from mlplatform.orchestration.local.processes.deferred import defer_imports
+
+    gc.disable()
+    defer_imports()
+    import mlplatform.orchestration.local.compiling
+    import mlplatform.orchestration.local.node  # noqa: F401
+
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    children: dict[int, int] = {}  # process -> where its status goes
+    while True:
+        if select.select([control], [], [], _REAP_EVERY_S if children else None)[0]:
+            request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
+            if not request:
+                return
+            server, output, said = descriptors
+            pid = os.fork()
+            if pid == 0:
+                _become(*pickle.loads(request), server, output)
+            children[pid] = said
+            os.write(said, b"%d" % pid)
+            os.close(server)
+            os.close(output)
+        for pid in list(children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(children[pid], b"%d" % os.waitstatus_to_exitcode(status))
+                os.close(children.pop(pid))
+
+
+def _become(code: str, environment: dict[str, str], folder: str, server: int, output: int) -> None:
+    """Be the process that `python -c code server` starts."""
+    status = 1
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["-c", str(server)]
+        exec(code, {"__name__": "__main__"})
+        status = 0
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
