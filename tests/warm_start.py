@@ -75,13 +75,13 @@ class Forked:
 
     def poll(self) -> int | None:
         """Return the exit status, or None while it runs."""
-        if self.returncode is None and select.select([self._said], [], [], 0)[0]:
+        if self.returncode is None and _is_readable(self._said, 0):
             self.returncode = int(self._said.recv(32) or b"-9")
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit status when it has ended."""
-        if self.returncode is None and not select.select([self._said], [], [], timeout)[0]:
+        if self.returncode is None and not _is_readable(self._said, timeout):
             raise subprocess.TimeoutExpired("a fork server", timeout or 0.0)
         return self.poll() or 0
 
@@ -99,6 +99,12 @@ class Forked:
                 os.kill(self.pid, number)
 
 
+def _is_readable(channel: socket.socket, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
+
+
 def main() -> None:
     """Import what every node needs; then fork whenever it is asked for."""
     from mlplatform.orchestration.local.processes.deferred import defer_imports
@@ -114,7 +120,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     children: dict[int, int] = {}  # process -> where its status goes
     while True:
-        if select.select([control], [], [], _REAP_EVERY_S if children else None)[0]:
+        if _is_readable(control, _REAP_EVERY_S if children else None):
             request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
             if not request:
                 return

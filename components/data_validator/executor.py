@@ -39,7 +39,7 @@ from mlplatform.reports.kept import keep_report
 from mlplatform.storage.urls import is_local, join
 from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
 from mlplatform.tfx_io.artifacts import fetched, where_beam_runs
-from mlplatform.tfx_io.runs import run_id
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
@@ -59,6 +59,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _write_standard_artifacts(found, input_dict, output_dict)
             _write_verdict_artifact(found, artifact_utils.get_single_instance(output_dict["verdict"]))
             verdict, report = found.verdict, self._kept(found, exec_properties)
+            if report:
+                reasons = [str(problem) for problem in verdict.blocking]
+                note_verdict(
+                    exec_properties["reports_dir"],
+                    self._context,
+                    "DataValidator",
+                    is_accepted=verdict.accepted,
+                    reasons=reasons,
+                    report=report,
+                )
             if not verdict.accepted:
                 if version is not None:
                     version.record(is_accepted=False, detail=report)

@@ -10,7 +10,8 @@ from tfx.types import artifact_utils
 
 from mlplatform.components.dataset_versioner.driver import COMMITTED, commit_artifact, is_version
 from mlplatform.datasets import DatasetStore
-from mlplatform.tfx_io.dataset_version import check_out_into, read_version, write_version
+from mlplatform.tfx_io.dataset_version import check_out_into, read_version, version_facts, write_version
+from mlplatform.tfx_io.runs import note_dataset_used
 
 
 class Executor(base_executor.BaseExecutor):
@@ -34,6 +35,7 @@ class Executor(base_executor.BaseExecutor):
         if not is_version(read_version(dataset.uri), store, manifest.dataset, manifest.digest):
             check_out_into(examples.uri, store, manifest)
             write_version(dataset.uri, store, manifest)
+        note_dataset_used(version_facts(store, manifest), self._context, "DatasetVersioner")
         examples.split_names = artifact_utils.encode_split_names(sorted(manifest.splits))
         examples_utils.set_payload_format(examples, examples_utils.get_payload_format(source))
         examples.set_string_custom_property("dataset_version", f"{manifest.dataset}@{manifest.version}")

@@ -14,12 +14,13 @@ from tfx.types import channel, component_spec, standard_artifacts, standard_comp
 from mlplatform.artifacts import RejectedRecords
 from mlplatform.components.image_example_gen import driver, executor
 from mlplatform.components.image_example_gen.errors import NoEntriesError, SplitsError
-from mlplatform.components.image_example_gen.given_splits import given_splits
+from mlplatform.components.image_example_gen.given_splits import check_split_by, given_splits
 from mlplatform.components.image_example_gen.listing import LABEL
 from mlplatform.components.image_example_gen.settings import MIB, SHARDS_KEY, IngestSettings
 from mlplatform.config import check_config
 from mlplatform.config_file import ConfigError
 from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names, refuse_late
 
 ANY_PHOTO = "*/*"  # class folder / photo
@@ -94,8 +95,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
     ) -> None:
         """Declare the ingest.
 
-        All but `listing`, `splits`, `pattern` and the three about the label may be a `RuntimeParameter`;
-        `labels` then is a JSON list.
+        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`; `labels`
+        then is a JSON list.
 
         Args:
             input_base: Folder of the photos, a local path or a URL (`s3://`, `gs://`, `az://`). With `splits`
@@ -162,11 +163,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
         source = listing or pattern
         if isinstance(splits, Mapping):
             _check_weights(splits)
-            if not listing and not is_late(split_by) and split_by not in ("item_id", "label"):
-                raise SplitsError(
-                    f"split_by is {split_by!r}, and folders know no such column",
-                    "Take item_id, or give a listing that has the column.",
-                )
+            if not listing and not is_late(split_by):
+                check_split_by(split_by)
             inputs = {"single_split": source}
             output = _hashed(splits, split_by)
         else:
@@ -205,7 +203,7 @@ def _names(splits: Sequence[str] | None, listing: str | None, input_base: str | 
             f"listing {listing!r} needs to be told its splits",
             "Give weights (splits={'train': 4, 'eval': 1}), or the names in its column 'split'.",
         )
-    if is_late(input_base) or "://" in str(input_base):
+    if is_late(input_base) or not is_local(str(input_base)):
         raise SplitsError(
             f"input_base is {'known only at run time' if is_late(input_base) else input_base}, and no splits",
             "Give weights, such as splits={'train': 4, 'eval': 1}, or the names of the splits in it.",
@@ -239,13 +237,14 @@ def _check_weights(splits: Mapping[str, int]) -> None:
         )
 
 
-def _hashed(splits: Mapping[str, int], split_by: str) -> example_gen_pb2.Output:
+def _hashed(splits: Mapping[str, int], split_by: str | Late) -> example_gen_pb2.Output:
     return example_gen_pb2.Output(
         split_config=example_gen_pb2.SplitConfig(
             splits=[
                 example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=weight)
                 for name, weight in splits.items()
             ],
-            partition_feature_name=split_by,
+            # For readers of the pipeline; the ingest goes by the parameter `split_by`.
+            partition_feature_name="" if is_late(split_by) else split_by,
         )
     )

@@ -9,6 +9,7 @@ from tfx.dsl.io import fileio
 
 from mlplatform.components.image_example_gen import files
 from mlplatform.components.image_example_gen.photo import Refusal
+from mlplatform.storage.urls import is_local
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -28,7 +29,7 @@ def read_content(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
         root: Folder, without links, that a local file has to lie in; None where links may lead anywhere.
     """
     try:
-        content = _local(uri, max_bytes, root) if files.is_local(uri) else _remote(uri, max_bytes)
+        content = _local(uri, max_bytes, root) if is_local(uri) else _remote(uri, max_bytes)
     except (FileNotFoundError, fileio.NotFoundError, tf.errors.NotFoundError):
         return Refusal("missing_file", "there is no such file")
     except OSError as error:

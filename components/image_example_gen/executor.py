@@ -18,12 +18,13 @@ from mlplatform.beam.accounting import WriteCounts, read_counts
 from mlplatform.beam.shards import WriteShards
 from mlplatform.components.image_example_gen import entries, files, listing, rejects
 from mlplatform.components.image_example_gen.errors import NoEntriesError
-from mlplatform.components.image_example_gen.given_splits import require_class_folders
+from mlplatform.components.image_example_gen.given_splits import check_split_by, require_class_folders
 from mlplatform.components.image_example_gen.ingest import Ingested, ingest
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.spans import resolve
+from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import where_beam_runs
-from mlplatform.tfx_io.runs import run_id
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 REJECTS_KEY = "rejects"
 
@@ -79,6 +80,14 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if settings.reports_dir:
             run = run_id(self._context)
             page = rejects.keep_page(summary, refused, odd, allowed, source.name, settings.reports_dir, run)
+            note_verdict(
+                settings.reports_dir,
+                self._context,
+                "ImageExampleGen",
+                is_accepted=not rejects.is_too_much(summary, allowed),
+                reasons=[f"{reason}: {count}" for reason, count in summary.rejected.items()],
+                report=page,
+            )
         rejects.check_summary(summary, refused, allowed, source.name, page)
         if refused or odd or summary.turned:
             progress.say(rejects.told(summary, page))
@@ -169,6 +178,7 @@ class _Source:
         if not self._folders:
             raise NoEntriesError(self._base, self.looked_for, "no class folders")
         if self._are_hashed:
+            check_split_by(self._settings.split_by)
             require_class_folders(folder.uri for folder in self._folders)
 
     def ingest(self, pipeline: beam.Pipeline) -> Ingested:
@@ -201,7 +211,7 @@ class _Source:
                     entries.ListFolder(self._settings.labels, self._settings.split_by)
                 ).with_outputs(entries.REJECTED, main="entries")
             )
-        is_confined = files.is_local(self._base) and not self._settings.follow_links
+        is_confined = is_local(self._base) and not self._settings.follow_links
         root = os.path.realpath(self._base) if is_confined else None
         return ingest(found["entries"], found[entries.REJECTED], self._settings, self.splits, root)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tfx.dsl.io import fileio
 
 from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
 
 
@@ -96,11 +97,6 @@ def of_split(input_base: str, pattern: str, settings: IngestSettings) -> Iterato
 def is_folder(uri: str) -> bool:
     """Say whether it is a folder."""
     return Path(uri).is_dir() if is_local(uri) else bool(fileio.isdir(uri))
-
-
-def is_local(uri: str) -> bool:
-    """Say whether the operating system reads it."""
-    return "://" not in uri
 
 
 def is_text(name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlplatform.components.image_example_gen.errors import SplitsError
+from mlplatform.storage.urls import is_local
 
 TRAIN = "train"
 # What a listing may call the splits that are not trained on, so that a misspelt name is no split of its own.
@@ -33,13 +34,26 @@ def given_splits(input_base: str | os.PathLike[str]) -> list[str]:
     return [TRAIN, *sorted(others)]
 
 
+def check_split_by(column: str) -> None:
+    """Check what decides the split of the photos in class folders.
+
+    Raises:
+        SplitsError: It is a column that only a listing may have.
+    """
+    if column not in ("item_id", "label"):
+        raise SplitsError(
+            f"split_by is {column!r}, and folders know no such column",
+            "Take item_id, or give a listing that has the column.",
+        )
+
+
 def require_class_folders(folders: Iterable[str]) -> None:
     """Check that local folders which are to be classes are not splits.
 
     Raises:
         SplitsError: All of them hold folders and no files.
     """
-    found = [Path(folder) for folder in folders if "://" not in folder]
+    found = [Path(folder) for folder in folders if is_local(folder)]
     if found and all(_looks_like_split(folder) for folder in found):
         names = " and ".join(sorted(folder.name for folder in found)[:3])
         raise SplitsError(

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from mlplatform.components.image_example_gen.columns import Kind, KindCounter
 from mlplatform.components.image_example_gen.errors import ListingError
 from mlplatform.storage.file_systems import file_system, reaching
+from mlplatform.storage.urls import is_local
 
 PATH, LABEL, ITEM_ID, SPLIT = "path", "label", "item_id", "split"
 REQUIRED = (PATH, LABEL)
@@ -100,7 +101,7 @@ def check_listing(listing: str, needed: tuple[str, ...]) -> Listing:
 
 
 def _opened(listing: str) -> BinaryIO:
-    if "://" not in listing:
+    if is_local(listing):
         path = Path(listing)
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes into would wait for ever
             raise ListingError(listing, "it is a folder" if path.is_dir() else "it is not a file")

@@ -15,9 +15,9 @@ from tfx.utils import path_utils
 from mlplatform.components.model_trainer.train import train
 from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import on_this_machine
-from mlplatform.tfx_io.dataset_version import note_use
+from mlplatform.tfx_io.dataset_version import note_use, read_version
 from mlplatform.tfx_io.examples import split_files
-from mlplatform.tfx_io.runs import run_id
+from mlplatform.tfx_io.runs import note_dataset_used, run_id
 from mlplatform.training.errors import NoExamplesError
 
 _UNFINISHED = "unfinished"  # beside the folders of the component's outputs, where no work_dir is given
@@ -63,6 +63,7 @@ class Executor(base_executor.BaseExecutor):
         if input_dict.get("dataset"):
             dataset = artifact_utils.get_single_uri(input_dict["dataset"])
             note_use(dataset, "model", self._name(), model.uri)
+            note_dataset_used(read_version(dataset), self._context, "ModelTrainer")
 
     def _name(self) -> str:
         """Name the model: by its pipeline and run, as it has no version before it is pushed."""

@@ -1,17 +1,21 @@
 """`ModelValidator`: what it takes and gives."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
+from tfx.utils import proto_utils
 
 from mlplatform.components.model_validator import driver, executor
-from mlplatform.components.model_validator.errors import UnsupportedExamplesError
-from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
+from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
+
+if TYPE_CHECKING:
+    from tensorflow_model_analysis import EvalConfig
 
 
 class ModelValidatorSpec(component_spec.ComponentSpec):
@@ -24,6 +28,12 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "models_dir": component_spec.ExecutionParameter(type=str, optional=True),
         "model_name": component_spec.ExecutionParameter(type=str, optional=True),
         "reports_dir": component_spec.ExecutionParameter(type=str, optional=True),
+        "kind": component_spec.ExecutionParameter(type=str, optional=True),
+        "label": component_spec.ExecutionParameter(type=str, optional=True),
+        "output": component_spec.ExecutionParameter(type=str, optional=True),
+        "slices": component_spec.ExecutionParameter(type=str, optional=True),
+        "slice_thresholds": component_spec.ExecutionParameter(type=str, optional=True),
+        "eval_config": component_spec.ExecutionParameter(type=str, optional=True),
     }
     PARAMETER_ROLES = {"models_dir": VALUE, "reports_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
@@ -31,6 +41,9 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun, optional=True),
+        "transform_graph": component_spec.ChannelParameter(
+            type=standard_artifacts.TransformGraph, optional=True
+        ),
     }
     OUTPUTS = {  # noqa: RUF012
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
@@ -40,11 +53,12 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
 
 
 class ModelValidator(base_component.BaseComponent):
-    """Blesses an image classifier that is good enough and safe to serve; else fails the run, saying why.
+    """Blesses a model that is good enough and safe to serve; else fails the run with every reason.
 
     Safe to serve: loaded in a process of its own on CPU, it answers real and odd requests alike through all
-    signatures and as in its training, refuses broken ones, and stays within the budget. Good enough: its
-    accuracies on the evaluation splits reach the thresholds and do not fall behind the baseline's.
+    its signatures and as in its training, refuses broken ones, and stays within the budget. Good enough: its
+    figures on the evaluation splits, which depend on the kind of answer, reach the thresholds and do not fall
+    behind the baseline's.
     """
 
     SPEC_CLASS = ModelValidatorSpec
@@ -63,33 +77,53 @@ class ModelValidator(base_component.BaseComponent):
         model_name: str | None = None,
         reports_dir: str | None = None,
         model_run: channel.BaseChannel | None = None,
+        kind: str = "classification",
+        label: str = "label",
+        output: str | None = None,
+        slices: Sequence[Sequence[str]] = (),
+        slice_thresholds: Mapping[str, float] | None = None,
+        transform_graph: channel.BaseChannel | None = None,
+        eval_config: "EvalConfig | None" = None,
     ) -> None:
         """Declare the validation.
 
         Args:
-            model: Model, a SavedModel with the signatures of an image model.
-            examples: Examples to judge it on.
-            eval_splits: Their splits, at least one.
-            thresholds: What the model must reach: keys of `settings.Thresholds`.
+            model: Model, a SavedModel whose signature `serving_default` takes serialized Examples, or inputs
+                named like their features.
+            examples: Examples to judge it on, as servers will be asked.
+            eval_splits: Their splits, at least one; not those that the model is trained on.
+            thresholds: What the model must reach: metrics of the kind (`{"rmse": 4.0}`; the kind knows which
+                way is better), `max_<metric>_drop` or `_rise` beside the baseline, `min_support`.
             budget: What it may cost: keys of `settings.Budget`.
             baseline_model: Model to compare with; default: the newest pushed version.
-            models_dir: Folder of pushed models, where the newest version of `model_name` is looked up.
+            models_dir: Folder or URL of pushed models, where the newest version of `model_name` is looked up.
             model_name: The model's name there, and the report's title; alone it gives no model to compare
                 with.
             reports_dir: Folder or URL that keeps the report also when the model is rejected.
             model_run: ModelTrainer's `model_run`: the report then shows how the training went.
+            kind: What the model answers: `classification`, `multi_label`, `regression`, `embedding`, or the
+                import path of a class of your own (`package.module:Kind`).
+            label: Feature with the truth; the model is asked without it.
+            output: Name of the output that is the answer; default: found by its name and shape.
+            slices: Features, or combinations of them, for whose values figures are computed, too.
+            slice_thresholds: What each slice with at least `min_support` records must reach; keys as in
+                `thresholds`.
+            transform_graph: Transform's output, where the label or slices are features that it makes.
+            eval_config: An EvalConfig of TensorFlow Model Analysis, evaluated as TFX's Evaluator does: its
+                metrics are in the evaluation, and its thresholds count, too.
 
         Raises:
-            UnsupportedExamplesError: `examples` come from a component that reads tables.
-            ConfigError: `eval_splits` is empty, a key of `thresholds` or `budget` is unknown, a value does
-                not fit, or `models_dir` is given without `model_name`.
+            UnknownKindError: There is no such kind.
+            ConfigError: `eval_splits` is empty or trained on, a key of `thresholds` or `budget` is unknown, a
+                value does not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
         """
         if not eval_splits:
             raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
-        check_source(examples)
-        parse_thresholds(thresholds or {})
+        Question.of(kind, label, output=output, slices=slices, thresholds=thresholds,
+                    slice_thresholds=slice_thresholds)  # fmt: skip
         parse_budget(budget or {})
+        _check_splits(model, examples, eval_splits)
         if model_name is not None:
             check_model_name(model_name)
         if models_dir is not None and model_name is None:
@@ -107,6 +141,13 @@ class ModelValidator(base_component.BaseComponent):
                 models_dir=models_dir,
                 model_name=model_name,
                 reports_dir=reports_dir,
+                transform_graph=transform_graph,
+                kind=kind,
+                label=label,
+                output=output,
+                slices=json.dumps([list(names) for names in slices]),
+                slice_thresholds=json.dumps(dict(slice_thresholds or {}), sort_keys=True),
+                eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),
                 blessing=channel.Channel(type=standard_artifacts.ModelBlessing),
                 infra_blessing=channel.Channel(type=standard_artifacts.InfraBlessing),
                 evaluation=channel.Channel(type=standard_artifacts.ModelEvaluation),
@@ -114,27 +155,41 @@ class ModelValidator(base_component.BaseComponent):
         )
 
 
-# Components of TFX whose Examples are rows of tables: nothing in them is an encoded photo.
-_READ_TABLES = frozenset({"CsvExampleGen", "BigQueryExampleGen", "PrestoExampleGen"})
-
-
-def check_source(examples: channel.BaseChannel) -> None:
-    """See, as far as the pipeline's own graph says, that the Examples can be photos.
-
-    What a component downstream of the ingest gives (a version of a dataset, for instance) is followed back to
-    it. Examples of other sources are looked at when the gate runs.
+def _check_splits(
+    model: channel.BaseChannel, examples: channel.BaseChannel, eval_splits: Sequence[str]
+) -> None:
+    """See, as far as the pipeline's own graph says, that no split both trains and judges the model.
 
     Raises:
-        UnsupportedExamplesError: They are made by a component that reads tables.
+        ConfigError: One does.
     """
-    seen: set[int] = set()
+    trainer: Any = getattr(model, "producer_component", None)
+    given = getattr(trainer, "exec_properties", {}).get("train_splits")
+    if not isinstance(given, str):
+        return
+    both = sorted({*json.loads(given)} & {*eval_splits})
+    learned = trainer.inputs.get("examples")
+    if both and learned is not None and {*_sources(learned)} & {*_sources(examples)}:
+        raise ConfigError(
+            "ModelValidator",
+            [
+                f"eval_splits names {both[0]!r}, which {trainer.id} trains on: judge by a split that it "
+                "does not see"
+            ],
+        )
+
+
+def _sources(examples: channel.BaseChannel) -> Iterator[int]:
+    """Yield where Examples come from: the channel, and those that its component makes them of."""
     waiting = [examples]
+    seen: set[int] = set()
     while waiting:
-        node = getattr(waiting.pop(), "producer_component", None)
-        if node is None or id(node) in seen:
+        found = waiting.pop()
+        node: Any = getattr(found, "producer_component", None)
+        identity = id(found) if node is None else id(node)
+        if identity in seen:
             continue
-        seen.add(id(node))
-        kinds = _READ_TABLES & {kind.__name__ for kind in type(node).__mro__}
-        if kinds:
-            raise UnsupportedExamplesError(f"those of {node.id}, which are rows of a table")
-        waiting += [given for given in node.inputs.values() if given.type is standard_artifacts.Examples]
+        seen.add(identity)
+        yield identity
+        if node is not None:
+            waiting += [given for given in node.inputs.values() if given.type is standard_artifacts.Examples]

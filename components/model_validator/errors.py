@@ -22,18 +22,29 @@ class ModelRejectedError(GateError):
 
 
 class UnsupportedExamplesError(UsageError):
-    """The Examples are not what this gate can judge a model on."""
+    """The Examples do not hold what the gate needs of them."""
 
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
-        self.found = found
+    def __init__(self, label: str, found: str) -> None:
+        super().__init__(label, found)
+        self.label, self.found = label, found
 
     def __str__(self) -> str:
         return (
-            "ModelValidator judges image classifiers: it takes Examples with the features 'image/encoded' "
-            f"(an encoded photo) and 'label' (its class name), and found {self.found}. Judge other models "
-            "with TFX's Evaluator and InfraValidator; ServingPusher obeys their blessings."
+            f"ModelValidator reads the truth of each Example from its feature {self.label!r}, and found "
+            f"{self.found}. Give the feature's name as `label`; one that Transform makes needs "
+            "`transform_graph`, too."
         )
+
+
+class NotAnsweredError(MlplatformError):
+    """A model fails, or gives no answer of its kind, when it is asked about real records."""
+
+    def __init__(self, place: int, cause: str) -> None:
+        super().__init__(place, cause)
+        self.place, self.cause = place, cause
+
+    def __str__(self) -> str:
+        return f"it does not answer real records (from number {self.place + 1} on): {self.cause}"
 
 
 class ModelNotLoadableError(MlplatformError):

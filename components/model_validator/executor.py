@@ -9,15 +9,16 @@ from typing import Any
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
+from tfx.utils import io_utils, proto_utils
 
 from mlplatform import progress
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
-from mlplatform.components.model_validator.settings import parse_budget, parse_thresholds
+from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.examples import split_files
+from mlplatform.tfx_io.runs import note_verdict, run_id
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
@@ -39,33 +40,72 @@ class Executor(base_executor.BaseExecutor):
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
-        model_run = input_dict.get("model_run")
+        reports_dir = exec_properties.get("reports_dir")
+        own = ("model", "baseline_model")  # fetched by themselves, under their own URIs
+        others = {name: given for name, given in input_dict.items() if name not in own}
         with (
-            on_this_machine(input_dict, output_dict),
             saved_model(model) as folder,
             _baseline(input_dict, exec_properties, folder) as baseline,
+            on_this_machine(others, output_dict),
         ):
             terms = Terms(
                 splits=splits,
-                thresholds=parse_thresholds(json.loads(exec_properties["thresholds"])),
+                question=_question(exec_properties),
                 budget=parse_budget(json.loads(exec_properties["budget"])),
                 baseline=baseline,
                 title=exec_properties.get("model_name") or "model",
-                run_dir=Path(artifact_utils.get_single_uri(model_run)) if model_run else None,
-                run=getattr(self._context, "pipeline_run_id", None) or "",
+                run_dir=_folder(input_dict.get("model_run")),
+                transform_dir=_folder(input_dict.get("transform_graph")),
+                eval_config=_eval_config(exec_properties.get("eval_config")),
+                run=run_id(self._context),
             )
             verdict = validate_model(
                 folder,
                 split_files(input_dict["examples"], splits),
                 terms,
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
-                reports_dir=exec_properties.get("reports_dir") or None,
+                reports_dir=reports_dir or None,
             )
+            if verdict.report and reports_dir:
+                note_verdict(
+                    reports_dir,
+                    self._context,
+                    "ModelValidator",
+                    is_accepted=not verdict.reasons,
+                    reasons=verdict.reasons,
+                    report=verdict.report,
+                )
             verdict.raise_if_rejected()
             for note in verdict.notes:
                 progress.say(f"accepted, but note: {note}")
             _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
             _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
+
+
+def _question(exec_properties: dict[str, Any]) -> Question:
+    return Question.of(
+        exec_properties.get("kind") or "classification",
+        exec_properties.get("label") or "label",
+        output=exec_properties.get("output") or None,
+        slices=json.loads(exec_properties.get("slices") or "[]"),
+        thresholds=json.loads(exec_properties["thresholds"]),
+        slice_thresholds=json.loads(exec_properties.get("slice_thresholds") or "{}"),
+    )
+
+
+def _eval_config(given: str | None) -> Any:
+    """Return the EvalConfig that the component was given, None for none."""
+    if not given:
+        return None
+    from tensorflow_model_analysis.proto import config_pb2
+
+    config = config_pb2.EvalConfig()
+    proto_utils.json_to_proto(given, config)
+    return config
+
+
+def _folder(artifacts: list[types.Artifact] | None) -> Path | None:
+    return Path(artifact_utils.get_single_uri(artifacts)) if artifacts else None
 
 
 @contextmanager

@@ -1,221 +1,456 @@
 """The process that loads a model as a server would and asks it real, odd and broken requests.
 
-Run as `python -m mlplatform.components.model_validator.probe MODEL_DIR SAMPLES_FILE RUNS`. It prints one JSON
-object per line, so that whoever started it knows how far it came when it dies: `{"doing": ...}` before each
-step, `{"check": ..., "passed": ..., "detail": ...}` for each finding, `{"figures": {...}}` once measured.
+Run as `python -m mlplatform.components.model_validator.probe MODEL_DIR SAMPLES_FILE SETTINGS`, with `kind`,
+`output` and `runs` in SETTINGS (JSON). It prints one JSON object per line, so that whoever started it knows
+how far it came when it dies: `{"doing": ...}` before each step, `{"check": ..., "passed": ..., ...}` for each
+finding, `{"figures": {...}}` once measured.
 """
 
-import io
 import json
+import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
-from PIL import Image
 
+from mlplatform.components.model_validator.image_requests import (
+    broken_images,
+    odd_images,
+    png,
+    scaled,
+    webp,
+)
+from mlplatform.components.model_validator.odd_requests import (
+    REFUSALS,
+    Oddity,
+    broken_examples,
+    odd_features,
+    odd_values,
+)
 from mlplatform.components.model_validator.peak_memory import peak_memory_mb
-from mlplatform.exported_model.contents import largest_difference, read_labels, read_warmup
+from mlplatform.components.model_validator.served_model import (
+    Array,
+    ServedModel,
+    ServedSignature,
+    brief,
+    photo_of,
+    texts,
+    values_of,
+)
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.evaluation.errors import UnreadableAnswerError
+from mlplatform.evaluation.outputs import is_number
+from mlplatform.exported_model.contents import largest_difference, read_warmup
 from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
 from mlplatform.serving.saved_model import frozen_graph
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
-from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
 from mlplatform.vision.signatures import SIGNATURES
 
 WARM_UP_RUNS = 10
-REQUEST_PHOTOS = 8  # of the samples; more of them are for the comparison with other engines
+REQUEST_RECORDS = 8  # of the samples; more of them are for the comparison with other engines
+LARGE_BATCH, LARGE_BATCH_OF_PHOTOS = 1000, 32
 TOLERANCE, FORM = "tolerance", "form"
-_READS = {"serving_default": "examples", "image_bytes": "image_bytes", "pixels": "images"}
+_NAMED = 3  # features that a finding names
+_NOT_FINITE = "answers are not finite numbers"
+
+Say = Callable[..., None]
+Answer = Mapping[str, Array]
+Samples = Sequence[tf.train.Example]
 
 
 def main() -> None:
     """Probe the model that the command line names."""
-    model_dir, samples_file, runs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    samples = list(tf.data.TFRecordDataset(samples_file).as_numpy_iterator())
-    all_photos = [_photo_of(sample) for sample in samples]
-    photos = all_photos[:REQUEST_PHOTOS]
-    probe = Probe(model_dir)
-    probe.answers_real_requests(samples[:REQUEST_PHOTOS], photos)
-    probe.answers_as_in_training()
-    probe.answers_odd_images(photos[0])
-    probe.refuses_broken_images(photos[0])
-    probe.tells_webp(photos[0])
-    latency = probe.latency_ms(photos, runs)
-    _say(
+    # One request on one core: its time says the same on every machine, and beside other work.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    model_dir, samples_file, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    samples = [
+        tf.train.Example.FromString(record)
+        for record in tf.data.TFRecordDataset(samples_file).as_numpy_iterator()
+    ]
+    question = Question(settings["kind"], output=settings["output"])
+    probe(model_dir, samples, question, runs=settings["runs"], say=_print)
+
+
+def probe(
+    model_dir: Path,
+    samples: Samples,
+    question: Question,
+    *,
+    runs: int,
+    say: Say,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Load and ask a model; what is found is reported by `say`.
+
+    Args:
+        model_dir: The SavedModel.
+        samples: Real Examples without their truth, at least one.
+        question: Kind and output of the answer.
+        runs: Requests that the latency is measured with.
+        say: Takes the facts.
+        clock: Gives seconds.
+    """
+    say(doing="load the model")
+    started = clock()
+    model = ServedModel.load(model_dir)
+    load_time_s = clock() - started
+    judged, reason = model.judged(question.find_kind().signatures, samples[0])
+    if judged is None:
+        say(check="signatures", passed=False, detail=reason, kind="check")
+        return
+    few = samples[:REQUEST_RECORDS]
+    requests = _Requests(model, judged, question, say)
+    if not requests.answers_real_records(few):
+        return
+    requests.answers_as_in_training()
+    if requests.is_image_model:
+        _ImageRequests(requests).all(few)
+    requests.answers_odd_records(few)
+    requests.refuses_broken_examples(few)
+    requests.takes_batches_of_any_size(few)
+    latency = requests.latency_ms(few, runs, clock)
+    say(
         figures={
-            "load_time_s": probe.load_time_s,
+            "load_time_s": load_time_s,
             "p50_latency_ms": float(np.percentile(latency, 50)),
             "p99_latency_ms": float(np.percentile(latency, 99)),
             "peak_memory_mb": peak_memory_mb(),
         }
     )
     # After the figures, which are those of the SavedModel.
-    probe.agrees_with_tflite(all_photos)
-    probe.agrees_in_bfloat16(samples, all_photos)
+    requests.agrees_with_tflite(samples)
+    requests.agrees_in_bfloat16(samples)
 
 
-class Probe:
-    """A loaded model and what is found of it."""
+class _Requests:
+    """What is asked of every model."""
 
-    def __init__(self, model_dir: Path) -> None:
-        _say(doing="load the model")
-        self._model_dir = model_dir
-        started = time.perf_counter()
-        # The model object must live as long as its signatures, which hold its variables weakly.
-        self._model = tf.saved_model.load(str(model_dir))
-        self.load_time_s = time.perf_counter() - started
-        self._functions = dict(self._model.signatures)
-        missing = [name for name in SIGNATURES if name not in self._functions]
-        has = f"it has {', '.join(self._functions) or 'none'}"
-        detail = f"missing: {', '.join(missing)} ({has}); this gate judges image classifiers"
-        _check("signatures", not missing, detail if missing else "all three")
-        if missing:
-            sys.exit(0)
-        self._labels = set(read_labels(model_dir))
-        self._size = self._functions["pixels"].structured_input_signature[1]["images"].shape[1]
+    def __init__(self, model: ServedModel, judged: ServedSignature, question: Question, say: Say) -> None:
+        self.model, self.judged, self._question, self.say = model, judged, question, say
+        self.others: list[ServedSignature] = []
 
-    def ask(self, signature: str, values: Any) -> dict[str, NDArray[Any]]:
-        """Return the outputs of a signature for a batch."""
-        answer = self._functions[signature](**{_READS[signature]: tf.constant(values)})
-        return {name: value.numpy() for name, value in answer.items()}
+    @property
+    def is_image_model(self) -> bool:
+        """It has the signatures and class names of an image model."""
+        forms = {signature.form for signature in self.others}
+        return {"photos", "pixels"} <= forms and bool(self.model.names)
 
-    def answers_real_requests(self, samples: list[bytes], photos: list[bytes]) -> None:
-        """Real photos, alone and in batches, through all signatures: same sane answers."""
-        _say(doing="ask about real photos")
-        by_example = self.ask("serving_default", samples)
-        self._check_sane("real photos, serving_default", by_example)
-        by_bytes = self.ask("image_bytes", photos)
-        self._check_sane("real photos, image_bytes", by_bytes)
-        self._check_same("serving_default and image_bytes", by_example, by_bytes)
-        alone = self.ask("image_bytes", photos[:1])
-        self._check_same("alone and in a batch", {k: v[:1] for k, v in by_example.items()}, alone)
-        scaled = [_scaled(photo, self._size) for photo in photos]
-        by_pixels = self.ask("pixels", np.stack(scaled).astype(np.float32))
-        self._check_sane("real photos, pixels", by_pixels)
-        self._check_same(
-            "pixels and image_bytes", by_pixels, self.ask("image_bytes", [_png(pixels) for pixels in scaled])
-        )
+    def check(self, name: str, passed: bool, detail: str = "", *, is_note: bool = False) -> None:
+        """Report a finding."""
+        self.say(check=name, passed=bool(passed), detail=detail, kind="note" if is_note else "check")
+
+    def same(self, name: str, one: Answer, other: Answer) -> None:
+        """Report how far two answers lie apart; the parent process compares it with the tolerance."""
+        self.say(check=f"same answers: {name}", difference=difference(one, other), kind=TOLERANCE)
+
+    def answers_real_records(self, samples: Samples) -> bool:
+        """Real records, alone and in a batch, through all signatures: readable, finite, the same answers."""
+        self._find_others(samples)
+        self.say(doing="ask about real records")
+        try:
+            together = self.judged.answer(samples)
+            alone = self.judged.answer(samples[:1])
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            self.check(
+                "signatures", False, f"{self.judged.name} does not answer real records: {brief(error)}"
+            )
+            return False
+        problem = self.problem(together, len(samples))
+        is_readable = problem in ("", _NOT_FINITE)
+        names = [self.judged.name, *(signature.name for signature in self.others)]
+        self.check("signatures", is_readable, ", ".join(names) if is_readable else problem)
+        if not is_readable:
+            return False
+        self.check("real records", not problem, problem)
+        self.same("alone and in a batch", _first_rows(together, 1), alone)
+        for signature in self.others:
+            if signature.form != "pixels":  # the client scales the photo
+                self._compare(signature, together, samples)
+        return True
+
+    def _find_others(self, samples: Samples) -> None:
+        for name in self.model.signature_names:
+            if name == self.judged.name:
+                continue
+            signature = self.model.signature(name, samples[0])
+            if signature is None:
+                takes = self.model.inputs_in_words(name)
+                self.check(f"signature {name}", True, f"not asked: it takes {takes}", is_note=True)
+            else:
+                self.others.append(signature)
+
+    def _compare(self, signature: ServedSignature, wanted: Answer, samples: Samples) -> None:
+        """Another signature gives the same outputs, as far as it has the same names."""
+        self.say(doing=f"ask {signature.name}")
+        try:
+            found = signature.answer(samples)
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            self.check(f"signature {signature.name}", True, f"not answered: {brief(error)}", is_note=True)
+            return
+        if wanted.keys() & found.keys():
+            self.same(f"{self.judged.name} and {signature.name}", wanted, found)
+
+    def problem(self, outputs: Answer, rows: int) -> str:
+        """Return why outputs are no sane answer to so many records; empty where they are."""
+        for name, array in outputs.items():
+            if array.ndim and len(array) != rows:
+                return f"output {name!r} has {len(array)} rows for {rows} records"
+        kind = self._question.find_kind()
+        try:
+            is_finite = kind.tally(self.model.names, output=self._question.output).finite(outputs)
+        except UnreadableAnswerError as error:
+            return str(error)
+        return "" if is_finite.all() else _NOT_FINITE
 
     def answers_as_in_training(self) -> None:
         """The requests that the model carries get the answers that its training gave."""
-        _say(doing="ask what training asked")
-        logs = read_warmup(self._model_dir)
+        self.say(doing="ask what training asked")
+        logs = read_warmup(self.model.folder)
         if not logs:
-            _check("answers of training", False, "the model carries none (assets.extra)")
+            none = "the model carries none (assets.extra)"
+            self.check("answers of training", not self.is_image_model, none, is_note=not self.is_image_model)
         for log in logs:
-            signature = log.request.model_spec.signature_name
-            values = tf.make_ndarray(log.request.inputs[_READS[signature]])
-            then = {name: tf.make_ndarray(value) for name, value in log.response.outputs.items()}
-            now = self.ask(signature, values)
-            self._check_sane(f"requests of training, {signature}", now)
-            self._check_same(f"{signature} now and in training", then, now)
+            name = log.request.model_spec.signature_name or "serving_default"
+            if name not in self.model.signature_names:
+                self.check(f"{name} now and in training", False, "the model has no such signature")
+                continue
+            function = self.model.model.signatures[name]
+            inputs = function.structured_input_signature[1]
+            signature = ServedSignature(name, "columns", inputs, function)
+            then = {key: tf.make_ndarray(value) for key, value in log.response.outputs.items()}
+            try:
+                now = signature.ask({k: tf.make_ndarray(v) for k, v in log.request.inputs.items()})
+            except (tf.errors.OpError, ValueError, TypeError) as error:
+                self.check(f"{name} now and in training", False, f"not answered now: {brief(error)}")
+                continue
+            self.same(f"{name} now and in training", then, now)
 
-    def answers_odd_images(self, photo: bytes) -> None:
-        """Images that are unusual and readable get a sane answer."""
-        for name, encoded in _odd_images(photo):
-            _say(doing=f"ask about an odd image: {name}")
-            self._check_sane(f"odd image: {name}", self.ask("image_bytes", [encoded]))
+    def answers_odd_records(self, samples: Samples) -> None:
+        """An odd record between real ones is refused or answered sanely; the others' answers stay."""
+        if self.judged.form not in ("examples", "columns") or self.is_image_model:
+            return
+        good, sample = samples[0], samples[-1]
+        wanted = self.judged.answer([good, good])
+        odd = [*odd_values(sample), *(odd_features(sample) if self.judged.form == "examples" else ())]
+        for group in dict.fromkeys(oddity.group for oddity in odd):
+            self.say(doing=f"ask about odd records: {group}")
+            self._check_odd(group, [oddity for oddity in odd if oddity.group == group], good, wanted)
 
-    def refuses_broken_images(self, photo: bytes) -> None:
-        """A broken image between good ones is an error that names its place, never an answer."""
-        for name, encoded in _broken_images(photo):
-            _say(doing=f"ask about a broken image: {name}")
-            batch = [photo, encoded, photo]
-            self._check_refused(f"broken image: {name}", "image_bytes", batch, "place 1")
-        _say(doing="ask with broken Examples")
-        empty = tf.train.Example().SerializeToString()
-        self._check_refused("Example without image", "serving_default", [empty])
-        self._check_refused("no Example", "serving_default", [b"no Example"])
-        nan = np.full((1, self._size, self._size, 3), np.nan, np.float32)
-        self._check_refused("pixels that are not numbers", "pixels", nan, "place 0")
+    def _check_odd(self, group: str, odd: list[Oddity], good: tf.train.Example, wanted: Answer) -> None:
+        answered, refused, not_finite, wrong = [], [], [], []
+        for oddity in odd:
+            name = oddity.feature or "the record"
+            try:
+                found = self.judged.answer([good, oddity.example, good])
+            except REFUSALS:
+                refused.append(name)
+                continue
+            others = {key: array[[0, 2]] for key, array in found.items() if array.ndim and len(array) == 3}
+            middle = {key: array[1:2] for key, array in found.items() if array.ndim and len(array) == 3}
+            if difference(wanted, others) > 1e-3:
+                wrong.append(f"{name}: it changes the answers to the other records of the request")
+                continue
+            problem = self.problem(middle, 1)
+            if not problem:
+                answered.append(name)
+            elif oddity.may_be_not_finite:
+                not_finite.append(name)
+            else:
+                wrong.append(f"{name}: {problem}")
+        if wrong:
+            self.check(f"odd records: {group}", False, "; ".join(wrong[:_NAMED]))
+            return
+        outcomes = {"answered": answered, "refused": refused, "no finite answer": not_finite}
+        words = [f"{what} for {_names(names)}" for what, names in outcomes.items() if names]
+        self.check(f"odd records: {group}", True, "; ".join(words), is_note=bool(not_finite))
 
-    def tells_webp(self, photo: bytes) -> None:
-        """WebP is answered or refused, depending on the version of TensorFlow."""
-        webp = io.BytesIO()
-        Image.open(io.BytesIO(photo)).convert("RGB").save(webp, "WEBP")
+    def refuses_broken_examples(self, samples: Samples) -> None:
+        """What is not an Example is an error, never an answer."""
+        if self.judged.form != "examples":
+            return
+        good = samples[0].SerializeToString()
+        (name,) = self.judged.inputs
+        for what, record in broken_examples(samples[0]):
+            self.say(doing=f"ask about {what}")
+            self.refused(what, self.judged, {name: texts([good, record, good])})
+
+    def refused(
+        self, name: str, signature: ServedSignature, request: Mapping[str, Array], must_say: str = ""
+    ) -> None:
+        """Report whether a request is refused, with an error that says something."""
         try:
-            self.ask("image_bytes", [webp.getvalue()])
-        except tf.errors.InvalidArgumentError:
-            _check("WebP", True, "refused with an error: this TensorFlow cannot read it", is_note=True)
+            signature.ask(request)
+        except REFUSALS as error:
+            said = must_say in str(error)
+            self.check(name, said, "" if said else f"the error does not name the place ({must_say!r})")
         else:
-            _check("WebP", True, "read", is_note=True)
+            self.check(name, False, "it got an answer instead of an error")
 
-    def latency_ms(self, photos: list[bytes], runs: int) -> list[float]:
-        """Return the time of each of `runs` single-photo requests."""
-        _say(doing="measure latency")
+    def takes_batches_of_any_size(self, samples: Samples) -> None:
+        """A large batch gets the answers of small ones; an empty one is refused or gets no answers."""
+        has_photos = bool(values_of(samples[0], IMAGE))
+        size = LARGE_BATCH_OF_PHOTOS if has_photos else LARGE_BATCH
+        self.say(doing=f"ask about {size} records at once")
+        many = [samples[number % len(samples)] for number in range(size)]
+        try:
+            found = self.judged.answer(many)
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            self.check(f"a batch of {size}", False, brief(error))
+        else:
+            problem = self.problem(found, size)
+            self.check(f"a batch of {size}", not problem, problem)
+            last = {key: array[-len(samples) :] for key, array in found.items() if array.ndim}
+            wanted = self.judged.answer(many[-len(samples) :])
+            self.same(f"a batch of {size} and one of {len(samples)}", wanted, last)
+        self.say(doing="ask with an empty batch")
+        request = self.judged.request(samples[:1])
+        try:
+            found = self.judged.ask({name: array[:0] for name, array in request.items()})
+        except REFUSALS:
+            self.check("an empty batch", True, "refused with an error")
+        else:
+            rows = max((len(array) for array in found.values() if array.ndim), default=0)
+            self.check("an empty batch", rows == 0, f"it got {rows} answers" if rows else "no answers")
+
+    def latency_ms(self, samples: Samples, runs: int, clock: Callable[[], float]) -> list[float]:
+        """Return the time of each of `runs` requests with one record."""
+        self.say(doing="measure latency")
+        photos = [signature for signature in self.others if signature.form == "photos"]
+        signature = photos[0] if self.is_image_model else self.judged
+        requests = [signature.request([sample]) for sample in samples]
         times = []
         for run in range(WARM_UP_RUNS + runs):
-            started = time.perf_counter()
-            self.ask("image_bytes", [photos[run % len(photos)]])
-            times.append(1000 * (time.perf_counter() - started))
+            started = clock()
+            signature.ask(requests[run % len(requests)])
+            times.append(1000 * (clock() - started))
         return times[WARM_UP_RUNS:]
 
-    def agrees_with_tflite(self, photos: list[bytes]) -> None:
+    def agrees_with_tflite(self, samples: Samples) -> None:
         """The TensorFlow Lite forms that the model carries answer as its signatures do, but for rounding."""
-        for file in sorted((self._model_dir / TFLITE_FOLDER).glob("*.tflite")):
-            _say(doing=f"ask {file.name}")
-            if file.stem != "pixels":
-                _check(file.name, False, "there is no check for it: only the signature pixels converts")
+        known = {signature.name: signature for signature in (self.judged, *self.others)}
+        for file in sorted((self.model.folder / TFLITE_FOLDER).glob("*.tflite")):
+            self.say(doing=f"ask {file.name}")
+            signature = known.get(file.stem)
+            if signature is None or any(spec.dtype == tf.string for spec in signature.inputs.values()):
+                self.check(file.name, False, "there is no check for it: no signature of numbers has its name")
                 continue
             runner = tf.lite.Interpreter(model_path=str(file)).get_signature_runner()
 
-            def answer(images: NDArray[Any], runner: Any = runner) -> dict[str, NDArray[Any]]:
-                rows = [runner(images=image[None]) for image in images]
+            def answer(request: Mapping[str, Array], runner: Any = runner) -> dict[str, Array]:
+                count = len(next(iter(request.values())))
+                rows = [runner(**{k: v[n : n + 1] for k, v in request.items()}) for n in range(count)]
                 return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
-            self._check_form("TensorFlow Lite", "tflite", "pixels", self._images(photos), answer)
+            self._check_form("TensorFlow Lite", "tflite", signature, samples, answer)
 
-    def agrees_in_bfloat16(self, samples: list[bytes], photos: list[bytes]) -> None:
+    def agrees_in_bfloat16(self, samples: Samples) -> None:
         """Where the model asks for bfloat16, its signatures answer so as they do in float32."""
-        if asked_precision(self._model_dir) != BFLOAT16:
+        if asked_precision(self.model.folder) != BFLOAT16:
             return
-        for name, values in (
-            ("serving_default", _batches(samples)),
-            ("image_bytes", _batches(photos)),
-            ("pixels", self._images(photos)),
-        ):
-            _say(doing=f"ask {name} in bfloat16")
-            graph = frozen_graph(self._functions[name])
+        for signature in (self.judged, *self.others):
+            self.say(doing=f"ask {signature.name} in bfloat16")
+            graph = frozen_graph(signature.function)
             if graph is None:
-                _check(f"bfloat16, {name}", False, "its variables cannot be made constants")
+                detail = "its variables cannot be made constants"
+                self.check(f"bfloat16, {signature.name}", False, detail)
                 continue
-            run = graph.run(in_bfloat16=True)
-            self._check_form(
-                "bfloat16",
-                BFLOAT16,
-                name,
-                values,
-                lambda batch, run=run, name=name: run({_READS[name]: batch}),
-            )
-
-    def _images(self, photos: list[bytes]) -> Iterator[NDArray[Any]]:
-        for part in _batches(photos):
-            yield np.stack([decode_image(photo, self._size).numpy() for photo in part])
+            self._check_form("bfloat16", BFLOAT16, signature, samples, graph.run(in_bfloat16=True))
 
     def _check_form(
-        self, title: str, form: str, signature: str, batches: Iterable[NDArray[Any]], answer: Any
+        self,
+        title: str,
+        form: str,
+        signature: ServedSignature,
+        samples: Samples,
+        answer: Callable[[Mapping[str, Array]], Answer],
     ) -> None:
         """Compare the answers of another form of a signature with the SavedModel's."""
-        difference, disagreeing, rows = 0.0, 0, 0
-        for batch in batches:
-            wanted, found = self.ask(signature, batch), answer(batch)
-            difference = max(difference, largest_difference(wanted, found))
-            disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
-            rows += len(batch)
-        _say(
-            check=f"{title}, {signature}",
-            difference=difference,
-            disagreeing=disagreeing / rows,
+        largest, disagreeing = 0.0, 0
+        for part in _parts(samples):
+            request = signature.request(part)
+            wanted, found = signature.ask(request), answer(request)
+            largest = max(largest, difference(wanted, found))
+            if is_ranked(wanted):
+                disagreeing += int((wanted["classes"][:, 0] != found["classes"][:, 0]).sum())
+        self.say(
+            check=f"{title}, {signature.name}",
+            difference=largest,
+            disagreeing=disagreeing / len(samples),
             kind=FORM,
             form=form,
         )
 
-    def _check_sane(self, name: str, answer: dict[str, NDArray[Any]]) -> None:
+
+class _ImageRequests:
+    """What is asked of image models beside."""
+
+    def __init__(self, requests: _Requests) -> None:
+        self._requests = requests
+        by_form = {signature.form: signature for signature in requests.others}
+        self._examples, self._photos, self._pixels = requests.judged, by_form["photos"], by_form["pixels"]
+        (self._photo_input,), (self._pixel_input,) = self._photos.inputs, self._pixels.inputs
+        self._size = self._pixels.inputs[self._pixel_input].shape[1]
+        self._labels = set(requests.model.names)
+
+    def all(self, samples: Samples) -> None:
+        """Ask everything."""
+        photos = [photo_of(sample) for sample in samples]
+        self._requests.check(
+            "signatures of an image model", {*SIGNATURES} <= {*self._requests.model.signature_names}
+        )
+        self._answers_real_photos(samples, photos)
+        self._answers_odd_images(photos[0])
+        self._refuses_broken_images(photos[0])
+        self._tells_webp(photos[0])
+
+    def _by_bytes(self, photos: Sequence[bytes]) -> Answer:
+        return self._photos.ask({self._photo_input: texts(photos)})
+
+    def _answers_real_photos(self, samples: Samples, photos: list[bytes]) -> None:
+        self._requests.say(doing="ask about real photos")
+        self._check_sane("real photos, serving_default", self._examples.answer(samples))
+        self._check_sane("real photos, image_bytes", self._by_bytes(photos))
+        pixels = [scaled(photo, self._size) for photo in photos]
+        by_pixels = self._pixels.ask({self._pixel_input: np.stack(pixels).astype(np.float32)})
+        self._check_sane("real photos, pixels", by_pixels)
+        self._requests.same("pixels and image_bytes", by_pixels, self._by_bytes([png(p) for p in pixels]))
+
+    def _answers_odd_images(self, photo: bytes) -> None:
+        for name, encoded in odd_images(photo):
+            self._requests.say(doing=f"ask about an odd image: {name}")
+            self._check_sane(f"odd image: {name}", self._by_bytes([encoded]))
+
+    def _refuses_broken_images(self, photo: bytes) -> None:
+        for name, encoded in broken_images(photo):
+            self._requests.say(doing=f"ask about a broken image: {name}")
+            batch = {self._photo_input: texts([photo, encoded, photo])}
+            self._requests.refused(f"broken image: {name}", self._photos, batch, "place 1")
+        self._requests.say(doing="ask with an Example without image")
+        (name,) = self._examples.inputs
+        empty = texts([tf.train.Example().SerializeToString()])
+        self._requests.refused("Example without image", self._examples, {name: empty})
+        nan = np.full((1, self._size, self._size, 3), np.nan, np.float32)
+        self._requests.refused(
+            "pixels that are not numbers", self._pixels, {self._pixel_input: nan}, "place 0"
+        )
+
+    def _tells_webp(self, photo: bytes) -> None:
+        """WebP is answered or refused, depending on the version of TensorFlow."""
+        try:
+            self._by_bytes([webp(photo)])
+        except tf.errors.InvalidArgumentError:
+            detail = "refused with an error: this TensorFlow cannot read it"
+        else:
+            detail = "read"
+        self._requests.check("WebP", True, detail, is_note=True)
+
+    def _check_sane(self, name: str, answer: Answer) -> None:
         scores, classes = answer["scores"], answer["classes"]
         problems = []
         if not np.isfinite(scores).all():
@@ -227,87 +462,65 @@ class Probe:
         unknown = {c.decode() for c in classes.ravel()} - self._labels
         if unknown:
             problems.append(f"classes that are not in labels.txt: {sorted(unknown)[:3]}")
-        _check(name, not problems, "; ".join(problems))
-
-    def _check_same(self, name: str, one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> None:
-        # Compared with the tolerance by the parent process, which knows it.
-        _say(check=f"same answers: {name}", difference=largest_difference(one, other), kind=TOLERANCE)
-
-    def _check_refused(self, name: str, signature: str, values: Any, must_say: str = "") -> None:
-        try:
-            self.ask(signature, values)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
-            said = must_say in str(error)
-            _check(name, said, "" if said else f"the error does not name the place ({must_say!r})")
-        else:
-            _check(name, False, "it got an answer instead of an error")
+        self._requests.check(name, not problems, "; ".join(problems))
 
 
-def _batches(values: list[bytes]) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(values), REQUEST_PHOTOS):
-        yield np.array(values[start : start + REQUEST_PHOTOS], np.object_)
+def difference(one: Answer, other: Answer) -> float:
+    """Return how far two answers of the same records lie apart, in the outputs that both have.
+
+    Returns:
+        The largest difference of a number, as a share of it where it is beyond 1; for `scores` with `classes`
+        that of a class's score, in whatever order classes of equal scores stand. 1 where texts or whole
+        numbers differ; infinity where shapes differ, or a number is finite on one side alone.
+    """
+    names = {*one} & {*other}
+    largest = 0.0
+    if is_ranked(one) and is_ranked(other) and one["classes"].shape == other["classes"].shape:
+        largest = largest_difference(one, other)
+        names -= {"scores", "classes"}
+    return max([largest, *(_distance(one[name], other[name]) for name in names)])
 
 
-def _photo_of(sample: bytes) -> bytes:
-    encoded: bytes = tf.train.Example.FromString(sample).features.feature[IMAGE].bytes_list.value[0]
-    return encoded
+def is_ranked(answer: Answer) -> bool:
+    """It has the best classes with their scores, as image models answer."""
+    return (
+        {"scores", "classes"} <= {*answer}
+        and not is_number(answer["classes"])
+        and answer["classes"].ndim == 2
+        and answer["classes"].shape == answer["scores"].shape
+    )
 
 
-def _scaled(encoded: bytes, size: int) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+def _distance(one: Array, other: Array) -> float:
+    if one.shape != other.shape:
+        return math.inf
+    if one.dtype.kind != "f" or other.dtype.kind != "f":
+        return float(not np.array_equal(one, other))
+    if not one.size:
+        return 0.0
+    is_finite = np.isfinite(one)
+    if not np.array_equal(is_finite, np.isfinite(other)):
+        return math.inf
+    wide = one[is_finite].astype(np.float64)
+    return float(np.max(np.abs(wide - other[is_finite]) / np.maximum(np.abs(wide), 1.0), initial=0.0))
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+def _first_rows(answer: Answer, count: int) -> dict[str, Array]:
+    return {name: array[:count] for name, array in answer.items() if array.ndim}
 
 
-def _odd_images(photo: bytes) -> Iterator[tuple[str, bytes]]:
-    image = Image.open(io.BytesIO(photo)).convert("RGB")
-
-    def encoded(changed: Image.Image, kind: str, **options: Any) -> bytes:
-        file = io.BytesIO()
-        changed.save(file, kind, **options)
-        return file.getvalue()
-
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    yield "grey PNG", encoded(image.convert("L"), "PNG")
-    yield "PNG with transparency", encoded(image.convert("RGBA"), "PNG")
-    yield "PNG with a palette", encoded(image.convert("P"), "PNG")
-    yield "16-bit PNG", encoded(image.convert("I;16") if image.mode == "I" else _sixteen_bit(image), "PNG")
-    yield "progressive JPEG", encoded(image, "JPEG", progressive=True)
-    yield "CMYK JPEG", encoded(image.convert("CMYK"), "JPEG")
-    yield "one pixel", encoded(image.resize((1, 1)), "PNG")
-    yield "a strip", encoded(image.resize((2000, 8)), "JPEG")
-    yield "12 megapixels", encoded(image.resize((4000, 3000)), "JPEG")
-    yield "black", encoded(Image.new("RGB", (100, 100)), "JPEG")
-    yield "white", encoded(Image.new("RGB", (100, 100), "white"), "JPEG")
-    yield "noise", encoded(Image.fromarray(noise), "PNG")
+def _parts(samples: Samples) -> Iterator[Samples]:
+    for start in range(0, len(samples), REQUEST_RECORDS):
+        yield samples[start : start + REQUEST_RECORDS]
 
 
-def _sixteen_bit(image: Image.Image) -> Image.Image:
-    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+def _names(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+    return ", ".join(shown[:_NAMED]) + more
 
 
-def _broken_images(photo: bytes) -> Iterator[tuple[str, bytes]]:
-    jpeg = io.BytesIO()
-    Image.open(io.BytesIO(photo)).convert("RGB").save(jpeg, "JPEG")
-    png = _png(_scaled(photo, 64))
-    yield "nothing", b""
-    yield "text", b"this is no image"
-    yield "a web page", b"<!doctype html><html><body>404</body></html>"
-    yield "half a JPEG", jpeg.getvalue()[: len(jpeg.getvalue()) // 2]
-    yield "a JPEG's first bytes", jpeg.getvalue()[:20]
-    yield "half a PNG", png[: len(png) // 2]
-
-
-def _check(name: str, passed: bool, detail: str = "", *, is_note: bool = False) -> None:
-    _say(check=name, passed=bool(passed), detail=detail, kind="note" if is_note else "check")
-
-
-def _say(**facts: Any) -> None:
+def _print(**facts: Any) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 

@@ -1,43 +1,35 @@
-"""Make the page of a judged model: figures, training, confusions, mistakes with pictures, serving checks."""
+"""Make the page of a judged model: figures, training, what its kind shows, mistakes, serving checks."""
 
 import io
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mlplatform.components.model_validator.quality import Quality, confusion_matrix
-from mlplatform.components.model_validator.scoring import Answers
+from mlplatform.components.model_validator.scoring import Measured, Slice
+from mlplatform.components.model_validator.scoring import Mistake as Wrong
+from mlplatform.components.model_validator.served_model import values_of
 from mlplatform.components.model_validator.serving_check import ServingCheck
-from mlplatform.components.model_validator.settings import Budget, Thresholds
+from mlplatform.components.model_validator.settings import Budget, Question
+from mlplatform.evaluation.kind import Figure, Kind
+from mlplatform.evaluation.limits import number
 from mlplatform.exif import upright
-from mlplatform.reports.model_page import (
-    Check,
-    Cost,
-    Figure,
-    Mistake,
-    ModelPage,
-    TrainingFit,
-    write_model_page,
-)
+from mlplatform.reports import model_page
+from mlplatform.reports.model_page import Check, Cost, Mistake, ModelPage, TrainingFit, write_model_page
 from mlplatform.reports.page import picture
+from mlplatform.reports.sections import Cell, Section, Table
 from mlplatform.training.history import read_history
 from mlplatform.vision.examples import IMAGE, read_records
 
-_MISTAKES = 24
-_CLASSES_SHOWN = 60
-_PAIRS_SHOWN = 20
-_MATRIX_CLASSES = 10
-_PAIRS_WITH_PICTURES = 4
-_PICTURES_PER_PAIR = 6
+_PAIRS_WITH_EXAMPLES = 4
+_SLICES_SHOWN = 100
+_FEATURES_SHOWN, _FEATURE_LENGTH = 12, 60
 _PICTURE_SIDE = 160  # pixels
 _COST_UNITS = {
     "load_time_s": ("to load", "{:.1f} s"),
-    "p50_latency_ms": ("a photo, median", "{:.1f} ms"),
-    "p99_latency_ms": ("a photo, 99th percentile", "{:.1f} ms"),
+    "p50_latency_ms": ("a record, median", "{:.1f} ms"),
+    "p99_latency_ms": ("a record, 99th percentile", "{:.1f} ms"),
     "peak_memory_mb": ("memory of the process", "{:.0f} MB"),
     "model_size_mb": ("on disk", "{:.1f} MB"),
 }
@@ -50,35 +42,34 @@ def write_report(
     made_at: str,
     reasons: Sequence[str],
     notes: Sequence[str],
-    answers: Answers | None,
-    quality: Quality | None,
-    thresholds: Thresholds,
+    measured: Measured | None,
+    slices: Sequence[Slice],
+    question: Question,
     budget: Budget,
-    baseline: Quality | None,
+    baseline: Mapping[str, Figure],
     baseline_text: str,
     serving: ServingCheck,
     files: Sequence[str],
     run_dir: Path | None = None,
 ) -> Path:
-    """Write the HTML page to `path`; quality is None where the model could not even be loaded."""
+    """Write the HTML page to `path`; `measured` is None where the model could not even be loaded."""
     mistakes: list[Mistake] = []
-    pair_pictures: dict[tuple[str, str], list[Mistake]] = {}
-    if answers is not None and quality is not None:
-        mistakes, pair_pictures = _pictures(answers, quality, files)
+    pairs: dict[tuple[str, str], list[Mistake]] = {}
+    sections: list[Section] = []
+    if measured is not None:
+        mistakes, pairs = _mistakes(measured, files)
+        sections = [*measured.tally.sections(), *_slices(measured.kind, slices, question)]
     page = ModelPage(
         title=title,
         made_at=made_at,
         is_accepted=not reasons,
         reasons=reasons,
-        photos=quality.photos if quality else 0,
-        figures=_figures(quality, baseline, thresholds) if quality else [],
+        records=measured.records if measured else 0,
+        figures=_figures(measured, baseline, question) if measured else [],
         baseline=baseline_text,
-        classes=quality.classes[:_CLASSES_SHOWN] if quality else [],
-        classes_left_out=max(len(quality.classes) - _CLASSES_SHOWN, 0) if quality else 0,
-        matrix=confusion_matrix(answers, quality, _MATRIX_CLASSES) if answers and quality else None,
+        sections=sections,
         fits=_fits(run_dir) if run_dir else [],
-        pairs=quality.confused_pairs[:_PAIRS_SHOWN] if quality else [],
-        pair_pictures=pair_pictures,
+        pairs=pairs,
         mistakes=mistakes,
         checks=[Check(finding.name, finding.passed, finding.detail) for finding in serving.findings],
         costs=_costs(serving, budget),
@@ -109,64 +100,105 @@ def _fits(run_dir: Path) -> list[TrainingFit]:
     ]
 
 
-def _figures(quality: Quality, baseline: Quality | None, thresholds: Thresholds) -> list[Figure]:
+def _figures(
+    measured: Measured, baseline: Mapping[str, Figure], question: Question
+) -> list[model_page.Figure]:
     return [
-        Figure(
-            name=words,
-            value=getattr(quality, key).value,
-            low=getattr(quality, key).low,
-            high=getattr(quality, key).high,
-            threshold=getattr(thresholds, key),
-            baseline=getattr(baseline, key).value if baseline else None,
+        model_page.Figure(
+            name=metric.title,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            threshold=question.limits.levels.get(name),
+            baseline=baseline[name].value if name in baseline else None,
+            is_share=metric.is_bounded and metric.low == 0,
+            is_higher_better=metric.is_higher_better,
         )
-        for key, words in (
-            ("top_1", "first answer right"),
-            ("top_3", "among the first three"),
-            ("top_5", "among the first five"),
+        for name, metric in measured.kind.metrics.items()
+        if (figure := measured.tally.figures().get(name)) is not None and figure.value == figure.value
+    ]
+
+
+def _slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[Section]:
+    if not slices:
+        return []
+    metrics = {name: m for name, m in kind.metrics.items() if any(name in part.figures for part in slices)}
+
+    def cell(part: Slice, name: str) -> Cell | str:
+        if name not in part.figures or part.figures[name].value != part.figures[name].value:
+            return ""
+        value, limit = part.figures[name].value, question.slice_limits.levels.get(name)
+        is_judged = limit is not None and part.records >= question.slice_limits.min_support
+        is_bad = is_judged and limit is not None and metrics[name].is_worse(value, limit)
+        return Cell(number(metrics[name], value), tone="bad" if is_bad else "")
+
+    rows = [[part.name, f"{part.records:,}", *(cell(part, name) for name in metrics)] for part in slices]
+    left_out = len(slices) - _SLICES_SHOWN
+    return [
+        Table(
+            "Slices",
+            ["Slice", "Records#", *(f"{metric.words}#" for metric in metrics.values())],
+            rows[:_SLICES_SHOWN],
+            note=f"{left_out:,} smaller slices are in metrics.json." if left_out > 0 else "",
         )
     ]
 
 
-def _pictures(
-    answers: Answers, quality: Quality, files: Sequence[str]
+def _mistakes(
+    measured: Measured, files: Sequence[str]
 ) -> tuple[list[Mistake], dict[tuple[str, str], list[Mistake]]]:
-    wrong = np.flatnonzero(~answers.is_right)
-    surest = wrong[np.argsort(-answers.scores[wrong, 0], kind="stable")]
-    shown_pairs = [(pair.truth, pair.answer) for pair in quality.confused_pairs[:_PAIRS_WITH_PICTURES]]
-    of_pair: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for number in surest:
-        key = (answers.truths[number], answers.labels[answers.classes[number, 0]])
-        if key in shown_pairs and len(of_pair[key]) < _PICTURES_PER_PAIR:
-            of_pair[key].append(int(number))
-    mistakes = [int(number) for number in surest[:_MISTAKES]]
-    photos = _read_photos(files, {*mistakes, *(n for numbers in of_pair.values() for n in numbers)})
+    surest = measured.mistakes.surest
+    of_pairs = measured.mistakes.most_confused(_PAIRS_WITH_EXAMPLES)
+    shown = [*surest, *(wrong for kept in of_pairs.values() for wrong in kept)]
+    examples = _read_examples(files, {wrong.place for wrong in shown})
 
-    def mistake(number: int) -> Mistake:
+    def mistake(wrong: Wrong) -> Mistake:
+        example = examples[wrong.place]
+        has_photo = bool(values_of(example, IMAGE))
         return Mistake(
-            picture=picture(photos[number]),
-            item_id=answers.item_ids[number],
-            truth=answers.truths[number],
-            answer=answers.labels[answers.classes[number, 0]],
-            score=float(answers.scores[number, 0]),
+            picture=picture(_small(values_of(example, IMAGE)[0])) if has_photo else "",
+            item_id=wrong.item_id or f"record {wrong.place + 1}",
+            truth=wrong.truth,
+            answer=wrong.answer,
+            score=wrong.surprise if of_pairs else None,
+            features=() if has_photo else _features(example),
         )
 
-    return [mistake(n) for n in mistakes], {key: [mistake(n) for n in of_pair[key]] for key in shown_pairs}
+    return [mistake(w) for w in surest], {pair: [mistake(w) for w in kept] for pair, kept in of_pairs.items()}
 
 
-def _read_photos(files: Sequence[str], numbers: Iterable[int]) -> dict[int, bytes]:
-    """Return small JPEG copies of the photos at these places of the files."""
-    wanted = set(numbers)
-    found: dict[int, bytes] = {}
-    for number, record in enumerate(read_records(files).as_numpy_iterator()):
-        if number in wanted:
-            encoded = tf.train.Example.FromString(record).features.feature[IMAGE].bytes_list.value[0]
-            found[number] = _small(encoded)
+def _features(example: tf.train.Example) -> list[tuple[str, str]]:
+    """Return an Example's features in words, as many as a card shows."""
+    found = []
+    for name in sorted(example.features.feature)[:_FEATURES_SHOWN]:
+        values = [
+            v.decode("utf-8", "replace")
+            if isinstance(v, bytes)
+            else f"{v:.6g}"
+            if isinstance(v, float)
+            else str(v)
+            for v in values_of(example, name)[:5]
+        ]
+        found.append((name, " ".join(values)[:_FEATURE_LENGTH]))
+    return found
+
+
+def _read_examples(files: Sequence[str], places: Iterable[int]) -> dict[int, tf.train.Example]:
+    """Return the Examples at these places of the files."""
+    wanted = set(places)
+    found: dict[int, tf.train.Example] = {}
+    if not wanted:
+        return found
+    for place, record in enumerate(read_records(files).as_numpy_iterator()):
+        if place in wanted:
+            found[place] = tf.train.Example.FromString(record)
             if len(found) == len(wanted):
                 break
     return found
 
 
 def _small(encoded: bytes) -> bytes:
+    """Return a small JPEG copy of a photo."""
     file = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as image:
         small = upright(image.convert("RGB"), encoded)

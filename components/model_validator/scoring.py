@@ -1,222 +1,260 @@
-"""Ask an exported model about every photo of the evaluation splits; keep little of each answer."""
+"""Ask a model, and its baseline, about every record; keep what does not grow with records times classes.
 
-from collections.abc import Iterator, Sequence
+A plain loop in this process. A tally could be the accumulator of a Beam CombineFn: it would need to be merged
+with another one, which sums of counts can and the samples of charts can by drawing again.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
-from mlplatform.components.model_validator.errors import ModelNotLoadableError, UnsupportedExamplesError
-from mlplatform.exported_model.contents import read_labels
+from mlplatform.components.model_validator.errors import NotAnsweredError
+from mlplatform.components.model_validator.records import Record, Records
+from mlplatform.components.model_validator.served_model import ServedModel, ServedSignature, brief
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.evaluation.errors import UnreadableAnswerError
+from mlplatform.evaluation.kind import Figure, Kind, Outputs, Scored, Tally
 from mlplatform.progress import track
-from mlplatform.vision.examples import IMAGE, ITEM_ID, LABEL, read_records, turn_webp
-from mlplatform.vision.signatures import TOP
 
-BATCH_PHOTOS = 32
-NOT_FOUND = TOP  # the rank of a class that is not among the answers kept
+MISTAKES, MISTAKES_OF_PAIR = 24, 6
+LARGEST_SLICES = 1000  # values of one slice that are measured
+_SAME = 1e-9  # errors that differ by less are the same
+
+Write = Callable[[Sequence[Record], Scored], None]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of n photos, in the order of the files.
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """A record that is answered wrong; ordered by how surprising that is, then by its place from the end.
 
     Attributes:
-        labels: The model's class names.
-        truths: n class names, as the Examples give them.
-        item_ids: n item ids.
-        ranks: int, shape (n,): place of the true class among the answers, 0 for the first; `NOT_FOUND` where
-            it is not among them.
-        classes: int, shape (n, k): the best classes as places in `labels`, best first.
-        scores: float32, shape (n, k): their scores.
-        webp_photos: How many photos are WebP, which was turned into PNG as this TensorFlow cannot read it.
+        surprise: As its kind gives it.
+        from_end: Its place among the records, from 0, negated.
+        item_id: What a person finds it by; empty where it has none.
+        truth: The truth in words.
+        answer: The answer in words.
     """
 
-    labels: list[str]
-    truths: list[str]
-    item_ids: list[str]
-    ranks: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    webp_photos: int
+    surprise: float
+    from_end: int
+    item_id: str
+    truth: str
+    answer: str
 
     @property
-    def is_right(self) -> NDArray[np.bool_]:
-        """Photos whose first answer is their class."""
-        return np.equal(self.ranks, 0)
+    def place(self) -> int:
+        """Its place among the records, from 0."""
+        return -self.from_end
+
+
+class Mistakes:
+    """The most surprising mistakes, of all records and of each confusion of two classes."""
+
+    def __init__(self) -> None:
+        self._all: list[Mistake] = []
+        self._of_pair: dict[tuple[str, str], list[Mistake]] = {}
+        self._pairs: Counter[tuple[str, str]] = Counter()
+
+    def add(self, records: Sequence[Record], scored: Scored) -> None:
+        """Look at a batch."""
+        for row in np.flatnonzero(scored.surprise > 0).tolist():
+            record, surprise = records[row], float(scored.surprise[row])
+            if not scored.pairs and len(self._all) == MISTAKES and surprise <= self._all[0].surprise:
+                continue
+            mistake = Mistake(surprise, -record.place, record.item_id, scored.truth(row), scored.answer(row))
+            _keep(self._all, mistake, MISTAKES)
+            if scored.pairs:
+                pair = (mistake.truth, mistake.answer)
+                self._pairs[pair] += 1
+                _keep(self._of_pair.setdefault(pair, []), mistake, MISTAKES_OF_PAIR)
+
+    @property
+    def surest(self) -> list[Mistake]:
+        """The most surprising of all."""
+        return sorted(self._all, reverse=True)
+
+    def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
+        """Return those of the most frequent confusions, by (truth, answer)."""
+        return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in self._pairs.most_common(count)}
+
+
+def _keep(heap: list[Mistake], mistake: Mistake, most: int) -> None:
+    (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, mistake)
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A loaded image classifier.
+class Slice:
+    """The figures of the records with one value of a slice."""
 
-    Attributes:
-        labels: Its class names, in the order of its probabilities.
-        model: The SavedModel; its signatures hold its variables weakly, so it must live as long as they.
-    """
-
-    labels: list[str]
-    model: Any
-
-    def probabilities(self, examples: Sequence[bytes]) -> NDArray[np.float32]:
-        """Return float32 probabilities (batch, classes) of serialized image Examples."""
-        answer = self.model.signatures["serving_default"](examples=tf.constant(list(examples)))
-        found: NDArray[np.float32] = answer["probabilities"].numpy()
-        return found
+    name: str
+    records: int
+    figures: Mapping[str, Figure]
 
 
-# What TensorFlow raises for a SavedModel with missing or damaged files, or with operations that it does not
-# know. Exhausted memory, refused permission and a failing disk are not among them: they say nothing of the
-# model.
-_DAMAGED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    DecodeError,
-    tf.errors.DataLossError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.OutOfRangeError,
-    tf.errors.UnimplementedError,
-)
+class Measured:
+    """What is measured of one model."""
 
+    def __init__(self, model: ServedModel, question: Question, kind: Kind) -> None:
+        self.model, self._question, self.kind = model, question, kind
+        self.tally = self._empty()
+        self.records = self.webp_photos = 0
+        self.mistakes = Mistakes()
+        self._slices: dict[str, Tally] = {}
+        self._slice_records: Counter[str] = Counter()
+        self._not_finite = 0
+        self._not_finite_slices: Counter[str] = Counter()
+        self._first_not_finite = ""
+        self._signature: ServedSignature | None = None
 
-def load_classifier(model_dir: Path) -> Classifier:
-    """Load the SavedModel of an image classifier.
-
-    Raises:
-        ModelNotLoadableError: TensorFlow cannot load it.
-        OSError: Its files cannot be read, or its class names are missing.
-    """
-    try:
-        model = tf.saved_model.load(str(model_dir))
-    except _DAMAGED as error:
-        raise ModelNotLoadableError(str(model_dir), brief(error)) from error
-    except OSError as error:
-        # The loader's own "file does not exist" and "cannot parse file" have no number; those of a disk have.
-        if error.errno is not None:
-            raise
-        raise ModelNotLoadableError(str(model_dir), brief(error)) from error
-    return Classifier(read_labels(model_dir), model)
-
-
-def brief(error: BaseException) -> str:
-    """Return an error's kind and the beginning of its text, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}"
-
-
-def score_photos(classifier: Classifier, files: Sequence[str], description: str) -> Answers:
-    """Return the answers of `serving_default` to all Examples in `files`.
-
-    Args:
-        classifier: The model.
-        files: TFRecord files of image Examples.
-        description: What the progress line says.
-
-    Raises:
-        UnsupportedExamplesError: An Example has no photo or no label.
-    """
-    labels = classifier.labels
-    place = {label: number for number, label in enumerate(labels)}
-    truths: list[str] = []
-    item_ids: list[str] = []
-    parts: list[tuple[NDArray[Any], ...]] = []
-    webp_photos = 0
-    with track(description, unit="photos") as bar:
-        for batch in _batches(files):
-            webp_photos += sum(photo.was_webp for photo in batch)
-            probabilities = classifier.probabilities([photo.example for photo in batch])
-            classes = _best(probabilities, min(TOP, len(labels)))
-            known = np.array([place.get(photo.truth, -1) for photo in batch])
-            hits = classes == known[:, None]
-            ranks = np.where(hits.any(axis=1), hits.argmax(axis=1), NOT_FOUND)
-            parts.append((ranks, classes, np.take_along_axis(probabilities, classes, axis=1)))
-            truths += [photo.truth for photo in batch]
-            item_ids += [photo.item_id for photo in batch]
-            bar.advance(len(batch))
-    if not parts:
-        empty = np.zeros((0, min(TOP, len(labels))))
-        return Answers(labels, [], [], np.zeros(0, np.int64), empty.astype(np.int64), empty.astype("f4"), 0)
-    ranks, classes, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Answers(labels, truths, item_ids, ranks, classes, scores, webp_photos)
-
-
-@dataclass(frozen=True)
-class _Photo:
-    example: bytes
-    truth: str
-    item_id: str
-    was_webp: bool
-
-
-def _batches(files: Sequence[str]) -> Iterator[list[_Photo]]:
-    place = 0
-    for records in read_records(files).batch(BATCH_PHOTOS).prefetch(1).as_numpy_iterator():
-        yield [_photo(record, place + number) for number, record in enumerate(records)]
-        place += len(records)
-
-
-def _photo(record: bytes, place: int) -> _Photo:
-    example = parse_photo(record, place)
-    features = example.features.feature
-    is_turned = turn_webp(example)
-    if is_turned:
-        record = example.SerializeToString()
-    item_id = features[ITEM_ID].bytes_list.value if ITEM_ID in features else []
-    return _Photo(
-        record,
-        features[LABEL].bytes_list.value[0].decode(),
-        item_id[0].decode() if item_id else "",
-        is_turned,
-    )
-
-
-def parse_photo(record: bytes, place: int) -> tf.train.Example:
-    """Return an Example that has a photo and a label.
-
-    Args:
-        record: The serialized Example.
-        place: Its place in the evaluation splits, from 0, for the error.
-
-    Raises:
-        UnsupportedExamplesError: It has none, or it is no Example.
-    """
-    try:
-        example = tf.train.Example.FromString(record)
-    except DecodeError as error:
-        raise UnsupportedExamplesError(f"a record (number {place + 1}) that is not an Example") from error
-    features = example.features.feature
-    missing = [name for name in (IMAGE, LABEL) if not (name in features and features[name].bytes_list.value)]
-    if missing:
-        raise UnsupportedExamplesError(
-            f"an Example (record {place + 1}) with no {' and no '.join(map(repr, missing))}; it has "
-            f"{_described(example) or 'no features'}"
+    def _empty(self) -> Tally:
+        question = self._question
+        return self.kind.tally(
+            self.model.names, output=question.output, min_support=question.limits.min_support
         )
-    return example
+
+    def add(self, records: Sequence[Record]) -> Scored:
+        """Ask the model about a batch and measure its answers.
+
+        Raises:
+            NotAnsweredError: It fails, or its outputs are no answer of the kind.
+        """
+        outputs = self._answers(records)
+        truths = [record.truth for record in records]
+        try:
+            scored = self.tally.add(outputs, truths)
+        except UnreadableAnswerError as error:
+            raise NotAnsweredError(records[0].place, str(error)) from error
+        self.records += len(records)
+        self.webp_photos += sum(record.was_webp for record in records)
+        self.mistakes.add(records, scored)
+        self._add_slices(records, outputs)
+        self._look_for_not_finite(records, scored)
+        return scored
+
+    def _answers(self, records: Sequence[Record]) -> Outputs:
+        examples = [record.example for record in records]
+        if self._signature is None:
+            self._signature, reason = self.model.judged(self.kind.signatures, examples[0])
+            if self._signature is None:
+                raise NotAnsweredError(records[0].place, reason)
+        try:
+            outputs = self._signature.answer(examples)
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise NotAnsweredError(records[0].place, brief(error)) from error
+        wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]
+        if wrong:
+            cause = f"output {wrong[0]!r} has {len(outputs[wrong[0]])} rows for {len(records)} records"
+            raise NotAnsweredError(records[0].place, cause)
+        return outputs
+
+    def _add_slices(self, records: Sequence[Record], outputs: Outputs) -> None:
+        for number in range(len(self._question.slices)):
+            rows_of: dict[str, list[int]] = {}
+            for row, record in enumerate(records):
+                rows_of.setdefault(record.slices[number], []).append(row)
+            for name, rows in rows_of.items():
+                if name not in self._slices:
+                    if len(self._slices) == LARGEST_SLICES * len(self._question.slices):
+                        continue
+                    self._slices[name] = self._empty()
+                self._slice_records[name] += len(rows)
+                part = {key: array[rows] if array.ndim else array for key, array in outputs.items()}
+                self._slices[name].add(part, [records[row].truth for row in rows])
+
+    def _look_for_not_finite(self, records: Sequence[Record], scored: Scored) -> None:
+        for row in np.flatnonzero(np.isnan(scored.error)).tolist():
+            record = records[row]
+            self._not_finite += 1
+            self._not_finite_slices.update(record.slices)
+            number = f"number {record.place + 1}"
+            self._first_not_finite = self._first_not_finite or record.item_id or number
+
+    def slices(self) -> list[Slice]:
+        """Return the slices, those with most records first."""
+        return [
+            Slice(name, records, self._slices[name].figures())
+            for name, records in sorted(self._slice_records.items(), key=lambda item: (-item[1], item[0]))
+        ]
+
+    def faults(self) -> list[str]:
+        """Return why the model cannot be good, whatever the thresholds are."""
+        faults = list(self.tally.faults())
+        if self._not_finite:
+            all_of = [n for n, count in self._not_finite_slices.items() if count == self._not_finite]
+            where = f", all of them with {', '.join(all_of)}" if all_of else ""
+            faults.append(
+                f"the answers to {self._not_finite} of {self.records} records are not finite numbers, such "
+                f"as that to record {self._first_not_finite}{where}"
+            )
+        return faults
 
 
-def _described(example: tf.train.Example) -> str:
-    features = sorted(example.features.feature.items())
-    words = [f"{name!r} ({(f.WhichOneof('kind') or 'empty').removesuffix('_list')})" for name, f in features]
-    return ", ".join(words[:8]) + (f" and {len(words) - 8} more" if len(words) > 8 else "")
+class Comparison:
+    """Counts records that one model answers better than the other."""
+
+    def __init__(self) -> None:
+        self.better = self.worse = 0
+
+    def add(self, new: Scored, old: Scored) -> None:
+        """Compare a batch; no finite answer is worse than any."""
+        one, other = (np.where(np.isnan(s.error), np.inf, s.error) for s in (new, old))
+        self.better += int((one < other - _SAME).sum())
+        self.worse += int((one > other + _SAME).sum())
 
 
-def check_examples(files: Sequence[str]) -> None:
-    """See that the first Example of the files has a photo and a label.
+def score(
+    new: Measured,
+    records: Records,
+    *,
+    old: "Measured | None" = None,
+    on_error: Callable[[Exception], Exception] | None = None,
+    write: Write | None = None,
+) -> Comparison:
+    """Ask both models about all records.
+
+    Args:
+        new: The model that is judged.
+        records: What it is asked about.
+        old: The baseline, if there is one.
+        on_error: Makes the error to raise of what fails while the baseline is asked.
+        write: Takes each batch and its scores.
 
     Raises:
-        UnsupportedExamplesError: It has none.
+        NotAnsweredError: The judged model does not answer.
+        UnsupportedExamplesError: A record has no truth.
+        UnreadableLabelError: A record's truth cannot be one of the kind.
     """
-    for record in read_records(files).take(1).as_numpy_iterator():
-        parse_photo(record, 0)
+    compared = Comparison()
+    with track("evaluate the model", unit="records") as bar:
+        for batch in records.batches():
+            scored = new.add(batch)
+            if old is not None:
+                compared.add(scored, _add_old(old, batch, on_error))
+            if write:
+                write(batch, scored)
+            bar.advance(len(batch))
+    return compared
 
 
-def _best(probabilities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the places of the highest values of each row, best first; equal ones in the order of classes."""
-    rough = np.sort(np.argpartition(-probabilities, count - 1, axis=1)[:, :count], axis=1)
-    order = np.argsort(-np.take_along_axis(probabilities, rough, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(rough, order, axis=1).astype(np.int64)
+def _add_old(
+    old: Measured, batch: Sequence[Record], on_error: Callable[[Exception], Exception] | None
+) -> Scored:
+    try:
+        return old.add(batch)
+    except Exception as error:
+        raise (on_error(error) if on_error else error) from error
+
+
+def quality_json(measured: Measured) -> dict[str, Any]:
+    """Return all figures of a model as JSON values."""
+    figures = measured.tally.figures()
+    return {
+        "records": measured.records,
+        **{name: figure.as_json() for name, figure in figures.items()},
+        **measured.tally.details(),
+    }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import tensorflow as tf
 
-from mlplatform.components.model_validator.settings import Budget
+from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.progress import Task, track
 
 _PROBE = "mlplatform.components.model_validator.probe"
@@ -67,30 +67,47 @@ class ServingCheck:
         ]
 
 
-def check_serving(model_dir: Path, samples: Sequence[bytes], budget: Budget) -> ServingCheck:
+def check_serving(
+    model_dir: Path,
+    samples: Sequence[tf.train.Example],
+    budget: Budget,
+    question: Question | None = None,
+) -> ServingCheck:
     """Ask the SavedModel real, odd and broken requests in a process that sees no GPU.
 
     Args:
         model_dir: The SavedModel.
-        samples: Serialized Examples with real photos, at least one.
+        samples: Real Examples as clients send them, at least one.
         budget: What the process may take; over time or memory it is killed.
+        question: Kind and output of the answer; default: one class per record.
     """
-    size_mb = sum(f.stat().st_size for f in model_dir.rglob("*") if f.is_file()) / _MEGABYTE
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "samples.tfrecord"
         with tf.io.TFRecordWriter(str(file)) as writer:
             for sample in samples:
-                writer.write(sample)
+                writer.write(sample.SerializeToString(deterministic=True))
         with track("check that the model is safe to serve", unit="seconds") as bar:
-            ended = _run(model_dir, file, Path(scratch), budget, bar)
-    facts = ended.facts
+            ended = _run(model_dir, file, Path(scratch), budget, question or Question(), bar)
+    return concluded(ended.facts, budget, model_dir, ended.reason)
+
+
+def concluded(
+    facts: Sequence[Mapping[str, Any]], budget: Budget, model_dir: Path, reason: str = ""
+) -> ServingCheck:
+    """Return what the facts of a probe say under a budget.
+
+    Args:
+        facts: What the probe reported.
+        budget: What the model may cost.
+        model_dir: The SavedModel, whose size counts.
+        reason: Why the probe did not come to its end; empty where it did.
+    """
     findings = [_finding(fact, budget) for fact in facts if "check" in fact]
-    if ended.reason:
-        findings.append(Finding("the serving process", False, ended.reason))
-    figures: dict[str, float] = next((fact["figures"] for fact in facts if "figures" in fact), {})
-    figures["model_size_mb"] = size_mb
-    findings += _over_budget(figures, budget)
-    return ServingCheck(findings, figures)
+    if reason:
+        findings.append(Finding("the serving process", False, reason))
+    figures: dict[str, float] = dict(next((fact["figures"] for fact in facts if "figures" in fact), {}))
+    figures["model_size_mb"] = sum(f.stat().st_size for f in model_dir.rglob("*") if f.is_file()) / _MEGABYTE
+    return ServingCheck([*findings, *_over_budget(figures, budget)], figures)
 
 
 @dataclass(frozen=True)
@@ -99,12 +116,22 @@ class _Ended:
     reason: str  # why it did not come to its end; empty where it did
 
 
-def _run(model_dir: Path, samples: Path, scratch: Path, budget: Budget, bar: Task) -> _Ended:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _run(
+    model_dir: Path, samples: Path, scratch: Path, budget: Budget, question: Question, bar: Task
+) -> _Ended:
+    # The kind of answer may be a class of the user's own: it is imported from where this process finds it.
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+    }
+    settings = json.dumps({"kind": question.kind, "output": question.output, "runs": LATENCY_RUNS})
     output, errors = scratch / "output", scratch / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
         process = psutil.Popen(
-            [sys.executable, "-m", _PROBE, str(model_dir), str(samples), str(LATENCY_RUNS)],
+            [sys.executable, "-m", _PROBE, str(model_dir), str(samples), settings],
             stdout=out,
             stderr=err,
             stdin=subprocess.DEVNULL,
@@ -154,15 +181,15 @@ def _watch(process: psutil.Popen, budget: Budget, output: Path, bar: Task) -> st
     return ""
 
 
-def _finding(fact: dict[str, Any], budget: Budget) -> Finding:
+def _finding(fact: Mapping[str, Any], budget: Budget) -> Finding:
     if "difference" not in fact:
         return Finding(fact["check"], fact["passed"], fact["detail"])
     difference = fact["difference"]
     if not math.isfinite(difference):
-        return Finding(fact["check"], False, "scores are not finite")
-    detail = f"scores differ by up to {difference:.2g}"
+        return Finding(fact["check"], False, "answers are not finite numbers, or of another form")
+    detail = f"answers differ by up to {difference:.2g}"
     if "disagreeing" in fact:
-        detail += f", and the first class of {100 * fact['disagreeing']:.1f} % of the photos"
+        detail += f", and the first class of {100 * fact['disagreeing']:.1f} % of the records"
         tolerance, disagreement = _FORMS[fact["form"]](budget)
         agrees = fact["disagreeing"] <= disagreement and difference <= tolerance
         return Finding(fact["check"], agrees, detail)

@@ -1,68 +1,156 @@
-"""Evaluate a model's answers with TensorFlow Model Analysis.
+"""TensorFlow Model Analysis: its results of the answers, and what an EvalConfig of the user's own asks.
 
-TFMA is given each answer as the rank of the true class instead of one probability per class: top-k accuracies
+Of classes TFMA is given the rank of the true one instead of one probability per class: top-k accuracies
 depend on nothing else, and the evaluation of 1,100 classes costs what that of ten costs.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
+import apache_beam as beam
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from google.protobuf.wrappers_pb2 import DoubleValue
 from tensorflow_model_analysis.proto import config_pb2
+from tfx_bsl.tfxio import tf_example_record
 
-from mlplatform.components.model_validator.scoring import NOT_FOUND, Answers
-from mlplatform.components.model_validator.settings import Thresholds
+from mlplatform.components.model_validator.records import Record
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.evaluation.classification import NOT_FOUND
+from mlplatform.evaluation.kind import Scored
 
 # TFMA's shares are ratios in float32; the slack keeps a limit that is met exactly.
 _SLACK = 1e-6
-_LABEL, _RANK, _RANKED = "label", "rank", "ranked"
+_LABEL, _RANK, _RANKED, _PREDICTION, _SLICES = "label", "rank", "ranked", "prediction", "slices"
 # A constant prediction whose k-th entry is the k-th best class.
-_PREDICTION = [1.0 - place / (NOT_FOUND + 1) for place in range(NOT_FOUND + 1)]
+_CONSTANT = [1.0 - place / (NOT_FOUND + 1) for place in range(NOT_FOUND + 1)]
+_TOP = {"top_1": 1, "top_3": 3, "top_5": 5}
+_MISSED_SHOWN = 20
 
 
-def evaluate(answers: Answers, thresholds: Thresholds, output_dir: Path, *, top_1_floor: float = 0.0) -> None:
-    """Write TFMA's results, and its own judgement of the thresholds, to `output_dir`.
+class AnswersFile:
+    """Keeps truth and answer of each record for TFMA, for kinds that give it columns."""
 
-    They are an output, for TFMA's tools and components that read them; the gate decides by `quality.missed`.
+    def __init__(self) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="mlplatform-")
+        self.path = Path(self._scratch.name) / "answers.tfrecord"
+        self.is_empty = True
+        self._writer = tf.io.TFRecordWriter(str(self.path))
+
+    def __enter__(self) -> "AnswersFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._scratch.cleanup()
+
+    def write(self, records: Sequence[Record], scored: Scored) -> None:
+        """Append a batch; records without a finite answer are left out."""
+        columns = scored.columns or {}
+        for row, (record, error) in enumerate(zip(records, scored.error.tolist(), strict=True)):
+            if not columns or error != error:
+                continue
+            self.is_empty = False
+            example = tf.train.Example()
+            features = example.features.feature
+            if _RANK in columns:
+                features[_LABEL].bytes_list.value.append(str(columns[_LABEL][row]).encode())
+                features[_RANK].int64_list.value.append(int(columns[_RANK][row]))
+                features[_RANKED].float_list.value.extend(_CONSTANT)
+            else:
+                features[_LABEL].float_list.value.append(float(columns[_LABEL][row]))
+                features[_PREDICTION].float_list.value.append(float(columns[_PREDICTION][row]))
+            if record.slices:
+                features[_SLICES].bytes_list.value.extend(name.encode() for name in record.slices)
+            self._writer.write(example.SerializeToString())
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+
+def evaluate(
+    answers: Path,
+    question: Question,
+    supported: Sequence[str],
+    output_dir: Path,
+    *,
+    top_1_floor: float = 0.0,
+) -> None:
+    """Write TFMA's results of the answers, and its own judgement of the thresholds, to `output_dir`.
+
+    They are an output, for TFMA's tools and components that read them; the gate decides by its own figures.
 
     Args:
-        answers: The model's answers; at least one.
-        thresholds: What the model must reach, overall and per class.
+        answers: What `AnswersFile` wrote; at least one record.
+        question: Kind, slices and thresholds.
+        supported: Classes with enough records to be judged by themselves.
         output_dir: For TFMA's metrics, validations and configuration (`tfma.load_eval_result` reads them).
-        top_1_floor: Lowest top-1 that is accepted, where the baseline asks for more than `thresholds`.
+        top_1_floor: Lowest top-1 that is accepted, where the baseline asks for more than the thresholds.
     """
-    config = _config(answers, thresholds, max(thresholds.top_1, top_1_floor))
-    with tempfile.TemporaryDirectory() as scratch:
-        records = Path(scratch) / "answers.tfrecord"
-        _write(answers, records)
-        tfma.run_model_analysis(eval_config=config, data_location=str(records), output_path=str(output_dir))
+    of_classes = question.kind == "classification"
+    config = _of_classes(question, supported, top_1_floor) if of_classes else _of_numbers(question)
+    tfma.run_model_analysis(eval_config=config, data_location=str(answers), output_path=str(output_dir))
 
 
-def _config(answers: Answers, thresholds: Thresholds, top_1: float) -> config_pb2.EvalConfig:
-    support = Counter(answers.truths)
-    supported = [label for label, photos in sorted(support.items()) if photos >= thresholds.min_support]
+def _of_classes(question: Question, supported: Sequence[str], top_1_floor: float) -> config_pb2.EvalConfig:
     # A plain `threshold` would hold for every slice; these hold for the slices that they name.
-    floors = {1: top_1, 3: thresholds.top_3, 5: thresholds.top_5}
+    levels = question.limits.levels
+    floors = {name: levels.get(name, 0.0) for name in _TOP}
+    floors["top_1"] = max(floors["top_1"], top_1_floor)
     metrics = [config_pb2.MetricConfig(class_name="ExampleCount")] + [
         config_pb2.MetricConfig(
             class_name="SparseTopKCategoricalAccuracy",
-            config=f'{{"name": "top_{k}", "k": {k}}}',
+            config=f'{{"name": "{name}", "k": {_TOP[name]}}}',
             per_slice_thresholds=[_at_least(floor, [config_pb2.SlicingSpec()])],
         )
-        for k, floor in floors.items()
+        for name, floor in floors.items()
     ]
-    if thresholds.per_class_recall and supported:
+    if levels.get("per_class_recall") and supported:
         slices = [config_pb2.SlicingSpec(feature_values={_LABEL: label}) for label in supported]
-        metrics[1].per_slice_thresholds.append(_at_least(thresholds.per_class_recall, slices))
+        metrics[1].per_slice_thresholds.append(_at_least(levels["per_class_recall"], slices))
     return config_pb2.EvalConfig(
         model_specs=[config_pb2.ModelSpec(label_key=_RANK, prediction_key=_RANKED)],
-        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[_LABEL])],
+        slicing_specs=[
+            config_pb2.SlicingSpec(),
+            config_pb2.SlicingSpec(feature_keys=[_LABEL]),
+            *_slicing(question),
+        ],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
     )
+
+
+def _of_numbers(question: Question) -> config_pb2.EvalConfig:
+    levels = question.limits.levels
+    metrics = [config_pb2.MetricConfig(class_name="ExampleCount")]
+    for name, metric, limit in (
+        ("MeanSquaredError", "rmse", levels.get("rmse", 0.0) ** 2),
+        ("MeanAbsoluteError", "mae", levels.get("mae", 0.0)),
+    ):
+        config = config_pb2.MetricConfig(class_name=name)
+        if metric in levels:
+            bound = config_pb2.GenericValueThreshold(upper_bound=DoubleValue(value=limit * (1 + _SLACK)))
+            threshold = config_pb2.MetricThreshold(value_threshold=bound)
+            config.per_slice_thresholds.append(
+                config_pb2.PerSliceMetricThreshold(
+                    slicing_specs=[config_pb2.SlicingSpec()], threshold=threshold
+                )
+            )
+        metrics.append(config)
+    return config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(label_key=_LABEL, prediction_key=_PREDICTION)],
+        slicing_specs=[config_pb2.SlicingSpec(), *_slicing(question)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
+    )
+
+
+def _slicing(question: Question) -> list[config_pb2.SlicingSpec]:
+    return [config_pb2.SlicingSpec(feature_keys=[_SLICES])] if question.slices else []
 
 
 def _at_least(limit: float, slices: Sequence[config_pb2.SlicingSpec]) -> config_pb2.PerSliceMetricThreshold:
@@ -72,12 +160,73 @@ def _at_least(limit: float, slices: Sequence[config_pb2.SlicingSpec]) -> config_
     )
 
 
-def _write(answers: Answers, path: Path) -> None:
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for truth, rank in zip(answers.truths, answers.ranks, strict=True):
-            example = tf.train.Example()
-            features = example.features.feature
-            features[_LABEL].bytes_list.value.append(truth.encode())
-            features[_RANK].int64_list.value.append(int(rank))
-            features[_RANKED].float_list.value.extend(_PREDICTION)
-            writer.write(example.SerializeToString())
+def evaluate_as_asked(
+    config: config_pb2.EvalConfig,
+    model_dir: Path,
+    baseline_dir: Path | None,
+    files: Sequence[str],
+    output_dir: Path,
+) -> list[str]:
+    """Evaluate the model as TFX's Evaluator does with this EvalConfig; return the thresholds that it misses.
+
+    Args:
+        config: The user's own.
+        model_dir: SavedModel that is judged.
+        baseline_dir: SavedModel to compare with; without one, thresholds of changes are ignored.
+        files: TFRecord files of the evaluation splits.
+        output_dir: For TFMA's metrics, validations and configuration.
+    """
+    config = tfma.utils.update_eval_config_with_defaults(
+        config, has_baseline=baseline_dir is not None, rubber_stamp=True
+    )
+    tfma.utils.verify_eval_config(config)
+    models = [
+        tfma.default_eval_shared_model(
+            eval_saved_model_path=str(baseline_dir if spec.is_baseline else model_dir),
+            model_name=spec.name,
+            eval_config=config,
+        )
+        for spec in config.model_specs
+    ]
+    asked = models[0] if len(models) == 1 else models
+    options = beam.options.pipeline_options.PipelineOptions(["--direct_running_mode=in_memory"])
+    with beam.Pipeline(options=options) as pipeline:
+        parts = [
+            pipeline
+            | f"Read{number}"
+            >> tf_example_record.TFExampleRecord(
+                file_pattern=name, raw_record_column_name=tfma.constants.ARROW_INPUT_COLUMN
+            ).BeamSource()
+            for number, name in enumerate(files)
+        ]
+        _ = (
+            parts
+            | beam.Flatten()
+            | tfma.ExtractEvaluateAndWriteResults(
+                eval_config=config, eval_shared_model=asked, output_path=str(output_dir)
+            )
+        )
+    if not tfma.metrics.metric_thresholds_from_metrics_specs(config.metrics_specs, eval_config=config):
+        return []
+    result = tfma.load_validation_result(str(output_dir))
+    return [] if result.validation_ok else _missed(result)
+
+
+def _missed(result: Any) -> list[str]:
+    found = []
+    for part in result.metric_validations_per_slice:
+        keys = [f"{key.column} = {_value(key)}" for key in part.slice_key.single_slice_keys]
+        where = f"{', '.join(keys)}: " if keys else ""
+        for failure in part.failures:
+            value = failure.metric_value.double_value.value
+            bounds = " ".join(str(failure.metric_threshold).split())
+            cause = failure.message or f"it is {value:.4g}, and the threshold is {bounds}"
+            found.append(f"eval_config: {where}{failure.metric_key.name}: {cause}")
+    for detail in result.missing_slices:
+        found.append(f"eval_config: no record lies in the slice {' '.join(str(detail).split())}")
+    return found[:_MISSED_SHOWN] or ["eval_config: TensorFlow Model Analysis does not accept the model"]
+
+
+def _value(key: Any) -> str:
+    value = getattr(key, key.WhichOneof("kind"))
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -2,44 +2,47 @@
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mlplatform.components.model_validator.baseline import Baseline
 from mlplatform.components.model_validator.errors import (
     BaselineError,
     ModelNotLoadableError,
+    NotAnsweredError,
     NothingToEvaluateError,
 )
-from mlplatform.components.model_validator.quality import Quality, measure, missed
+from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.report import write_report
 from mlplatform.components.model_validator.scoring import (
-    Answers,
-    brief,
-    check_examples,
-    load_classifier,
-    score_photos,
+    Comparison,
+    Measured,
+    Slice,
+    Write,
+    quality_json,
+    score,
 )
+from mlplatform.components.model_validator.served_model import ServedModel, brief
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
-from mlplatform.components.model_validator.settings import Budget, Thresholds
-from mlplatform.components.model_validator.tfma_evaluation import evaluate
+from mlplatform.components.model_validator.settings import Budget, Question
+from mlplatform.components.model_validator.tfma_evaluation import AnswersFile, evaluate, evaluate_as_asked
 from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, Verdict
+from mlplatform.evaluation.kind import Figure, Kind
+from mlplatform.evaluation.limits import fallen, missed
 from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.storage.urls import join
 from mlplatform.vision.decoding import READS_WEBP
-from mlplatform.vision.examples import sample_records
 
 METRICS_FILE = "metrics.json"
-SAMPLE_PHOTOS, FORM_PHOTOS = 8, 64
-_SLACK = 1e-9  # of differences between floats: a drop of exactly what is allowed is no drop
+SAMPLES, FORM_SAMPLES = 8, 64
+_SLICE_REASONS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +51,25 @@ class Terms:
 
     Attributes:
         splits: Names of the evaluation splits.
-        thresholds: What the model must reach.
+        question: What it is to answer, and how well.
         budget: What it may cost.
         baseline: The model to compare with, if there is one.
         title: The model's name in the report.
         run_dir: What its training left (`history.json`), for the report; None where it is not known.
         run: Id of the run that judges, for the list of reports; empty where it is not known.
+        transform_dir: Transform's output, where label or slices are features that it makes.
+        eval_config: A TFMA EvalConfig whose metrics and thresholds count, too.
     """
 
     splits: Sequence[str]
-    thresholds: Thresholds
-    budget: Budget
+    question: Question = field(default_factory=Question)
+    budget: Budget = field(default_factory=Budget)
     baseline: Baseline | None = None
     title: str = "model"
     run_dir: Path | None = None
     run: str = ""
+    transform_dir: Path | None = None
+    eval_config: Any = None
 
 
 def validate_model(
@@ -76,7 +83,7 @@ def validate_model(
     """Judge the model and write what was found.
 
     Args:
-        model_dir: SavedModel of an image classifier.
+        model_dir: SavedModel.
         files: TFRecord files of the evaluation splits.
         terms: What it is judged by.
         output_dir: For TFMA's results, `metrics.json` and `report.html`.
@@ -84,15 +91,16 @@ def validate_model(
 
     Raises:
         NothingToEvaluateError: The files hold no Examples.
-        UnsupportedExamplesError: They hold no photos, or no labels.
+        UnsupportedExamplesError: They hold no truths.
+        UnreadableLabelError: A truth cannot be one of the kind.
         BaselineError: The baseline cannot be scored; a pushed one that does not load is only noted.
     """
-    check_examples(files)
     forms = [*(model_dir / TFLITE_FOLDER).glob("*.tflite"), *model_dir.glob(str(MIXED_PRECISION_FILE))]
-    samples = sample_records(files, FORM_PHOTOS if forms else SAMPLE_PHOTOS)
+    records = Records(files, terms.question, terms.transform_dir)
+    samples = records.samples(FORM_SAMPLES if forms else SAMPLES)
     if not samples:
         raise NothingToEvaluateError(terms.splits)
-    serving = check_serving(model_dir, samples, terms.budget)
+    serving = check_serving(model_dir, samples, terms.budget, terms.question)
     return judge(model_dir, files, serving, terms, output_dir=output_dir, reports_dir=reports_dir)
 
 
@@ -107,9 +115,15 @@ def judge(
 ) -> Verdict:
     """Judge a model whose serving check is done; arguments and errors as for `validate_model`."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    found = _quality(model_dir, files, terms, output_dir) if serving.is_loadable else _Found()
+    records = Records(files, terms.question, terms.transform_dir)
+    found = Quality()
+    if serving.is_loadable:
+        with AnswersFile() as answers:
+            found = measure_quality(model_dir, records, terms, write=answers.write)
+            found = _with_tfma(found, answers, model_dir, records, terms, output_dir)
     made_at = datetime.now(timezone.utc)
     reasons = [*found.reasons, *serving.reasons]
+    question = terms.question
     facts = {
         "title": terms.title,
         "accepted": not reasons,
@@ -119,9 +133,13 @@ def judge(
         "made_at": made_at.isoformat(timespec="seconds"),
         "model": str(model_dir),
         "splits": list(terms.splits),
-        "thresholds": terms.thresholds.model_dump(),
+        "kind": question.kind,
+        "label": question.label,
+        "thresholds": question.limits.as_json(),
+        "slice_thresholds": question.slice_limits.as_json(),
         "budget": terms.budget.model_dump(),
-        "quality": found.quality.as_json() if found.quality else None,
+        "quality": quality_json(found.measured) if found.measured else None,
+        "slices": [_slice_json(part) for part in found.slices],
         "baseline": found.compared.as_json() if found.compared else None,
         "serving": _serving_json(serving),
         "notes": found.notes,
@@ -133,11 +151,11 @@ def judge(
             made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
             reasons=reasons,
             notes=found.notes,
-            answers=found.answers,
-            quality=found.quality,
-            thresholds=terms.thresholds,
+            measured=found.measured,
+            slices=found.slices,
+            question=question,
             budget=terms.budget,
-            baseline=found.compared.quality if found.compared else None,
+            baseline=found.compared.figures if found.compared else {},
             baseline_text=found.compared.text if found.compared else "",
             serving=serving,
             files=files,
@@ -149,27 +167,89 @@ def judge(
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What was found of a model's quality; nothing where it cannot be loaded."""
+class Quality:
+    """What was found of a model's quality; nothing where it cannot be loaded.
 
-    answers: Answers | None = None
-    quality: Quality | None = None
+    Attributes:
+        measured: Its figures; None where it could not be asked.
+        slices: Those of the slices.
+        compared: The baseline's figures.
+        reasons: Why it is not good enough, one sentence each.
+        notes: What else is worth knowing.
+    """
+
+    measured: Measured | None = None
+    slices: Sequence[Slice] = ()
     compared: "_Comparison | None" = None
     reasons: Sequence[str] = ("its quality could not be measured, as it cannot be loaded or asked",)
     notes: Sequence[str] = ()
 
 
-def _quality(model_dir: Path, files: Sequence[str], terms: Terms, output_dir: Path) -> _Found:
-    answers = score_photos(load_classifier(model_dir), files, "evaluate the model")
-    quality = measure(answers)
-    compared = _compare(answers, terms.baseline, files, terms.thresholds)
+def measure_quality(
+    model_dir: Path, records: Records, terms: Terms, *, write: Write | None = None
+) -> Quality:
+    """Ask the model and its baseline about all records, and hold the figures against the thresholds.
+
+    Args:
+        model_dir: SavedModel.
+        records: The evaluation splits.
+        terms: What it is judged by.
+        write: Takes each batch and its scores.
+    """
+    question = terms.question
+    kind = question.find_kind()
+    new = Measured(ServedModel.load(model_dir), question, kind)
+    baseline = _load_baseline(terms.baseline, question, kind)
+    try:
+        changes = score(new, records, old=baseline.measured, on_error=baseline.failed, write=write)
+    except NotAnsweredError as error:
+        return Quality(reasons=[f"its quality could not be measured: {error}"])
+    compared = _Comparison.of(baseline, changes, kind)
+    figures, slices = new.tally.figures(), new.slices()
+    reasons = [
+        *new.faults(),
+        *missed(kind, figures, question.limits),
+        *fallen(kind, figures, compared.figures, question.limits, compared.change),
+        *_missed_of_slices(kind, slices, question)[:_SLICE_REASONS],
+    ]
+    return Quality(new, slices, compared, reasons, _notes(new, compared, question))
+
+
+def _with_tfma(
+    found: Quality, answers: AnswersFile, model_dir: Path, records: Records, terms: Terms, output_dir: Path
+) -> Quality:
+    """Write TFMA's results; an EvalConfig of the user's own may add reasons."""
+    measured, compared, question = found.measured, found.compared, terms.question
+    if measured is None or compared is None:
+        return found
     with track("evaluate with TensorFlow Model Analysis", total=1, unit="evaluations") as bar:
-        evaluate(answers, terms.thresholds, output_dir, top_1_floor=compared.top_1_floor)
+        if terms.eval_config is not None:
+            baseline = compared.folder
+            more = evaluate_as_asked(terms.eval_config, model_dir, baseline, records.files, output_dir)
+            found = replace(found, reasons=[*found.reasons, *more])
+        elif not answers.is_empty:
+            answers.close()
+            supported = _supported(measured, question.limits.min_support)
+            floor = compared.floor("top_1", question)
+            evaluate(answers.path, question, supported, output_dir, top_1_floor=floor)
         bar.advance()
-    reasons = missed(quality, terms.thresholds)
-    if quality.top_1.value < compared.top_1_floor - _SLACK:
-        reasons.append(compared.drop(quality, terms.thresholds))
-    return _Found(answers, quality, compared, reasons, _notes(answers, quality, compared, terms.thresholds))
+    return found
+
+
+def _supported(measured: Measured, min_support: int) -> list[str]:
+    """Return the classes with enough records to be judged by themselves."""
+    classes = measured.tally.details().get("classes", [])
+    return sorted(c["label"] for c in classes if c["support"] >= min_support)
+
+
+def _missed_of_slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[str]:
+    limits = question.slice_limits
+    return [
+        reason
+        for part in slices
+        if part.records >= limits.min_support
+        for reason in missed(kind, part.figures, limits, where=f"{part.name}: ")
+    ]
 
 
 def _keep(page: Path, facts: dict[str, Any], reports_dir: str, run: str) -> str:
@@ -183,100 +263,120 @@ def _keep(page: Path, facts: dict[str, Any], reports_dir: str, run: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Comparison:
-    """The baseline's figures on the same photos.
-
-    Attributes:
-        text: What was compared, in words.
-        quality: The baseline's figures; None where there is no baseline, or it does not load.
-        top_1_floor: Lowest top-1 that is not a drop.
-        only_new_right: Photos that only the new model answers right.
-        only_old_right: Photos that only the baseline answers right.
-        note: Why nothing was compared though there is a baseline; empty where it was.
-    """
+class _Baseline:
+    """The model to compare with, ready to be asked; `measured` is None where nothing is compared."""
 
     text: str
-    quality: Quality | None = None
-    top_1_floor: float = 0.0
-    only_new_right: int = 0
-    only_old_right: int = 0
+    measured: Measured | None = None
+    folder: Path | None = None
     note: str = ""
-
-    def drop(self, quality: Quality, thresholds: Thresholds) -> str:
-        """Return how far the model falls behind the baseline, as a sentence."""
-        old = self.quality.top_1.value if self.quality else 0.0
-        return (
-            f"top-1 falls behind the baseline's {old:.4f} by {old - quality.top_1.value:.4f}, more than "
-            f"{thresholds.max_top_1_drop:g} ({self.only_old_right} photos that it answered right are now "
-            f"wrong, {self.only_new_right} the other way round)"
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        figures = self.quality
-        return {
-            "text": self.text,
-            "problem": self.note or None,
-            "top_1": figures.top_1.value if figures else None,
-            "top_3": figures.top_3.value if figures else None,
-            "top_5": figures.top_5.value if figures else None,
-            "only_new_right": self.only_new_right,
-            "only_old_right": self.only_old_right,
-        }
+    failed: Callable[[Exception], Exception] | None = None
 
 
-def _compare(
-    answers: Answers, baseline: Baseline | None, files: Sequence[str], thresholds: Thresholds
-) -> _Comparison:
-    """Score the baseline on the same photos.
+def _load_baseline(baseline: Baseline | None, question: Question, kind: Kind) -> _Baseline:
+    """Load the baseline.
 
     Raises:
-        BaselineError: It cannot be scored. Only a pushed model that does not load is noted instead: servers
+        BaselineError: It cannot be loaded. Only a pushed model that does not load is noted instead: servers
             cannot answer with it either, and it would keep every new model out.
     """
     if baseline is None:
-        return _Comparison("There is no pushed model to compare with.")
+        return _Baseline("There is no pushed model to compare with.")
+
+    def failed(error: Exception) -> Exception:
+        # Whatever it is (exhausted memory, unreadable files, another kind of model, our own fault): going on
+        # without the comparison would turn the gate off.
+        cause = error.cause if isinstance(error, NotAnsweredError) else brief(error)
+        return BaselineError(baseline.name, cause)
+
     try:
-        old = score_photos(load_classifier(baseline.folder), files, "evaluate the baseline model")
-        quality = measure(old)
+        model = ServedModel.load(baseline.folder)
     except ModelNotLoadableError as error:
         if not baseline.is_pushed or not baseline.folder.is_dir():
             raise BaselineError(baseline.name, error.cause) from error
         note = f"Nothing is compared: the baseline, {baseline.name}, does not load ({error.cause})"
         logging.getLogger(__name__).warning("%s", note)
-        return _Comparison(f"Not compared: {baseline.name}, does not load.", note=note)
+        return _Baseline(f"Not compared: {baseline.name}, does not load.", note=note)
     except Exception as error:
-        # Whatever it is (exhausted memory, unreadable files, another kind of model, our own fault): going on
-        # without the comparison would turn the gate off.
-        raise BaselineError(baseline.name, brief(error)) from error
-    return _Comparison(
-        text=f"Compared with {baseline.name}.",
-        quality=quality,
-        top_1_floor=max(quality.top_1.value - thresholds.max_top_1_drop, 0.0),
-        only_new_right=int(np.sum(answers.is_right & ~old.is_right)),
-        only_old_right=int(np.sum(old.is_right & ~answers.is_right)),
-    )
+        raise failed(error) from error
+    measured = Measured(model, question, kind)
+    return _Baseline(f"Compared with {baseline.name}.", measured, baseline.folder, failed=failed)
 
 
-def _notes(answers: Answers, quality: Quality, compared: _Comparison, thresholds: Thresholds) -> list[str]:
+@dataclass(frozen=True)
+class _Comparison:
+    """The baseline's figures on the same records.
+
+    Attributes:
+        text: What was compared, in words.
+        figures: The baseline's figures; none where there is no baseline, or it does not load.
+        better: Records that the new model answers better.
+        worse: Records that the baseline answers better.
+        change: Both in words.
+        folder: The baseline's SavedModel; None where nothing was compared.
+        note: Why nothing was compared though there is a baseline; empty where it was.
+    """
+
+    text: str
+    figures: dict[str, Figure]
+    better: int = 0
+    worse: int = 0
+    change: str = ""
+    folder: Path | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, baseline: _Baseline, changes: Comparison, kind: Kind) -> "_Comparison":
+        """Return what was found of a baseline."""
+        if baseline.measured is None:
+            return cls(baseline.text, {}, note=baseline.note)
+        change = kind.change(changes.better, changes.worse)
+        figures = dict(baseline.measured.tally.figures())
+        return cls(baseline.text, figures, changes.better, changes.worse, change, baseline.folder)
+
+    def floor(self, name: str, question: Question) -> float:
+        """Return the lowest value of a bounded metric that does not fall behind the baseline's."""
+        if name not in self.figures or name not in question.limits.changes:
+            return 0.0
+        return max(self.figures[name].value - question.limits.changes[name], 0.0)
+
+    def as_json(self) -> dict[str, Any]:
+        values = {name: figure.as_json()["value"] for name, figure in self.figures.items()}
+        return {
+            "text": self.text,
+            "problem": self.note or None,
+            **values,
+            "only_new_right": self.better,
+            "only_old_right": self.worse,
+        }
+
+
+def _notes(measured: Measured, compared: _Comparison, question: Question) -> list[str]:
     notes = [compared.note] if compared.note else []
-    if quality.unknown_labels:
-        names = ", ".join(f"{label} ({n})" for label, n in sorted(quality.unknown_labels.items())[:5])
+    notes += measured.tally.notes()
+    if measured.webp_photos and not READS_WEBP:
         notes.append(
-            f"{len(quality.unknown_labels)} classes are unknown to the model; counted as wrong: {names}"
-        )
-    if answers.webp_photos and not READS_WEBP:
-        notes.append(
-            f"{answers.webp_photos} photos are WebP and were converted to PNG for this evaluation: a server "
+            f"{measured.webp_photos} photos are WebP and were converted to PNG for this evaluation: a server "
             "of this TensorFlow version refuses WebP."
         )
-    supports = [figures.support for figures in quality.classes if figures.support]
-    unjudged = sum(support < thresholds.min_support for support in supports)
-    if thresholds.per_class_recall and unjudged:
+    limits = question.limits
+    supports = [c["support"] for c in measured.tally.details().get("classes", []) if c["support"]]
+    unjudged = sum(support < limits.min_support for support in supports)
+    if limits.levels.get("per_class_recall") and unjudged:
         notes.append(
-            f"{unjudged} of {len(supports)} classes have fewer than {thresholds.min_support} photos and are "
+            f"{unjudged} of {len(supports)} classes have fewer than {limits.min_support} records and are "
             "not judged by per_class_recall."
         )
     return notes
+
+
+def _slice_json(part: Slice) -> dict[str, Any]:
+    values = {name: figure.as_json()["value"] for name, figure in part.figures.items()}
+    return {
+        "slice": part.name,
+        "records": part.records,
+        **{name: value for name, value in values.items() if value is not None and math.isfinite(value)},
+    }
 
 
 def _serving_json(serving: ServingCheck) -> dict[str, Any]:

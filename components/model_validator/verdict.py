@@ -10,7 +10,7 @@ from typing import Any
 from mlplatform.components.model_validator.errors import ModelRejectedError
 
 REPORT_FILE, VERDICT_FILE = "report.html", "verdict.json"
-_FIGURES = (("top_1", "top-1"), ("top_3", "top-3"), ("top_5", "top-5"))
+_FIGURE_KEYS = {"value", "low", "high"}
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,9 @@ class Verdict:
     def _repr_html_(self) -> str:
         rows = [("verdict", "rejected" if self.reasons else "accepted")]
         quality, baseline = self.facts.get("quality") or {}, self.facts.get("baseline") or {}
-        for key, name in _FIGURES:
-            if key in quality:
-                share, old = quality[key], baseline.get(key)
-                beside = "" if old is None else f"; pushed model {old:.4f}"
-                rows.append(
-                    (name, f"{share['value']:.4f} ({share['low']:.4f} to {share['high']:.4f}){beside}")
-                )
+        for name, figure in quality.items():
+            if isinstance(figure, dict) and figure.keys() == _FIGURE_KEYS and figure["value"] is not None:
+                rows.append((name.replace("_", " "), _in_words(figure, baseline.get(name))))
         rows += [("rejected, as", reason) for reason in self.reasons]
         rows += [("note", note) for note in self.notes]
         rows += [("report", str(self.report))] if self.report else []
@@ -72,6 +68,13 @@ class Verdict:
         )
         title = html.escape(str(self.facts.get("title", "model")))
         return f"<table><caption>{title}</caption>{body}</table>"
+
+
+def _in_words(figure: Mapping[str, float | None], old: float | None) -> str:
+    low, high = figure.get("low"), figure.get("high")
+    interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+    beside = "" if old is None else f"; pushed model {old:.4f}"
+    return f"{figure['value']:.4f}{interval}{beside}"
 
 
 def load_verdict(folder: Path) -> Verdict:

@@ -48,7 +48,7 @@ class Executor(base_executor.BaseExecutor):
         with fetched(model.uri) as folder:
             pushed = push_and_confirm(
                 Path(path_utils.serving_model_path(str(folder), path_utils.is_old_model_artifact(model))),
-                ModelStore(Path(exec_properties["models_dir"])),
+                ModelStore(exec_properties["models_dir"]),
                 name,
                 servers=servers,
                 timeout_s=exec_properties["timeout_s"],
@@ -67,15 +67,15 @@ class Executor(base_executor.BaseExecutor):
             )
         if input_dict.get("dataset"):  # noted once, also where a push was killed before it noted it
             dataset = artifact_utils.get_single_instance(input_dict["dataset"])
-            note_use(dataset.uri, "push", f"{name}@{pushed.version.version}", str(pushed.version.path))
+            note_use(dataset.uri, "push", f"{name}@{pushed.version.version}", pushed.version.url)
         artifact = artifact_utils.get_single_instance(output_dict["pushed_model"])
         artifact.set_int_custom_property("pushed", 1)
-        artifact.set_string_custom_property("pushed_destination", str(pushed.version.path))
+        artifact.set_string_custom_property("pushed_destination", pushed.version.url)
         artifact.set_string_custom_property("pushed_version", str(pushed.version.version))
         facts = {
             "model": name,
             "version": pushed.version.version,
-            "path": str(pushed.version.path),
+            "path": pushed.version.url,
             "is_new": pushed.is_new,
             "confirmed_by": list(pushed.confirmed_by),
         }

@@ -11,9 +11,8 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.cache.key_changes import describe_change, short, shortened
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.display import aligned, memory, seconds
-from mlplatform.orchestration.local.ledger_runs import find_run, log_of, read_runs
-from mlplatform.orchestration.local.records import NodeDetails, NodeRecord, RunRecord
-from mlplatform.orchestration.local.run_metrics import run_metrics
+from mlplatform.orchestration.local.ledger_runs import all_runs, find_run, log_of, summary_of
+from mlplatform.orchestration.local.records import NodeDetails, NodeRecord
 
 
 @click.group()
@@ -33,9 +32,10 @@ def list_runs(pipeline: str | None, limit: int, root: str | None, as_json: bool)
     """List runs, newest first."""
     home = Home.at(root)
     rows = []
-    for record in read_runs(home):
-        if pipeline is None or record.pipeline == pipeline:
-            rows.append(_summary(record))
+    for each in all_runs(home):
+        row = asdict(summary_of(each))
+        if pipeline is None or row["pipeline"] == pipeline:
+            rows.append(row)
             if len(rows) == limit:
                 break
     if as_json:
@@ -188,22 +188,6 @@ def cancel(run: str, root: str | None) -> None:
 
 def _reason(node: NodeRecord, details: NodeDetails | None) -> str:
     return node.why or (details.why if details else "") or "no reason recorded"
-
-
-def _summary(record: RunRecord) -> dict[str, Any]:
-    states: dict[str, int] = {}
-    for node in record.nodes:
-        states[node.state] = states.get(node.state, 0) + 1
-    return {
-        "run_id": record.run_id,
-        "pipeline": record.pipeline,
-        "started_at": record.started_at,
-        "state": record.state,
-        "wall_s": record.wall_s,
-        "nodes": states,
-        "failed": [node.id for node in record.failed],
-        "metrics": run_metrics(record),
-    }
 
 
 def _side(side: dict[str, Any] | None) -> str:

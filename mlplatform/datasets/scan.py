@@ -112,6 +112,7 @@ def scan_shard(shard: Shard, copies: Copies | None = None) -> Iterator[int | Sha
             records += window.starts.size
             if number % _WINDOWS_A_STEP == 0:
                 yield records
+        yield records
         file_sha256 = stream.digest() if shard.is_gzip else bytes(32)
     yield ShardScan(shard, Ids.join(parts), np.concatenate(sizes), file_sha256)
 

@@ -123,6 +123,10 @@ class ClassTally:
         self._ranked: Array | None = None  # [2, SCORE_BINS]: records by class and score; for two classes
         self._lowest, self._highest = math.inf, -math.inf
 
+    def finite(self, outputs: Outputs) -> Array:
+        """Return which records have finite scores."""
+        return np.asarray(np.isfinite(self._read(outputs).scores).all(axis=1))
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
         read = self._read(outputs)

@@ -56,11 +56,19 @@ class VectorTally:
         self._labels: list[str] = []
         self._random = np.random.default_rng(0)
 
-    def add(self, outputs: Outputs, truths: Truths) -> Scored:
-        """Keep a batch."""
+    def _read(self, outputs: Outputs) -> Array:
         _, found = numbers(outputs, _NAME, ("embedding", "embeddings"), self._output)
         if found.ndim != 2:
             raise UnreadableAnswerError(_NAME, described(outputs), "Answer [batch, d].")
+        return found
+
+    def finite(self, outputs: Outputs) -> Array:
+        """Return which records have a finite vector."""
+        return np.asarray(np.isfinite(self._read(outputs)).all(axis=1))
+
+    def add(self, outputs: Outputs, truths: Truths) -> Scored:
+        """Keep a batch."""
+        found = self._read(outputs)
         is_finite = np.isfinite(found).all(axis=1)
         labels = [" ".join(map(class_name, values)) for values in truths]
         for row in np.flatnonzero(is_finite):

@@ -73,8 +73,9 @@ class Figure:
     parts: Sequence[Part] | None = None
 
     def as_json(self) -> dict[str, float | None]:
-        """Return value and interval."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        """Return value and interval; None for what is not measured."""
+        value = None if math.isnan(self.value) else self.value
+        return {"value": value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,14 @@ class Scored:
 
 class Tally(Protocol):
     """Measures answers batch by batch. Its memory does not grow with records times classes."""
+
+    def finite(self, outputs: Outputs) -> Array:
+        """Return, bool [n], which records of a batch have an answer of finite numbers.
+
+        Raises:
+            UnreadableAnswerError: The outputs are no answer of this kind.
+        """
+        ...
 
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch; records whose answer is not finite count for no metric.

@@ -92,14 +92,14 @@ def missed(kind: Kind, figures: Mapping[str, Figure], limits: Limits, where: str
         if figure is None or (figure.parts is None and math.isnan(figure.value)):
             found.append(f"{where}{metric.words} is not measured for these answers, and must reach {limit:g}")
             continue
-        if figure.parts is not None:
-            values = [(part.words, part.value) for part in figure.parts]
-        else:
-            values = [(metric.words + _blind(metric, figure), figure.value)]
+        values = [(part.words, part.value) for part in figure.parts or ()]
+        if figure.parts is None:
+            values = [(metric.words, figure.value)]
         # The comparison tells which way is wrong; what only just reaches the limit does.
         slack = -_SLACK if metric.is_higher_better else _SLACK
         found += [
             f"{where}{words} is {number(metric, value)}, {_side(metric)} {number(metric, limit)}"
+            f"{_blind(metric, figure)}"
             for words, value in values
             if metric.is_worse(value, limit + slack)
         ]
@@ -108,11 +108,10 @@ def missed(kind: Kind, figures: Mapping[str, Figure], limits: Limits, where: str
 
 def _blind(metric: Metric, figure: Figure) -> str:
     """Say so where an answer that does not look at the record is as good."""
-    if figure.naive is None or not metric.is_worse(
-        figure.value, figure.naive + _SLACK * (1 if metric.is_higher_better else -1)
-    ):
+    slack = _SLACK if metric.is_higher_better else -_SLACK
+    if figure.naive is None or not metric.is_worse(figure.value, figure.naive + slack):
         return ""
-    return f" (no better than always answering {figure.naive_answer}: {number(metric, figure.naive)})"
+    return f", no better than always answering {figure.naive_answer} ({number(metric, figure.naive)})"
 
 
 def fallen(

@@ -63,6 +63,10 @@ class LabelsTally:
         self._positives, self._negatives = (np.zeros((0, _BINS), np.int64) for _ in range(2))
         self._lowest, self._highest = np.zeros(0), np.zeros(0)
 
+    def finite(self, outputs: Outputs) -> Array:
+        """Return which records have finite scores."""
+        return np.asarray(np.isfinite(self._read(outputs)).all(axis=1))
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
         scores = self._read(outputs)

@@ -58,10 +58,17 @@ class NumberTally:
         self._sample: list[tuple[float, float]] = []
         self._random = np.random.default_rng(0)
 
+    def _read(self, outputs: Outputs) -> Array:
+        name, found = numbers(outputs, _NAME, _OUTPUTS, self._output)
+        return column(found, _NAME, name).astype(np.float64)
+
+    def finite(self, outputs: Outputs) -> Array:
+        """Return which records have a finite number."""
+        return np.isfinite(self._read(outputs))
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
-        name, found = numbers(outputs, _NAME, _OUTPUTS, self._output)
-        answers = column(found, _NAME, name).astype(np.float64)
+        answers = self._read(outputs)
         truth = np.array([_number(values) for values in truths], np.float64)
         is_finite = np.isfinite(answers)
         if is_finite.any():

@@ -10,15 +10,21 @@ was quicker, all that is done again. A file that holds no event is skipped and r
 the rest from working. What a later release adds, kinds of events and facts of them, is kept.
 """
 
+import contextlib
 import functools
 import json
 import logging
+import math
 import os
 import re
+import threading
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from mlplatform.registry import index
 from mlplatform.registry.errors import LedgerAccessError
 from mlplatform.registry.event import Draft, Event
 from mlplatform.storage import ASIDE, Storage, open_storage
@@ -33,6 +39,7 @@ _ALL = re.compile("([0-9]{8})[.]all[.]json")
 _LAST_NUMBER = 99_999_999
 _EVENTS_PER_PACK = 16  # so reading a stream takes a listing, the events up to then, and 15 more files at most
 _STREAMS_IN_MEMORY = 200
+_MARKED_STREAMS = 4  # more of them are worth a compaction
 
 
 class Ledger:
@@ -45,6 +52,9 @@ class Ledger:
     def __init__(self, place: str | os.PathLike[str] | Storage) -> None:
         self.storage: Storage = open_storage(place) if isinstance(place, (str, os.PathLike)) else place
         self._known: dict[str, dict[int, Event | None]] = {}  # by stream and number; None: not an event
+        self._id = uuid.uuid4().hex
+        self._marked: dict[tuple[str, str], float] = {}  # when a writer marked a stream, monotonic time
+        self._writing = threading.RLock()  # between a mark and its event, no compaction removes the mark
 
     @property
     def url(self) -> str:
@@ -106,7 +116,7 @@ class Ledger:
     def all_events(self, kind: str) -> dict[str, list[Event]]:
         """Return the events of all streams of a kind, with one recursive listing.
 
-        For kinds of few events, such as `models`; see `overview` for runs.
+        For kinds of few events, such as `models`; for runs see `overview`.
 
         Raises:
             LedgerAccessError: They cannot be read.
@@ -118,6 +128,47 @@ class Ledger:
             if separator and folder != ASIDE and not folder.startswith("."):
                 names.setdefault(f"{kind}/{unquote(folder)}", []).append(name)
         return {stream: self._read(stream, found) for stream, found in sorted(names.items())}
+
+    def overview(self, kind: str, containing: str = "") -> dict[str, list[Event]]:
+        """Return the events of all streams of a kind but those of nodes and reports, with few requests.
+
+        Reads the index, and the streams that were added to since; where those are many, they are added to the
+        index, if it can be written.
+
+        Args:
+            kind: `runs`, `models` or `datasets`.
+            containing: Only streams whose events contain this text.
+
+        Raises:
+            LedgerAccessError: The ledger cannot be read.
+        """
+        self._names(kind)
+        marked = {mark.stream for mark in index.read_marks(self.storage)}  # before the index: none is missed
+        found = index.read_index(self.storage, kind, containing)
+        for stream in sorted(stream for stream in marked if stream.startswith(f"{kind}/")):
+            events = [event for event in self.events(stream) if index.is_indexed(event)]
+            if any(containing in json.dumps(event.as_json(), ensure_ascii=False) for event in events):
+                found[stream] = events
+        if len(marked) > _MARKED_STREAMS:
+            with contextlib.suppress(Exception):  # such as a storage that may only be read
+                self.compact()
+        return dict(sorted(found.items()))
+
+    def compact(self) -> None:
+        """Add what was written since to the index, so that `overview` takes few requests.
+
+        To be called at the end of what wrote much, such as a run. Others may write and compact meanwhile.
+
+        Raises:
+            LedgerAccessError: The ledger cannot be read.
+        """
+        with self._writing:
+            now, marks = time.time(), index.read_marks(self.storage)
+            streams = {mark.stream: self.events(mark.stream) for mark in marks if "/" in mark.stream}
+            if streams and index.write_index(self.storage, streams):
+                needless = [mark for mark in marks if mark.is_needless(self._writer, now)]
+                index.remove_marks(self.storage, needless)
+                self._marked.clear()
 
     def _read(self, stream: str, names: Sequence[str]) -> list[Event]:
         numbers = sorted(int(found[1]) for name in names if (found := _EVENT.fullmatch(name)))
@@ -156,7 +207,10 @@ class Ledger:
             raise LedgerAccessError(taken, "no number is left after it: it is not one of this ledger's files")
         data = json.dumps(event.as_json()).encode()
         try:
-            is_ours = self.storage.create(path, data) or self._is_ours(path, data)
+            with self._writing:
+                self._mark(stream)
+                is_ours = self.storage.create(path, data) or self._is_ours(path, data)
+                self._mark(stream)  # once more, where all that took long
         except (FileExistsError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
             raise LedgerAccessError(f"{self.url}/{path}", error.strerror or str(error)) from error
         if not is_ours:
@@ -166,6 +220,17 @@ class Ledger:
         if number % _EVENTS_PER_PACK == 0:
             self.pack(stream)
         return event
+
+    def _mark(self, stream: str) -> None:
+        now, key = time.monotonic(), (self._writer, stream)
+        if now - self._marked.get(key, -math.inf) > index.MARK_EVERY_S:
+            index.write_mark(self.storage, stream, self._writer)
+            self._marked[key] = now
+
+    @property
+    def _writer(self) -> str:
+        """What tells this writer from others, a copy of it in a forked process included."""
+        return f"{self._id}-{os.getpid()}"
 
     def _is_ours(self, path: str, data: bytes) -> bool:
         """What was refused as taken is what this call wrote: its first answer was lost on the way."""

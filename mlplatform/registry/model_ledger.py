@@ -7,7 +7,7 @@ from mlplatform.registry.event import Draft
 from mlplatform.registry.events import MODEL_IMPORTED, model_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.model_events import KINDS, model_events
-from mlplatform.registry.old_ledger import old_events
+from mlplatform.registry.old_ledger import OLD_LEDGER_FILE, old_events
 from mlplatform.storage.urls import absolute, is_local, join, name, parent
 
 MODELS = "models"
@@ -32,15 +32,18 @@ class ModelLedger:
 
     Args:
         models_dir: The folder of models, a local path or a URL.
+
+    Attributes:
+        ledger: The ledger that they are in.
     """
 
     def __init__(self, models_dir: str) -> None:
         self._models_dir = models_dir
-        self._ledger = Ledger(ledger_of(models_dir))
+        self.ledger = Ledger(ledger_of(models_dir))
 
     def names(self) -> list[str]:
         """Return the names of the models that something happened to."""
-        return [stream.partition("/")[2] for stream in self._ledger.streams(MODELS)]
+        return [stream.partition("/")[2] for stream in self.ledger.streams(MODELS)]
 
     def events(self, model: str) -> list[dict[str, object]]:
         """Return everything that happened to a model, oldest first.
@@ -48,7 +51,7 @@ class ModelLedger:
         Raises:
             LedgerAccessError: It cannot be read.
         """
-        written = self._ledger.events(model_stream(model))
+        written = self.ledger.events(model_stream(model))
         return list(model_events(written)) if written else self._old(model)
 
     def all_events(self) -> dict[str, list[dict[str, object]]]:
@@ -57,10 +60,15 @@ class ModelLedger:
         Raises:
             LedgerAccessError: It cannot be read.
         """
-        return {
+        found = {
             stream.partition("/")[2]: list(model_events(written))
-            for stream, written in self._ledger.all_events(MODELS).items()
+            for stream, written in self.ledger.all_events(MODELS).items()
         }
+        if is_local(self._models_dir):
+            for file in sorted(Path(self._models_dir).glob(f"*/{OLD_LEDGER_FILE}")):
+                if file.parent.name not in found:
+                    found[file.parent.name] = old_events(file.parent)
+        return found
 
     def decide(self, model: str, decision: Callable[[list[dict[str, object]]], Draft | None]) -> bool:
         """Write the event that follows from those before it, as `Ledger.decide`; return whether one does.
@@ -69,10 +77,10 @@ class ModelLedger:
             LedgerAccessError: The ledger cannot be read or written.
         """
         stream = model_stream(model)
-        if not self._ledger.events(stream) and (old := self._old(model)):
+        if not self.ledger.events(stream) and (old := self._old(model)):
             imported = Draft(MODEL_IMPORTED, facts={"events": old})  # in one step, whoever is killed
-            self._ledger.decide(stream, lambda events: None if events else imported)
-        return bool(self._ledger.decide(stream, lambda events: decision(list(model_events(events)))))
+            self.ledger.decide(stream, lambda events: None if events else imported)
+        return bool(self.ledger.decide(stream, lambda events: decision(list(model_events(events)))))
 
     def _old(self, model: str) -> list[dict[str, object]]:
         return old_events(Path(self._models_dir) / model) if is_local(self._models_dir) else []

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlplatform.reports.page import write_page
+from mlplatform.reports.sections import Section
 from mlplatform.reports.training_curve import CurveChart, curve_chart
 
 
@@ -20,43 +20,65 @@ class Check:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A photo that is answered wrong.
+    """A record that is answered wrong.
 
     Attributes:
-        picture: The photo as a data URI.
-        item_id: Its item.
-        truth: Its class.
-        answer: The model's first answer.
-        score: The score of that answer, 0 to 1.
+        picture: Its photo as a data URI; empty where it has none.
+        item_id: What a person finds it by.
+        truth: The truth, in words.
+        answer: The model's answer, in words.
+        score: The score of that answer, 0 to 1; None where answers have none.
+        features: Name and value of its features, where there is no picture.
     """
 
     picture: str
     item_id: str
     truth: str
     answer: str
-    score: float
+    score: float | None = None
+    features: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A share with its 95 % interval, what it must reach, and the baseline's share if there is one."""
+    """A figure of quality with its 95 % interval, what it must reach, and the baseline's.
+
+    Attributes:
+        name: What it is.
+        value: Its value.
+        low: Lower end of the interval; None where none is known.
+        high: Upper end.
+        threshold: What it must reach; None for nothing.
+        baseline: The baseline's value; None where there is no baseline.
+        is_share: It is a share, shown in percent.
+        is_higher_better: Which way is better.
+    """
 
     name: str
     value: float
-    low: float
-    high: float
-    threshold: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
     baseline: float | None = None
+    is_share: bool = True
+    is_higher_better: bool = True
 
     @property
     def is_missed(self) -> bool:
-        """It is below what it must reach."""
-        return self.value < self.threshold
+        """It does not reach what it must."""
+        if self.threshold is None:
+            return False
+        return self.value < self.threshold if self.is_higher_better else self.value > self.threshold
 
     @property
-    def delta_points(self) -> float | None:
-        """Percentage points above the baseline; None where there is no baseline."""
-        return None if self.baseline is None else 100 * (self.value - self.baseline)
+    def delta(self) -> float | None:
+        """Difference to the baseline, in percentage points for a share; None where there is no baseline."""
+        return None if self.baseline is None else (100 if self.is_share else 1) * (self.value - self.baseline)
+
+    @property
+    def is_better(self) -> bool:
+        """It is better than the baseline's."""
+        return bool(self.delta) and ((self.delta or 0.0) > 0) == self.is_higher_better
 
 
 @dataclass(frozen=True)
@@ -93,23 +115,20 @@ class TrainingFit:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """All that the page shows; `classes` and `pairs` are rows of `quality.py`.
+    """All that the page shows.
 
     Attributes:
         title: The model's name.
         made_at: When it was judged.
         is_accepted: The verdict.
         reasons: Why not, one sentence each.
-        photos: Photos in the evaluation splits.
+        records: Records in the evaluation splits.
         figures: Quality in a few numbers.
         baseline: What the model was compared with, in words.
-        classes: Rows of the table of classes, worst first.
-        classes_left_out: How many better classes are not shown.
-        matrix: How photos of the worst classes are answered; None where nothing was answered.
+        sections: What its kind of answer shows.
         fits: How the training went.
-        pairs: Rows of the most frequent confusions.
-        pair_pictures: Example mistakes of a confusion, by (true class, answer).
-        mistakes: The most confident mistakes.
+        pairs: Example mistakes of a confusion, by (truth, answer).
+        mistakes: The most surprising mistakes.
         checks: What the serving process found.
         costs: Load time, latency, memory and size.
         notes: Anything else worth knowing.
@@ -119,17 +138,14 @@ class ModelPage:
     made_at: str
     is_accepted: bool
     reasons: Sequence[str]
-    photos: int
+    records: int
     figures: Sequence[Figure]
     baseline: str
-    classes: Sequence[Any]
-    classes_left_out: int
-    pairs: Sequence[Any]
-    pair_pictures: Mapping[tuple[str, str], Sequence[Mistake]]
+    sections: Sequence[Section]
+    pairs: Mapping[tuple[str, str], Sequence[Mistake]]
     mistakes: Sequence[Mistake]
     checks: Sequence[Check]
     costs: Sequence[Cost] = ()
-    matrix: Any = None
     fits: Sequence[TrainingFit] = ()
     notes: Sequence[str] = ()
 

@@ -304,9 +304,11 @@ class ModelManager:
                 self._look()
                 told = ""
             except Exception as error:
-                if str(error) != told:
+                # The same storage that stays away gives errors of changing texts.
+                problem = error.url if isinstance(error, StoreAccessError) else str(error)
+                if problem != told:
                     log.exception("looking for models failed: those that are served stay")
-                told = str(error)
+                told = problem
             with self._changed:
                 self._looks_done = look
                 self._changed.notify_all()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mlplatform.components.data_validator.policy import Policy
-from mlplatform.components.model_validator.settings import Budget, Thresholds
+from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.storage.urls import is_local
@@ -17,6 +17,22 @@ DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
+
+
+class Thresholds(Config):
+    """What the model must reach on the evaluation split; shares are 0 to 1."""
+
+    # Shares of photos whose category is the first, among the first three, among the first five answers.
+    top_1: float = Field(default=0.0, ge=0, le=1)
+    top_3: float = Field(default=0.0, ge=0, le=1)
+    top_5: float = Field(default=0.0, ge=0, le=1)
+    # Mean of the categories' shares of photos that are answered right.
+    balanced_recall: float = Field(default=0.0, ge=0, le=1)
+    # Lowest share of a category's photos that are answered right, with at least min_support photos.
+    per_class_recall: float = Field(default=0.0, ge=0, le=1)
+    min_support: int = Field(default=20, ge=1)
+    # How far top-1 may fall below the pushed model's on the same photos.
+    max_top_1_drop: float = Field(default=0.02, ge=0, le=1)
 
 
 class ItemCategoryConfig(Config):

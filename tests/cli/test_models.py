@@ -1,6 +1,7 @@
 """`mlplatform models`: each verb, its JSON keys and its errors."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ def saved_model(folder: Path) -> Path:
     return folder
 
 
-def run(home: Path, *arguments: str) -> Result:
+def run(home: Path | str, *arguments: str) -> Result:
     return CliRunner().invoke(models, [*arguments, "--root", str(home)])
 
 
-def answer(home: Path, *arguments: str) -> Any:
+def answer(home: Path | str, *arguments: str) -> Any:
     result = run(home, *arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -108,13 +109,32 @@ def test_what_was_rolled_back_is_refused_until_it_is_allowed(home: Path, tmp_pat
 
 def test_one_damaged_model_does_not_keep_the_others_from_being_listed(home: Path, tmp_path: Path) -> None:
     ModelStore(home / "models").push(saved_model(tmp_path / "c"), "others")
-    ledger = home / "models" / "items" / "ledger.jsonl"
-    ledger.unlink()
-    ledger.mkdir()
+    stream = home / "ledger" / "models" / "items"
+    shutil.rmtree(stream)
+    stream.touch()
     broken, whole = answer(home, "list")
     assert (broken["name"], broken["version"]) == ("items", None)
-    assert "cannot be opened: it is not a file" in broken["problem"]
+    assert "cannot be opened: it is not a folder" in broken["problem"]
     assert (whole["name"], whole["version"], whole["problem"]) == ("others", 1, None)
+
+
+def test_a_root_at_a_url(tmp_path: Path) -> None:
+    root = f"memory://{tmp_path.name}"
+    for name in "ab":
+        model = saved_model(tmp_path / name)
+        assert f"pushed, {root}/models/items/" in run(root, "push", str(model), "items").output
+    run(root, "promote", "items@2", "--why", "good on hats")
+    run(root, "rollback", "items", "--why", "bad on shoes")
+    shown = answer(root, "show", "items")
+    assert shown["base_path"] == f"{root}/models/items"
+    assert [(v["version"], v["labels"], v["is_withdrawn"], v["integrity"]) for v in shown["versions"]] == [
+        (1, ["stable"], False, "intact"),
+        (2, [], True, "intact"),
+    ]
+    assert [event["event"] for event in shown["versions"][1]["history"]] == ["push", "promote", "rollback"]
+    assert "bad on shoes" in run(root, "show", "items").output
+    (row,) = answer(root, "list")
+    assert (row["name"], row["version"], row["labels"]) == ("items", 1, {"stable": 1})
 
 
 def test_show_says_what_was_changed_since_its_push(home: Path) -> None:

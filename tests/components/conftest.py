@@ -1,17 +1,14 @@
-"""Photos of colours, for the tests of components."""
+"""Photos of colours, and pipelines as Kubeflow gets them, for the tests of components."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 _FILE = Path(__file__).parents[1] / "vision" / "colour_photos.py"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _beam(beam_of_nodes: None) -> None:
-    """All components' tests run Beam so."""
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +20,22 @@ def colours() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def compile_for_kubeflow() -> Callable[[Any], dict[str, Any]]:
+    """Compile a pipeline as TFX does for Kubeflow Pipelines; returns its specification.
+
+    Names of pipelines have no '_' there.
+    """
+
+    def compile_(pipeline: Any) -> dict[str, Any]:
+        from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as kubeflow
+
+        pipeline.pipeline_info.pipeline_name = pipeline.pipeline_info.pipeline_name.replace("_", "-")
+        config = kubeflow.KubeflowV2DagRunnerConfig(default_image="image", use_pipeline_spec_2_1=True)
+        job = kubeflow.KubeflowV2DagRunner(config=config).run(pipeline, write_out=False)
+        specification: dict[str, Any] = job["pipelineSpec"]
+        return specification
+
+    return compile_

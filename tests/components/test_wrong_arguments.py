@@ -21,6 +21,16 @@ from mlplatform.serving.client import ServerAddressError
 EXAMPLES, MODEL = Channel(type=standard_artifacts.Examples), Channel(type=standard_artifacts.Model)
 
 
+def test_image_example_gen() -> None:
+    with pytest.raises(ConfigError, match="max_reject_fraction is 2"):
+        ImageExampleGen("photos", splits={"train": 1}, max_reject_fraction=2)
+
+
+def test_data_validator() -> None:
+    with pytest.raises(ConfigError, match="drift_threshold is 7"):
+        DataValidator(EXAMPLES, drift_threshold=7)
+
+
 def test_every_folder_may_be_a_url() -> None:
     url = "s3://bucket/x"
     made = [

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import mmap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,14 @@ from mlplatform.datasets.format import native
 from mlplatform.datasets.format.canonical import canonical_record
 from mlplatform.datasets.format.features import feature_spans
 from mlplatform.datasets.format.hashing import Ids
-from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, HEADER_BYTES, SLACK_BYTES, find_frames, frame
+from mlplatform.datasets.format.tfrecord import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    SLACK_BYTES,
+    find_frames,
+    frame,
+    mask,
+)
 
 Records = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -208,6 +216,88 @@ def test_frames_are_those_of_numpy(
     *wanted, wanted_used, wanted_damaged = by_numpy(find_frames, buffer, size)
     assert [array.tolist() for array in arrays] == [array.tolist() for array in wanted]
     assert (used, is_damaged) == (wanted_used, wanted_damaged)
+
+
+@pytest.fixture(scope="module")
+def before_a_wall() -> Callable[[bytes], np.ndarray]:
+    """Bytes behind which no memory can be read: who does, crashes."""
+    pages = mmap.mmap(-1, 4 * mmap.PAGESIZE)
+    end = 3 * mmap.PAGESIZE
+    wall = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + end
+    assert not ctypes.CDLL(None).mprotect(ctypes.c_void_p(wall), mmap.PAGESIZE, 0)
+
+    def put(data: bytes) -> np.ndarray:
+        pages[end - len(data) : end] = data
+        return np.frombuffer(pages, np.uint8, len(data), end - len(data))
+
+    return put
+
+
+def entry(key: bytes, value: bytes, key_tag: int = 0x0A, value_tag: int = 0x12) -> bytes:
+    body = bytes((key_tag, len(key))) + key + bytes((value_tag, len(value))) + value
+    return bytes((0x0A, len(body))) + body
+
+
+def hostile_examples() -> Iterator[bytes]:
+    """Cut short anywhere, with lengths that lie or take too many bytes, unknown fields, a key twice, ..."""
+    whole = bytes((0x0A, 34)) + entry(b"zz", b"\x0a\x01v") + entry(b"longer than a word", b"")
+    for cut in range(len(whole) + 1):
+        yield whole[:cut]
+    for place in range(len(whole)):
+        for byte in (0, 1, 18, 127, 128, 255):
+            yield whole[:place] + bytes((byte,)) + whole[place + 1 :]
+    for width in range(1, 11):  # the length 33, in up to 10 bytes
+        length = bytes((33 | 128, *[128] * (width - 2), 0)) if width > 1 else b"\x21"
+        yield b"\x0a" + length + whole[2:]
+        yield whole[:2] + b"\x0a" + length + whole[4:]
+    for entries in (
+        [entry(b"b", b"1"), entry(b"a", b"2"), b"\x10\x01"],
+        [entry(b"b", b"1"), entry(b"a", b"2"), entry(b"b", b"3")],
+        [entry(b"b", b"1", 0x12, 0x0A), entry(b"a", b"2")],
+        [entry(b"b" * 127, b""), entry(b"a" * 127, b"")],
+        [entry(b"%d" % n, b"") for n in range(14)],
+        [entry(b"%d" % -n, b"") for n in range(15)],
+        [entry(b"same begin %d" % -n, b"") for n in range(4)],
+        [b"\x0a\x02\x0a\x80", b"\x0a\x00", b"\x0a"],
+    ):
+        body = b"".join(entries)
+        yield b"\x0a" + bytes((len(body) & 127 | 128, len(body) >> 7)) + body
+        yield b"\x0a\xff\xff\xff\xff\x0f" + body
+        yield b"\x0a\xff\xff\xff\xff\x7f" + body
+
+
+def test_hostile_examples_are_read_up_to_their_end(
+    by_numpy: Callable[..., object], before_a_wall: Callable[[bytes], np.ndarray]
+) -> None:
+    records = list(hostile_examples())
+    for record in filter(None, records):
+        one = before_a_wall(record), np.zeros(1, np.int64), np.full(1, len(record), np.int64)
+        assert Ids(*native.record_ids(*one)).to_bytes() == blake3(canonical_record(record)).digest(16)
+        wanted = by_numpy(feature_spans, *side_by_side([record]), ["zz", "b", "longer than a word"])
+        found = feature_spans(*one, ["zz", "b", "longer than a word"])
+        assert [one.tolist() for span in found for one in span] == [
+            one.tolist() for span in wanted for one in span
+        ]
+    assert hashes(records) == [blake3(canonical_record(record)).digest(16) for record in records]
+
+
+@pytest.mark.parametrize("length", [0, 5, 6, 7, 2**31, 2**32 - 1, 2**63 - 16, 2**63, 2**64 - 17, 2**64 - 1])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_hostile_lengths_are_not_followed(
+    before_a_wall: Callable[[bytes], np.ndarray], length: int, is_damaged: bool
+) -> None:
+    header = length.to_bytes(8, "little")
+    checksum = mask(np.array([crc32c(header)], np.uint32)).tobytes()
+    header += bytes(4) if is_damaged else checksum
+    for rest in (b"", b"payload", b"payload" + bytes(3), b"payload" + bytes(4)):
+        data = before_a_wall(frame(b"first") + header + rest)
+        starts, sizes, used, found_damage = native.find_frames(data, data.size)
+        is_whole = not is_damaged and length + 4 <= len(rest)
+        assert sizes.tolist() == ([5, length] if is_whole else [5])
+        assert (starts[0], used, found_damage) == (12, 21 + is_whole * (length + 16), is_damaged)
+    for cut in range(12):
+        data = before_a_wall(header[:cut])
+        assert native.find_frames(data, data.size)[2:] == (0, False)
 
 
 @pytest.mark.parametrize(

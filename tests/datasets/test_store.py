@@ -350,12 +350,12 @@ def test_a_damaged_shard_ends_the_reading_of_all(
     (source / "Split-train" / "data_tfrecord-00000-of-00200").write_bytes(b"damage" * 100)  # the largest
     opened, readers, may_go_on = [], [], threading.Event()
 
-    def open_shard(shard: Shard) -> contextlib.AbstractContextManager[Any]:
+    def open_shard(shard: Shard, copy: Any = None) -> contextlib.AbstractContextManager[Any]:
         opened.append(shard.path)
         readers.append(threading.current_thread())
         if not shard.path.endswith("00000-of-00200"):
             may_go_on.wait(60)  # until the damage was told
-        return open_records(shard)
+        return open_records(shard, copy)
 
     monkeypatch.setattr(scan, "open_records", open_shard)
     with pytest.raises(dataset_errors.CorruptRecordsError):

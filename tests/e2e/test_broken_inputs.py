@@ -134,7 +134,7 @@ def nothing_is_left(folder: Path) -> None:
     """There is no dataset version and no model below the folder, in whatever root, not even half of one."""
     assert not list(folder.rglob("datasets/*/versions/*")), "a dataset version was left"
     assert not list(folder.rglob("datasets/*/packs/*")), "records were left"
-    assert not [p for p in folder.rglob("models/*/*") if p.name != "ledger.jsonl"], "a model was left"
+    assert not [p for p in folder.rglob("models/*/*") if p.name != "lock"], "a model was left"
 
 
 def _words(line: str) -> list[str]:

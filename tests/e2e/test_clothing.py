@@ -33,7 +33,7 @@ def test_real_photos_are_told_apart_in_time_and_the_server_gives_the_same_figure
     (verdict,) = (json.loads(file.read_text()) for file in root.glob("reports/*/ModelValidator/verdict.json"))
     quality = verdict["quality"]
     photos = sorted((CLOTHING / "validation").glob("*/*.jpg"))
-    assert quality["photos"] == len(photos) == 341
+    assert quality["records"] == len(photos) == 341
 
     with serving(root, tmp_path / "server.log") as port:
         answers = [ask(port, "item_category", photo.read_bytes())[0] for photo in photos]

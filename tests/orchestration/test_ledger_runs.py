@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlplatform.home import Home
-from mlplatform.orchestration.local.ledger_runs import find_run, read_runs, run_of_events
+from mlplatform.orchestration.local.ledger_runs import find_run, read_runs, run_of_events, summary_of
 from mlplatform.orchestration.local.records import (
     ArtifactRecord,
     NodeDetails,
@@ -76,6 +76,8 @@ def test_another_machine_reads_what_a_runner_wrote(place, record, tmp_path, monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     found = find_run(Home.at(root))
     assert found.read() == record
+    summary = summary_of(found)
+    assert (summary.state, summary.wall_s, summary.nodes) == ("done", 2.5, {"done": 2})
     assert [each.run_id for each in read_runs(Home.at(root))] == [RUN]
     if place != "local":  # logs and details of a local root lie in the folder that was moved away
         assert found.read_log("a") == "a's log\n"

@@ -13,6 +13,8 @@ import pytest
 
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import SigningKeyError
+from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.model_ledger import ledger_of
 from mlplatform.serving.client import RequestFailedError
 from mlplatform.serving.settings import SettingsError
 
@@ -74,20 +76,21 @@ class TestRollBack:
     def test_one_whose_folder_was_not_moved_yet_counts(
         self, serve: Any, client: Any, tmp_path: Path, store: ModelStore
     ) -> None:
-        """As one leaves it that was killed after its line: the version still lies where servers look."""
+        """As one leaves it that was killed after its event: the version still lies where servers look."""
         asking = client(serve(root=tmp_path))
-        with (store.models_dir / "half" / "ledger.jsonl").open("a") as ledger:
-            ledger.write('{"event": "rollback", "version": 2, "versions": [2], "labels": {"stable": 1}}\n')
+        Ledger(ledger_of(store.url)).append(
+            "models/half", "model.rolled_back", version=2, versions=[2], labels={"stable": 1}
+        )
         wait_for(lambda: states(asking) == {1: "AVAILABLE", 2: "END"})
         assert (half(asking), half(asking, label="stable")) == (3.0, 3.0)
         assert (store.models_dir / "half" / "2").is_dir()
 
-    def test_a_damaged_line_takes_no_version_away(
+    def test_a_damaged_event_takes_no_version_away(
         self, serve: Any, client: Any, tmp_path: Path, store: ModelStore, caplog: Any
     ) -> None:
         asking = client(serve(root=tmp_path))
-        with (store.models_dir / "half" / "ledger.jsonl").open("a") as ledger:
-            ledger.write('{"event"\n')
+        stream = Path(ledger_of(store.url)) / "models" / "half"
+        (stream / f"{len(list(stream.iterdir())) + 1:08}.json").write_text('{"kind"')
         store.promote("half", "1", "old")  # and what comes after it arrives
         wait_for(lambda: states(asking) == {1: "AVAILABLE", 2: "AVAILABLE"})
         assert (half(asking, label="old"), half(asking, label="stable")) == (3.0, 4.0)
@@ -97,16 +100,15 @@ class TestRollBack:
         self, serve: Any, client: Any, tmp_path: Path, models: Path, store: ModelStore, caplog: Any
     ) -> None:
         asking = client(serve(root=tmp_path))
-        ledger = store.models_dir / "half" / "ledger.jsonl"
-        content = ledger.read_text()
-        ledger.unlink()
-        ledger.mkdir()
+        stream = Path(ledger_of(store.url)) / "models" / "half"
+        stream.rename(tmp_path / "aside")
+        stream.touch()
         store.push(models / TWO, "other")
         assert asking.wait_until_available("other").version == 1  # the server has looked since
         assert half(asking, label="stable") == 4.0
         assert caplog.text.count("the labels of model half stay as they were") == 1
-        ledger.rmdir()
-        ledger.write_text(content)
+        stream.unlink()
+        (tmp_path / "aside").rename(stream)
         store.rollback("half")
         wait_for(lambda: half(asking, label="stable") == 3.0)
 
@@ -175,8 +177,10 @@ class TestSignatures:
         (folder / "push.json").write_text(
             (folder / "push.json").read_text().replace('"why": ""', '"why": "x"')
         )
-        shutil.rmtree(store.models_dir / "replayed")
-        shutil.copytree(store.models_dir / "half", store.models_dir / "replayed")
+        streams = Path(ledger_of(store.url)) / "models"
+        for folder in (store.models_dir, streams):
+            shutil.rmtree(folder / "replayed")
+            shutil.copytree(folder / "half", folder / "replayed")
 
         asking = client(
             serve(root=tmp_path, require_signature=True, signature_public_key=str(keys / "mine.pub"))
@@ -198,14 +202,15 @@ class TestSignatures:
     def test_whoever_rewrites_the_records_too_is_found_out(
         self, serve: Any, client: Any, tmp_path: Path, models: Path, keys: Path
     ) -> None:
-        """Who may write the folder can make digests agree, not signatures."""
+        """Who may write the root can make digests agree, not signatures."""
         store = ModelStore(tmp_path / "models")
         version = store.push(models / TWO, "half", signing_key=str(keys / "mine.pem")).version
-        forged = ModelStore(tmp_path / "forged")
+        forged = ModelStore(tmp_path / "forged" / "models")
         other = forged.push(models / THREE, "half").version
         shutil.copy(version.path / "push.sig", other.path)
-        shutil.rmtree(store.models_dir / "half")
-        (forged.models_dir / "half").rename(store.models_dir / "half")
+        for place, other_place in ((store.url, forged.url), (ledger_of(store.url), ledger_of(forged.url))):
+            shutil.rmtree(place)
+            Path(other_place).rename(place)
         assert store.version("half", "1").integrity() == "intact"
         server = serve(
             root=tmp_path, require_signature=True, signature_public_key=(keys / "mine.pub").read_text()

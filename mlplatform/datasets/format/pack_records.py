@@ -15,7 +15,6 @@ from mlplatform.datasets.format.tfrecord import (
     FRAME_BYTES,
     HEADER_BYTES,
     SLACK_BYTES,
-    WINDOW_BYTES,
     Bytes,
     Int64s,
     Window,
@@ -24,6 +23,7 @@ from mlplatform.datasets.write_packs import runs
 from mlplatform.storage import Storage
 from mlplatform.storage.errors import CorruptStoreError
 
+_WINDOW_BYTES = 16 << 20  # of one request, where the store is remote
 _BATCH_BYTES = 64 << 20
 _GAP_BYTES = 64 << 10  # over a network, reading a gap of this size costs less than another request
 
@@ -101,10 +101,10 @@ def pack_windows(storage: Storage, dataset: str, pack: PackFacts) -> Iterator[Wi
 
 
 def cut(bounds: Int64s) -> Iterator[tuple[int, int]]:
-    """Yield the first record and the one behind the last of windows of about `WINDOW_BYTES`."""
+    """Yield the first record and the one behind the last of windows of about `_WINDOW_BYTES`."""
     first = 0
     while first < bounds.size - 1:
-        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + WINDOW_BYTES, "right")) - 1)
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + _WINDOW_BYTES, "right")) - 1)
         yield first, last
         first = last
 

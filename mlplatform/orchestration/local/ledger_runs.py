@@ -1,7 +1,8 @@
 """All runs of a root: those of this machine by their folders, those of others by the root's ledger."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from mlplatform.home import Home
@@ -16,15 +17,42 @@ from mlplatform.orchestration.local.records import (
     RunState,
     details_from_json,
     node_from_json,
+    node_states,
     run_folders,
     run_from_json,
 )
+from mlplatform.orchestration.local.run_metrics import run_metrics
 from mlplatform.registry.event import Event
 from mlplatform.registry.events import NODE_FINISHED, NODE_STARTED, RUN_FINISHED, RUN_STARTED, run_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.storage import open_storage
 from mlplatform.storage.errors import CorruptStoreError
-from mlplatform.storage.urls import join
+from mlplatform.storage.urls import is_local, join
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in one line.
+
+    Attributes:
+        run_id: Its id.
+        pipeline: The pipeline's name.
+        started_at: ISO 8601, UTC.
+        state: As in `RunRecord`.
+        wall_s: Seconds from start to end.
+        nodes: How many nodes are in each state.
+        failed: Ids of the nodes that failed.
+        metrics: Figures of the model that it evaluated.
+    """
+
+    run_id: str
+    pipeline: str
+    started_at: str
+    state: str
+    wall_s: float
+    nodes: dict[str, int]
+    failed: list[str]
+    metrics: dict[str, float]
 
 
 class LedgerRun:
@@ -34,10 +62,12 @@ class LedgerRun:
         ledger: The root's ledger.
         home: The root.
         run_id: The run's id.
+        overview: Its events but those of nodes, where they are known already.
     """
 
-    def __init__(self, ledger: Ledger, home: Home, run_id: str) -> None:
+    def __init__(self, ledger: Ledger, home: Home, run_id: str, overview: Sequence[Event] = ()) -> None:
         self._ledger, self._home, self.run_id = ledger, home, run_id
+        self._overview = overview
 
     @property
     def place(self) -> str:
@@ -47,6 +77,23 @@ class LedgerRun:
     def read(self) -> RunRecord:
         """Return the record."""
         return run_of_events(self.run_id, self._ledger.events(run_stream(self.run_id)))
+
+    def summary(self) -> RunSummary:
+        """Return the run in one line, of few requests."""
+        events = self._overview or self._ledger.events(run_stream(self.run_id))
+        record = run_of_events(self.run_id, events)
+        ended = next((e.facts for e in reversed(events) if e.kind == RUN_FINISHED), {})
+        nodes, failed, metrics = (ended.get(name) for name in ("nodes", "failed", "metrics"))
+        return RunSummary(
+            run_id=self.run_id,
+            pipeline=record.pipeline,
+            started_at=record.started_at,
+            state=record.state,
+            wall_s=record.wall_s,
+            nodes=dict(nodes) if isinstance(nodes, dict) else node_states(record),
+            failed=[str(node) for node in failed] if isinstance(failed, list) else [],
+            metrics=dict(metrics) if isinstance(metrics, dict) else {},
+        )
 
     def read_details(self, node_id: str) -> NodeDetails | None:
         """Return why a node ran or not; None where that was not published."""
@@ -88,9 +135,14 @@ def all_runs(home: Home) -> list[KeptRun]:
     """
     ledger = Ledger(home.ledger)
     runs: dict[str, KeptRun] = {}
-    for stream in ledger.streams("runs"):
+    known: dict[str, list[Event]] = {}
+    if is_local(home.root):  # what is asked for is read then, and nothing else
+        known = {stream: [] for stream in ledger.streams("runs")}
+    else:
+        known = ledger.overview("runs")
+    for stream, events in known.items():
         run_id = stream.partition("/")[2]
-        runs[run_id] = LedgerRun(ledger, home, run_id)
+        runs[run_id] = LedgerRun(ledger, home, run_id, events)
     for folder in run_folders(home):
         runs[folder.run_id] = folder
     return [runs[run_id] for run_id in sorted(runs, reverse=True)]
@@ -129,6 +181,23 @@ def log_of(run: KeptRun, node: str) -> str:
     if node != RUNNER_LOG:
         run.read().node(node)
     return run.read_log(node)
+
+
+def summary_of(run: KeptRun) -> RunSummary:
+    """Return a run in one line."""
+    if isinstance(run, LedgerRun):
+        return run.summary()
+    record = run.read()
+    return RunSummary(
+        run_id=record.run_id,
+        pipeline=record.pipeline,
+        started_at=record.started_at,
+        state=record.state,
+        wall_s=record.wall_s,
+        nodes=node_states(record),
+        failed=[node.id for node in record.failed],
+        metrics=run_metrics(record),
+    )
 
 
 def run_of_events(run_id: str, events: Iterable[Event]) -> RunRecord:

@@ -331,6 +331,14 @@ def run_folders(home: Home) -> Iterator[RunFolder]:
                 yield RunFolder(path)
 
 
+def node_states(record: RunRecord) -> dict[str, int]:
+    """Return how many nodes of a run are in each state."""
+    states: dict[str, int] = {}
+    for node in record.nodes:
+        states[node.state] = states.get(node.state, 0) + 1
+    return states
+
+
 def run_from_json(document: Mapping[str, Any]) -> RunRecord:
     """Return the record in a `run.json`; keys that this version does not know are left out."""
     record = RunRecord(**_known(RunRecord, document))

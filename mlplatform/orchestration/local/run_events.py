@@ -5,6 +5,7 @@ when the run ends. Of a root at a URL, the logs and details of finished nodes ar
 `runs/RUN_ID`.
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from mlplatform.orchestration.local.records import (
     NodeRecord,
     RunFolder,
     RunRecord,
+    node_states,
 )
+from mlplatform.orchestration.local.run_metrics import run_metrics
 from mlplatform.registry.events import (
     NODE_FINISHED,
     NODE_STARTED,
@@ -56,7 +59,7 @@ class RunEvents:
     def run_started(self, record: RunRecord) -> None:
         """Note that a run began, with its nodes."""
         facts = asdict(record)
-        nodes = [_node_facts(node) for node in record.nodes]
+        nodes = [{"node": node.id, **{n: getattr(node, n) for n in _OF_A_NODE}} for node in record.nodes]
         facts = {name: facts[name] for name in _OF_THE_START} | {"nodes": nodes, "at": record.started_at}
         folder = Path(record.reference).parent if record.reference.endswith(".py") else Path()
 
@@ -85,10 +88,15 @@ class RunEvents:
     def run_finished(self, record: RunRecord) -> None:
         """Note how the run ended."""
         facts: dict[str, Any] = {"state": record.state, "seconds": record.wall_s, "pipeline": record.pipeline}
+        facts |= {"nodes": node_states(record), "failed": [node.id for node in record.failed]}
+        facts["metrics"] = run_metrics(record)
 
         def write() -> None:
             self._publish(RUNNER_LOG)
             self._append(RUN_FINISHED, **facts)
+            if self._ledger is not None:
+                with contextlib.suppress(Exception):  # all is written; readers are only quicker with it
+                    self._ledger.compact()
 
         self._put(write)
 
@@ -133,6 +141,7 @@ class RunEvents:
                 self._storage.put(place, file.read_bytes())
 
 
+_OF_A_NODE = ("type", "upstream", "state", "why")
 _OF_THE_START = (
     "pipeline", "pipeline_root", "metadata", "reference", "arguments", "options", "versions",
 )  # fmt: skip

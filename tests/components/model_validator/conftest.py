@@ -1,15 +1,22 @@
 """Small real models whose right and wrong answers are known, made once and judged by many tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tensorflow as tf
 
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.vision.signatures import export_image_classifier
 
 LABELS = ["blue", "green", "red"]
+
+
+def parsed(records: Sequence[bytes]) -> list[tf.train.Example]:
+    """Return serialized Examples as Examples."""
+    return [tf.train.Example.FromString(record) for record in records]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +32,7 @@ def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def safe(models: Path, colours: ModuleType) -> ServingCheck:
     """What the serving check finds of `new`, as of `old`, which answers other names with the same scores."""
-    return check_serving(models / "new", colours.examples(2), Budget())
+    return check_serving(models / "new", parsed(colours.examples(2)), Budget())
 
 
 @pytest.fixture(scope="session")

@@ -4,37 +4,45 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from mlplatform.components.model_validator.scoring import NOT_FOUND, Answers
-from mlplatform.components.model_validator.settings import Thresholds
-from mlplatform.components.model_validator.tfma_evaluation import evaluate
+from mlplatform.components.model_validator.records import Record
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.components.model_validator.tfma_evaluation import AnswersFile, evaluate
+from mlplatform.evaluation.classification import NOT_FOUND
+from mlplatform.evaluation.kind import Scored
 
 
-def ranked(truths: list[str], ranks: list[int]) -> Answers:
-    count = len(truths)
-    return Answers(
-        labels=sorted(set(truths)),
-        truths=truths,
-        item_ids=[""] * count,
-        ranks=np.array(ranks),
-        classes=np.zeros((count, 1), np.int64),
-        scores=np.zeros((count, 1), np.float32),
-        webp_photos=0,
+def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0.0) -> None:
+    """Evaluate ten cups (7 first, 1 second, 1 fourth, 1 never), four hats (1 first, 3 sixth), a key."""
+    truths = ["cup"] * 10 + ["hat"] * 4 + ["key"]
+    ranks = np.array([0] * 7 + [1, 3, NOT_FOUND] + [0, 5, 5, 5] + [NOT_FOUND])
+    records = [Record(n, tf.train.Example(), (), "", ()) for n in range(len(truths))]
+    scored = Scored(
+        error=(ranks > 0).astype(float),
+        surprise=np.zeros(len(truths)),
+        truth=truths.__getitem__,
+        answer=truths.__getitem__,
+        columns={"rank": ranks, "label": np.array(truths)},
     )
-
-
-# Ten cups: 7 first, 1 second, 1 fourth, 1 never. Four hats: 1 first, 3 sixth. One key: never.
-ANSWERS = ranked(
-    ["cup"] * 10 + ["hat"] * 4 + ["key"], [0] * 7 + [1, 3, NOT_FOUND] + [0, 5, 5, 5] + [NOT_FOUND]
-)
+    with AnswersFile() as answers:
+        answers.write(records, scored)
+        answers.close()
+        evaluate(
+            answers.path,
+            Question.of(thresholds=thresholds),
+            ["cup", "hat"],
+            folder,
+            top_1_floor=top_1_floor,
+        )
 
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")
-    thresholds = Thresholds(top_1=8 / 15, top_3=0.9, top_5=10 / 15, per_class_recall=0.5, min_support=4)
-    evaluate(ANSWERS, thresholds, folder)
+    limits = {"top_1": 8 / 15, "top_3": 0.9, "top_5": 10 / 15, "per_class_recall": 0.5, "min_support": 4}
+    evaluated(folder, limits)
     return folder
 
 
@@ -71,5 +79,5 @@ def test_tfma_reads_its_own_results(evaluation: Path) -> None:
 
 
 def test_the_baseline_can_ask_for_more(tmp_path: Path) -> None:
-    evaluate(ANSWERS, Thresholds(top_1=0.5), tmp_path, top_1_floor=0.6)
+    evaluated(tmp_path, {"top_1": 0.5}, top_1_floor=0.6)
     assert failures(tmp_path) == {("", "top_1"): 0.5333}

@@ -159,22 +159,19 @@ def test_the_interface_is_tfx_standard() -> None:
 
 
 @pytest.mark.parametrize("is_behind_a_versioner", [False, True])
-def test_a_gate_on_a_table_is_refused_when_the_pipeline_is_made(
-    is_behind_a_versioner: bool, tmp_path: Path
-) -> None:
-    table = CsvExampleGen(str(tmp_path)).outputs["examples"]
+def test_a_split_that_trains_does_not_judge(is_behind_a_versioner: bool, tmp_path: Path) -> None:
+    table = judged = CsvExampleGen(str(tmp_path)).outputs["examples"]
     if is_behind_a_versioner:
-        table = DatasetVersioner(examples=table, dataset="rides", store=str(tmp_path / "datasets")).outputs[
-            "examples"
-        ]
-    trainer = ModelTrainer(examples=table, run_fn="a.model:train")
-    with pytest.raises(UnsupportedExamplesError, match="found those of CsvExampleGen, which are rows of a"):
-        ModelValidator(model=trainer.outputs["model"], examples=table)
+        versioner = DatasetVersioner(examples=table, dataset="rides", store=str(tmp_path / "datasets"))
+        judged = versioner.outputs["examples"]
+    trainer = ModelTrainer(examples=table, run_fn="a.model:train", train_splits=["train", "eval"])
+    with pytest.raises(ConfigError, match="eval_splits names 'eval', which ModelTrainer trains on"):
+        ModelValidator(model=trainer.outputs["model"], examples=judged)
+    elsewhere = CsvExampleGen(str(tmp_path)).with_id("Elsewhere").outputs["examples"]
+    ModelValidator(model=trainer.outputs["model"], examples=elsewhere)
 
 
-def test_examples_of_unknown_origin_are_looked_at_when_the_gate_runs(
-    colours: ModuleType, tmp_path: Path
-) -> None:
+def test_a_record_without_the_label_is_refused(colours: ModuleType, tmp_path: Path) -> None:
     row = tf.train.Example()
     row.features.feature["fare"].float_list.value.append(12.5)
     colours.write(tmp_path / "examples" / "Split-eval" / "data-00000-of-00001.gz", [row.SerializeToString()])

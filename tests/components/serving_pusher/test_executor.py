@@ -72,7 +72,6 @@ def test_a_blessed_model_is_pushed_with_its_dataset(model: Any, tmp_path: Path) 
     committed = store.commit("items", examples_folder(tmp_path / "examples")).manifest
     write_version(str(tmp_path / "dataset"), store, committed)
     dataset = artifact(DatasetVersion, tmp_path / "dataset")
-    dataset.dataset, dataset.version = "items", committed.version
     blessed = artifact(standard_artifacts.ModelBlessing, tmp_path / "b", blessed=1)
     safe = artifact(standard_artifacts.InfraBlessing, tmp_path / "i", blessed=1)
     pushed = push(model, tmp_path, blessing=blessed, infra_blessing=safe, dataset=dataset)

@@ -43,7 +43,7 @@ static int find_entries(const uint8_t *record, const uint8_t *end, struct entrie
 }
 
 /* Finds the order of up to RANKED keys by their first 8 bytes; returns 0 where some of these are the same. */
-#if __x86_64__
+#if __x86_64__ && __gnu_linux__ /* whose loader chooses the clone */
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 static int rank_keys(const struct entry *items, int64_t count, uint8_t *order)

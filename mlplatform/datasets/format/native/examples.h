@@ -39,10 +39,15 @@ static inline uint64_t key_prefix(const uint8_t *key, int64_t size, const uint8_
         memcpy(&word, key, 8);
     else
         memcpy(&word, key, (size_t)(end - key));
-    static const uint64_t kept[] = {
-        0,       UINT64_MAX << 56, UINT64_MAX << 48, UINT64_MAX << 40, UINT64_MAX << 32, UINT64_MAX << 24,
-        UINT64_MAX << 16, UINT64_MAX << 8, UINT64_MAX,
-    };
+    static const uint64_t kept[] = {0,
+                                    UINT64_MAX << 56,
+                                    UINT64_MAX << 48,
+                                    UINT64_MAX << 40,
+                                    UINT64_MAX << 32,
+                                    UINT64_MAX << 24,
+                                    UINT64_MAX << 16,
+                                    UINT64_MAX << 8,
+                                    UINT64_MAX};
     return __builtin_bswap64(word) & kept[size < 8 ? size : 8];
 }
 

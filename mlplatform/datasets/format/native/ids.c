@@ -1,4 +1,5 @@
-/* Record ids in order, and their places among those that are known: what `hashing.py` does with NumPy. An id is two numbers, high and low, whose order is that of its bytes. */
+/* Record ids in order, and their places among those that are known: what `hashing.py` does with NumPy. An id is two
+   numbers, high and low, whose order is that of its bytes. */
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Record ids: the BLAKE3 hashes of many records' canonical forms. The hash function itself is the official one (see blake3/); this
-   file only feeds it the blocks of many records side by side, so that all lanes of the processor's vectors are
-   used. Hashing record by record leaves most of them empty, since a record has few chunks, often one.
+/* Record ids: the BLAKE3 hashes of many records' canonical forms. The hash function itself is the official one (see
+   blake3/); this file only feeds it the blocks of many records side by side, so that all lanes of the processor's
+   vectors are used. Hashing record by record leaves most of them empty, since a record has few chunks, often one.
    Source of the tree: the BLAKE3 paper, section 2.1. */
 
 #include <stdint.h>
@@ -54,9 +54,9 @@ static void add(struct queue *queue, const uint8_t *input, uint8_t *out)
         flush(queue);
 }
 
+/* Prepares queues that are all zeros. */
 static void set_up(struct queues *queues)
 {
-    memset(queues, 0, sizeof *queues);
     for (size_t place = 0; place < QUEUED_CHUNKS; place++) {
         queues->chunks[place].blocks = CHUNK_BLOCKS;
         queues->chunks[place].counter = place;

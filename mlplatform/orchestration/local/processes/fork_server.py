@@ -128,10 +128,7 @@ def call(target: str, arguments: dict[str, Any]) -> Any:
 def unsafe_threads() -> tuple[str, ...]:
     """Return the names of this process's threads that must not exist where it forks."""
     names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    for task in Path("/proc/self/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        if name.startswith(_UNSAFE_THREAD_NAMES):
-            names.append(name)
+    names += [name for name in _thread_names() if name.startswith(_UNSAFE_THREAD_NAMES)]
     return tuple(sorted(names))
 
 
@@ -367,12 +364,32 @@ def can_fork_this_process() -> bool:
     Where a library has started threads (TensorFlow, gRPC, OpenMP), its locks and pools would be broken.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    return is_main and not unsafe_threads() and not _uses_openmp()
+    return is_main and not unsafe_threads() and not _unnamed_threads() - _threads_of_openblas()
 
 
-def _uses_openmp() -> bool:
-    """Say whether OpenMP has, or may have, threads, which have no name of their own."""
-    return any(name in Path("/proc/self/maps").read_text() for name in ("/libgomp", "/libiomp", "/libomp"))
+def _unnamed_threads() -> int:
+    """Return how many further threads have the name of the process, as those of OpenBLAS and OpenMP have."""
+    names = _thread_names()
+    return names.count(Path("/proc/self/comm").read_text().strip()) - 1
+
+
+def _threads_of_openblas() -> int:
+    """Return how many threads OpenBLAS starts when it is imported; it stops them itself for a fork."""
+    mapped = {line.rpartition("/")[2] for line in Path("/proc/self/maps").read_text().splitlines()}
+    libraries = [name for name in mapped if name.startswith("libopenblas")]
+    limits = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+    given = [int(value) for name in limits if (value := os.environ.get(name, "")).isdigit() and int(value)]
+    each = min([*given[:1], len(os.sched_getaffinity(0))])
+    return len(libraries) * (each - 1)
+
+
+def _thread_names() -> list[str]:
+    """Return the names that the kernel knows this process's threads by."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            names.append((task / "comm").read_text().strip())
+    return names
 
 
 def serve_forked(control: socket.socket, log: str, environment: dict[str, str]) -> NoReturn:
