@@ -122,9 +122,7 @@ class ColorTally(ClassTally):
             return super().sections()
         text = f"At no confidence {PRECISION:.0%} of the answers are acceptable."
         if covered:
-            text = (
-                f"From a confidence of {_confidence(place):.2f} on, {PRECISION:.0%} are acceptable."
-            )
+            text = f"From a confidence of {_confidence(place):.2f} on, {PRECISION:.0%} are acceptable."
         figures = self.figures()
         rows: list[list[Any]] = [
             [_title(name), f"{100 * figures[name].value:.1f} %"]
