@@ -24,11 +24,11 @@ import sys, time
 started = time.perf_counter()
 from mlplatform.registry.lineage import made_from, origin
 from mlplatform.registry.model_ledger import ModelLedger
-imported = time.perf_counter()
+imported, cpu = time.perf_counter(), time.process_time()
 ledger = ModelLedger(sys.argv[1])
 found = origin(ledger, "items", 40) if sys.argv[2] == "origin" else made_from(ledger, "clothes@v17")
 count = len(found.nodes) if sys.argv[2] == "origin" else len(found.runs)
-print(imported - started, time.perf_counter() - imported, count)
+print(imported - started, time.perf_counter() - imported, count, time.process_time() - cpu)
 """
 
 
@@ -86,9 +86,9 @@ def main() -> None:
             for _ in range(5):
                 command = [sys.executable, "-c", PROGRAM, str(Path(folder) / "models"), question]
                 answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-                took.append((float(answer[1]), float(answer[0]), int(answer[2])))
-            seconds, imports, count = sorted(took)[len(took) // 2]
-            print(f"{question}: {seconds:.3f} s, and {imports:.3f} s of imports; {count} found")
+                took.append((float(answer[1]), float(answer[3]), float(answer[0]), int(answer[2])))
+            seconds, cpu, imports, count = sorted(took)[len(took) // 2]
+            print(f"{question}: {seconds:.3f} s, {cpu:.3f} s of CPU; imports {imports:.3f} s; {count} found")
 
 
 if __name__ == "__main__":
