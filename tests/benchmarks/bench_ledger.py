@@ -26,7 +26,7 @@ from mlplatform.registry.lineage import made_from, origin
 from mlplatform.registry.model_ledger import ModelLedger
 imported, cpu = time.perf_counter(), time.process_time()
 ledger = ModelLedger(sys.argv[1])
-found = origin(ledger, "items", 40) if sys.argv[2] == "origin" else made_from(ledger, "clothes@v17")
+found = origin(ledger, "items", 1) if sys.argv[2] == "origin" else made_from(ledger, "clothes@v17")
 count = len(found.nodes) if sys.argv[2] == "origin" else len(found.runs)
 print(imported - started, time.perf_counter() - imported, count, time.process_time() - cpu)
 """
