@@ -249,7 +249,7 @@ def test_a_verdict_has_the_figures_of_all_and_of_slices(
     assert facts["quality"]["records"] == tables.ROWS
     assert {part["slice"] for part in facts["slices"]} == {"city = Basel", "city = Bern", "city = Genf"}
     assert verdict.report is not None
-    page = verdict.report.read_text()
+    page = Path(verdict.report).read_text()
     assert "city = Bern" in page
     assert ("Residuals" in page) == (kind == "regression")
 
