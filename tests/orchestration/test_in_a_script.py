@@ -66,19 +66,16 @@ if __name__ == "__main__":
     first = LocalRunner(root)
     state, (rate, server, main) = run(first)
     is_fork = psutil.Process(int(server)).cmdline() == psutil.Process().cmdline()
-    first.close()
     loaded = set(sys.modules)
     again, _ = run(LocalRunner(root))
     imported = sorted({name.partition(".")[0] for name in set(sys.modules) - loaded})
-    processes = len(psutil.Process().children(recursive=True))
+    processes = len(psutil.Process().children(recursive=True))  # the fork server, and no other
     print(json.dumps([state, rate, main, is_fork, again, imported, processes]), flush=True)
     for way in ("interrupted", "killed"):
-        runner = LocalRunner(root)
         try:
-            runner.run(pipeline(parts.Sleep(file=root + "/" + way)))
+            first.run(pipeline(parts.Sleep(file=root + "/" + way)))
         except KeyboardInterrupt:
-            print(runner.record.state, flush=True)
-            runner.close()
+            print(first.record.state, flush=True)
 """
 
 
@@ -95,10 +92,17 @@ def have_ended(processes: list[psutil.Process]) -> bool:
     """Return whether processes end within a minute; one that init has not taken note of has ended, too."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes):
+        if not any(map(is_alive, processes)):
             return True
         time.sleep(0.05)
     return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.e2e
@@ -112,19 +116,20 @@ def test_nodes_are_forked_from_the_script_and_end_with_it(tmp_path):
     assert script.stdout.readline() == "held back until the end\n"  # once, and nothing of the node's
     state, rate, main, is_fork, again, imported, processes = json.loads(script.stdout.readline())
     assert (state, rate, main, is_fork) == ("done", "1", "-", True)
-    assert (again, processes) == ("cached", 0)
+    assert (again, processes) == ("cached", 1)
     assert not {"tfx", "tensorflow", "apache_beam"} & set(imported)
     [log] = root.glob("runs/*/logs/Rate.log")
     assert "printed by the node" in log.read_text()
 
-    started = pids_in(root / "interrupted")
+    node, server = pids_in(root / "interrupted")
     script.send_signal(signal.SIGINT)
     assert script.stdout.readline() == "cancelled\n"
-    assert have_ended(started)
-    started = pids_in(root / "killed")
+    assert have_ended([node])
+    node, same_server = pids_in(root / "killed")
+    assert same_server == server
     script.kill()
     script.communicate(timeout=60)
-    assert have_ended(started)
+    assert have_ended([node, server])
     assert LocalRunner(root).status().state == "interrupted"
 
 
