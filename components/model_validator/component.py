@@ -1,7 +1,7 @@
 """`ModelValidator`: what it takes and gives."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfx.dsl.components.base import base_component, executor_spec
@@ -13,7 +13,7 @@ from mlplatform.components.model_validator.settings import Question, parse_budge
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
-from mlplatform.tfx_io.parameters import Late, converted, is_late
+from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis import EvalConfig
@@ -88,8 +88,8 @@ class ModelValidator(base_component.BaseComponent):
     ) -> None:
         """Declare the validation.
 
-        Each parameter but `eval_config` may be a `RuntimeParameter`; one of a list or a mapping then is JSON,
-        and is checked when the gate runs.
+        Each parameter may be a `RuntimeParameter`: the splits and `slices` then are JSON lists, thresholds
+        and budget JSON objects.
 
         Args:
             model: Model, a SavedModel whose signature `serving_default` takes serialized Examples, or inputs
@@ -126,9 +126,18 @@ class ModelValidator(base_component.BaseComponent):
             if not eval_splits:
                 raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
             _check_splits(model, examples, eval_splits)
-        if not is_late(kind):
-            Question.of(kind, thresholds=_known(thresholds), slice_thresholds=_known(slice_thresholds))
-        parse_budget(_known(budget))
+        question: dict[str, Any] = {
+            "kind": kind,
+            "label": label,
+            "output": output,
+            "slices": slices,
+            "thresholds": thresholds,
+            "slice_thresholds": slice_thresholds,
+        }
+        if not late_names(question):  # else the run checks it
+            Question.of(**question)
+        if not is_late(budget):
+            parse_budget(budget or {})
         if model_name is not None and not is_late(model_name):
             check_model_name(model_name)
         if models_dir is not None and model_name is None:
@@ -140,18 +149,18 @@ class ModelValidator(base_component.BaseComponent):
                 examples=examples,
                 baseline_model=baseline_model,
                 model_run=model_run,
-                eval_splits=converted(eval_splits, _list),
-                thresholds=converted({} if thresholds is None else thresholds, _mapping),
-                budget=converted({} if budget is None else budget, _mapping),
-                models_dir=models_dir,
+                eval_splits=converted(eval_splits, lambda names: json.dumps(list(names))),
+                thresholds=_json_object(thresholds),
+                budget=_json_object(budget),
+                models_dir=converted(models_dir),
                 model_name=model_name,
-                reports_dir=reports_dir,
+                reports_dir=converted(reports_dir),
                 transform_graph=transform_graph,
                 kind=kind,
                 label=label,
                 output=output,
-                slices=converted(slices, lambda given: _list(map(list, given))),
-                slice_thresholds=converted({} if slice_thresholds is None else slice_thresholds, _mapping),
+                slices=converted(slices, lambda some: json.dumps([list(names) for names in some])),
+                slice_thresholds=_json_object(slice_thresholds),
                 eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),
                 blessing=channel.Channel(type=standard_artifacts.ModelBlessing),
                 infra_blessing=channel.Channel(type=standard_artifacts.InfraBlessing),
@@ -160,17 +169,8 @@ class ModelValidator(base_component.BaseComponent):
         )
 
 
-def _list(given: Iterable[Any]) -> str:
-    return json.dumps(list(given))
-
-
-def _mapping(given: Mapping[str, Any]) -> str:
-    return json.dumps(dict(given), sort_keys=True)
-
-
-def _known(given: Any) -> Mapping[str, Any]:
-    """Return a mapping that can be checked already; empty for one that is known only when the gate runs."""
-    return {} if given is None or is_late(given) else given
+def _json_object(values: Mapping[str, Any] | Late | None) -> Any:
+    return values if is_late(values) else json.dumps(dict(values or {}), sort_keys=True)
 
 
 def _check_splits(

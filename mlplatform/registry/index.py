@@ -32,6 +32,7 @@ _OPEN = "index/open"
 _FILE = re.compile("([0-9]{8})-([0-9]{8})[.]jsonl")
 _GROWTH = 4  # a file is merged with a new one that is more than a quarter of it: of N, about log5(N) are left
 _TRIES = 5
+_BEFORE_NAME, _AFTER_NAME = b'{"stream": "', b'", "events": ['  # of a line, as json.dumps writes it
 
 
 def is_indexed(event: Event) -> bool:
@@ -102,7 +103,7 @@ def read_index(storage: Storage, kind: str, containing: str = "") -> dict[str, l
         containing: Only streams whose text in the index contains this.
     """
     wanted, found = json.dumps(containing)[1:-1].encode(), {}
-    start = f'{{"stream": "{kind}/'.encode()
+    start = _BEFORE_NAME + f"{kind}/".encode()
     for line in _lines(storage).values():
         if line.startswith(start) and wanted in line:
             parsed = json.loads(line)
@@ -126,8 +127,8 @@ def write_index(storage: Storage, streams: Mapping[str, list[Event]]) -> bool:
         lines.update(_by_stream(storage.read(span.path)))
     for stream, events in streams.items():
         held = [[event.number, event.as_json()] for event in events if is_indexed(event)]
-        line = json.dumps({"stream": stream, "events": held}).encode()
-        lines.update(_by_stream(line))
+        if held:
+            lines.update(_by_stream(json.dumps({"stream": stream, "events": held}).encode()))
     if not storage.create(new.path, b"".join(line + b"\n" for line in lines.values())):
         return False
     for span in spans:  # those that were superseded before: nobody begins to read them any more
@@ -162,7 +163,7 @@ def _by_stream(data: bytes) -> dict[bytes, bytes]:
     """Return the lines of a file by the name of their stream, unparsed; others are skipped."""
     found = {}
     for line in data.split(b"\n"):
-        name, separator, _ = line.removeprefix(b'{"stream": "').partition(b'", "events": [')
-        if separator and line.startswith(b'{"stream": "') and line.endswith(b"]}"):
-            found[name] = line
+        end = line.find(_AFTER_NAME)
+        if end > 0 and line.startswith(_BEFORE_NAME) and line.endswith(b"]}"):
+            found[line[len(_BEFORE_NAME) : end]] = line
     return found

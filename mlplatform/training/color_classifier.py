@@ -1,4 +1,4 @@
-"""A model of items' colours: one linear layer on colour statistics and a pretrained network's first layers."""
+"""A model of items' colours: a linear layer on colour statistics and a pretrained network's first layers."""
 
 import importlib
 import math
@@ -240,12 +240,12 @@ def _check(
     label_feature: str,
     colors: Sequence[str],
 ) -> None:
-    """See, before features are computed, that there is something to learn and to judge it by; say what is not."""
+    """See that there is something to learn and to judge it by, and say what is left out."""
     own = {truth: count for truth, count in listed.items() if truth in train_photos.truths}
     if not own:
         raise NoExamplesError(
-            f"of {sum(listed.values())} training photos none has a colour in {label_feature!r} that the model "
-            f"has a name for ({', '.join(colors[:5])}, ...); the training files"
+            f"of {sum(listed.values())} training photos none has a colour in {label_feature!r} that the "
+            f"model has a name for ({', '.join(colors[:5])}, ...); the training files"
         )
     mains = {truth.split(_BETWEEN)[0] for truth in own}
     if len(mains) == 1 and not any(truth.endswith(_DRAWN) for truth in train_photos.truths):

@@ -37,7 +37,7 @@ def palette(lab: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _first_centres(pixels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Return the foreground's mean colour, then twice the pixel that is farthest from those before, by weight."""
+    """Return the foreground's mean colour, then twice the pixel farthest from those before, by weight."""
     centres = tf.reduce_sum(pixels * weights[..., None], axis=1, keepdims=True)
     for _ in range(COLORS - 1):
         far = tf.reduce_min(_distances(pixels, centres), axis=-1) * weights

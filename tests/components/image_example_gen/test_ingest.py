@@ -708,3 +708,31 @@ def test_under_the_stock_runner_spans_work_and_a_moved_photo_is_seen(shop: Path,
     for run in runs:
         summary = json.loads((run / "summary.json").read_text())
         assert (summary["entries"], sum(summary["accepted"].values())) == (12, 12)
+
+
+def test_the_label_may_be_any_column_and_photos_without_it_are_left_out(
+    listed: Listed, ingest: RunIngest
+) -> None:
+    """Half of the photos have no colour: no fault of the source, where they are to be left out."""
+    rows = [(f"{n}.jpg", "hat", f"item-{n}", "s1") for n in range(8)]
+    base = listed(rows)
+    lines = ["path,label,item_id,color,also"]
+    lines += [f"{p},{label},{i},{'red' if n % 2 else ''},{'pink' if n < 3 else ''}"
+              for n, (p, label, i, _) in enumerate(rows)]  # fmt: skip
+    (base / "listing.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    arguments = {
+        "input_base": str(base),
+        "listing": "listing.csv",
+        "splits": {"train": 1},
+        "label_feature": "color",
+        "also_feature": "also",
+    }
+    found = ingest(**arguments, leave_out_unlabelled=True)
+    examples = {example["item_id"]: example for example in found.examples["train"]}
+    assert sorted(examples) == [b"item-1", b"item-3", b"item-5", b"item-7"]
+    assert examples[b"item-1"]["color"] == [b"red", b"pink"]
+    assert (examples[b"item-3"]["color"], examples[b"item-3"]["label"]) == (b"red", b"hat")
+    assert set(found.rejects.values()) == {"unlabelled"}
+    assert found.summary["entries"] == 8
+    with pytest.raises(GateError, match="missing_label"):
+        ingest(**arguments)

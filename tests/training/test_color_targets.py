@@ -1,0 +1,101 @@
+"""What the colour model learns: its names, soft targets, and photos that it draws for itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlplatform.config import parse_config
+from mlplatform.config_file import ConfigError
+from mlplatform.training.color_classifier import choose_colors, read_truths, soft_target, train
+from mlplatform.training.color_classifier_settings import ColorSettings
+from mlplatform.training.errors import NoExamplesError, TooFewClassesError
+from mlplatform.training.task import TrainingTask
+from mlplatform.vision.color.vocabulary import MULTICOLOUR, NAMES
+
+COLORS = ["red", "pink", "blue", "black"]
+
+
+def example(*colors: str, **features: int) -> bytes:
+    made = tf.train.Example()
+    made.features.feature["color"].bytes_list.value.extend(color.encode() for color in colors)
+    for name, value in features.items():
+        made.features.feature[name].int64_list.value.append(value)
+    return made.SerializeToString()
+
+
+def test_a_truth_is_the_first_three_colours() -> None:
+    records = [example("red", "pink", "blue", "black"), example("red"), example(), example("red", drawn=1)]
+    found = read_truths("color")(tf.constant(records)).numpy().tolist()
+    assert found == [b"red\npink\nblue", b"red", b"", b"red\t"]
+
+
+@pytest.mark.parametrize(
+    ("truth", "target"),
+    [
+        ("red", [1, 0, 0, 0]),
+        ("red\npink", [0.75, 0.25, 0, 0]),
+        ("blue\nred\nblack", [0.125, 0, 0.75, 0.125]),
+        ("navy", [0, 0, 0.75, 0.25]),
+        ("red\t", [1, 0, 0, 0]),
+    ],
+)
+def test_further_colours_get_their_share_of_the_target(truth: str, target: list[float]) -> None:
+    found = soft_target(truth, COLORS, 0.25)
+    assert found is not None
+    np.testing.assert_allclose(found, target)
+
+
+@pytest.mark.parametrize("truth", ["", "green", "green\nred"])
+def test_a_photo_without_a_known_main_colour_is_left_out(truth: str) -> None:
+    assert soft_target(truth, COLORS, 0.25) is None
+
+
+def test_the_names_are_the_usual_ones_and_what_many_photos_have() -> None:
+    truths = {"red": 20, "beige\nwhite": 5, "beige": 3, "navy": 7, "": 50}
+    assert choose_colors(ColorSettings(), truths) == [*NAMES, MULTICOLOUR, "beige"]
+    assert choose_colors(ColorSettings(colors=["red", "sand"]), truths) == ["red", "sand"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"colors": ["red"]}, "at least two colours"),
+        ({"colors": ["red", "red"]}, "each once"),
+        ({"colours": ["red", "blue"]}, "did you mean 'colors'?"),
+        ({"min_confidence": 2}, "min_confidence is 2"),
+        ({"drawn_by": "nothing"}, "drawn_by is 'nothing'"),
+    ],
+)
+def test_a_wrong_setting_is_named(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(ColorSettings, values, source="the model")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("records", "error"),
+    [
+        ([example(), example()], NoExamplesError),
+        ([example("ultraviolet")], NoExamplesError),
+        ([example("red"), example("red", "blue")], TooFewClassesError),
+    ],
+)
+def test_nothing_to_learn_is_one_clear_error(
+    records: list[bytes], error: type[Exception], tmp_path: Path
+) -> None:
+    file = tmp_path / "train"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    task = TrainingTask(
+        train_files=(str(file),),
+        eval_files=(),
+        hyperparameters={"drawn_photos": 0},
+        work_dir=tmp_path / "work",
+        model_dir=tmp_path / "model",
+        run_dir=tmp_path,
+    )
+    with pytest.raises(error):
+        train(task)
