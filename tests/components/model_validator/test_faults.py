@@ -274,7 +274,7 @@ def test_a_classifier_may_answer_in_several_forms(table: str, tmp_path: Path, fo
 
 def test_texts_as_labels_need_the_models_class_names(table: str, tmp_path: Path) -> None:
     model = tables.export(tmp_path / "model", tables.is_long, "probabilities")
-    with pytest.raises(Exception, match=r"'no', while the model numbers its classes 0 to 1.*labels\.txt"):
+    with pytest.raises(Exception, match=r"while the model numbers its classes 0 to 1.*labels\.txt"):
         tables.judged(model, table, CLASSES)
 
 
