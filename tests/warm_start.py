@@ -109,6 +109,7 @@ def main() -> None:
     """Import what every node needs; then fork whenever it is asked for."""
     from mlplatform.orchestration.local.processes.deferred import defer_imports
 
+    del sys.path[0]  # the folder of tests, whose names are not to be found
     gc.disable()
     defer_imports()
     import mlplatform.orchestration.local.compiling

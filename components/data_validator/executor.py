@@ -14,7 +14,6 @@ from tfx.components.example_validator import executor as example_validator
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.components.util import examples_utils
-from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, writer_utils
@@ -39,13 +38,14 @@ from mlplatform.reports.kept import keep_report
 from mlplatform.storage.urls import is_local, join
 from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
 from mlplatform.tfx_io.artifacts import fetched, where_beam_runs
+from mlplatform.tfx_io.beam_executor import BeamExecutor
 from mlplatform.tfx_io.runs import note_verdict, run_id
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]
 
 
-class Executor(base_beam_executor.BaseBeamExecutor):
+class Executor(BeamExecutor):
     """Runs the gate."""
 
     def Do(  # noqa: N802 - TFX's name

@@ -95,8 +95,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
     ) -> None:
         """Declare the ingest.
 
-        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`; `labels`
-        then is a JSON list.
+        All but `listing`, `splits`, `pattern` and the three of the label may be a `RuntimeParameter`;
+        `labels` then is a JSON list.
 
         Args:
             input_base: Folder of the photos, a local path or a URL (`s3://`, `gs://`, `az://`). With `splits`

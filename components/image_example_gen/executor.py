@@ -24,12 +24,13 @@ from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.spans import resolve
 from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import where_beam_runs
+from mlplatform.tfx_io.beam_executor import BeamExecutor
 from mlplatform.tfx_io.runs import note_verdict, run_id
 
 REJECTS_KEY = "rejects"
 
 
-class Executor(base_example_gen_executor.BaseExampleGenExecutor):
+class Executor(BeamExecutor, base_example_gen_executor.BaseExampleGenExecutor):
     """Runs the ingest on Beam, balances its books and decides whether it may pass."""
 
     def Do(  # noqa: N802 - TFX's name

@@ -13,6 +13,7 @@ from mlplatform.components.model_validator.settings import Question, parse_budge
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
 from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis import EvalConfig
@@ -69,23 +70,26 @@ class ModelValidator(base_component.BaseComponent):
         self,
         model: channel.BaseChannel,
         examples: channel.BaseChannel,
-        eval_splits: Sequence[str] = ("eval",),
-        thresholds: Mapping[str, float] | None = None,
-        budget: Mapping[str, float] | None = None,
+        eval_splits: Sequence[str] | Late = ("eval",),
+        thresholds: Mapping[str, float] | Late | None = None,
+        budget: Mapping[str, float] | Late | None = None,
         baseline_model: channel.BaseChannel | None = None,
-        models_dir: str | None = None,
-        model_name: str | None = None,
-        reports_dir: str | None = None,
+        models_dir: str | Late | None = None,
+        model_name: str | Late | None = None,
+        reports_dir: str | Late | None = None,
         model_run: channel.BaseChannel | None = None,
-        kind: str = "classification",
-        label: str = "label",
-        output: str | None = None,
-        slices: Sequence[Sequence[str]] = (),
-        slice_thresholds: Mapping[str, float] | None = None,
+        kind: str | Late = "classification",
+        label: str | Late = "label",
+        output: str | Late | None = None,
+        slices: Sequence[Sequence[str]] | Late = (),
+        slice_thresholds: Mapping[str, float] | Late | None = None,
         transform_graph: channel.BaseChannel | None = None,
         eval_config: "EvalConfig | None" = None,
     ) -> None:
         """Declare the validation.
+
+        Each parameter may be a `RuntimeParameter`: the splits and `slices` then are JSON lists, thresholds
+        and budget JSON objects.
 
         Args:
             model: Model, a SavedModel whose signature `serving_default` takes serialized Examples, or inputs
@@ -118,13 +122,23 @@ class ModelValidator(base_component.BaseComponent):
                 value does not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
         """
-        if not eval_splits:
-            raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
-        Question.of(kind, label, output=output, slices=slices, thresholds=thresholds,
-                    slice_thresholds=slice_thresholds)  # fmt: skip
-        parse_budget(budget or {})
-        _check_splits(model, examples, eval_splits)
-        if model_name is not None:
+        if not is_late(eval_splits):
+            if not eval_splits:
+                raise ConfigError("ModelValidator", ["eval_splits is empty: name at least one split"])
+            _check_splits(model, examples, eval_splits)
+        question: dict[str, Any] = {
+            "kind": kind,
+            "label": label,
+            "output": output,
+            "slices": slices,
+            "thresholds": thresholds,
+            "slice_thresholds": slice_thresholds,
+        }
+        if not late_names(question):  # else the run checks it
+            Question.of(**question)
+        if not is_late(budget):
+            parse_budget(budget or {})
+        if model_name is not None and not is_late(model_name):
             check_model_name(model_name)
         if models_dir is not None and model_name is None:
             problem = "models_dir is given without model_name: name the pushed model to compare with"
@@ -135,24 +149,28 @@ class ModelValidator(base_component.BaseComponent):
                 examples=examples,
                 baseline_model=baseline_model,
                 model_run=model_run,
-                eval_splits=json.dumps(list(eval_splits)),
-                thresholds=json.dumps(dict(thresholds or {}), sort_keys=True),
-                budget=json.dumps(dict(budget or {}), sort_keys=True),
-                models_dir=models_dir,
+                eval_splits=converted(eval_splits, lambda names: json.dumps(list(names))),
+                thresholds=_json_object(thresholds),
+                budget=_json_object(budget),
+                models_dir=converted(models_dir),
                 model_name=model_name,
-                reports_dir=reports_dir,
+                reports_dir=converted(reports_dir),
                 transform_graph=transform_graph,
                 kind=kind,
                 label=label,
                 output=output,
-                slices=json.dumps([list(names) for names in slices]),
-                slice_thresholds=json.dumps(dict(slice_thresholds or {}), sort_keys=True),
+                slices=converted(slices, lambda some: json.dumps([list(names) for names in some])),
+                slice_thresholds=_json_object(slice_thresholds),
                 eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),
                 blessing=channel.Channel(type=standard_artifacts.ModelBlessing),
                 infra_blessing=channel.Channel(type=standard_artifacts.InfraBlessing),
                 evaluation=channel.Channel(type=standard_artifacts.ModelEvaluation),
             )
         )
+
+
+def _json_object(values: Mapping[str, Any] | Late | None) -> Any:
+    return values if is_late(values) else json.dumps(dict(values or {}), sort_keys=True)
 
 
 def _check_splits(

@@ -66,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
                 reports_dir=reports_dir or None,
             )
-            if verdict.report and reports_dir:
+            if reports_dir and verdict.report:
                 note_verdict(
                     reports_dir,
                     self._context,

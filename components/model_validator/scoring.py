@@ -106,6 +106,8 @@ class Measured:
         self.mistakes = Mistakes()
         self._slices: dict[str, Tally] = {}
         self._slice_records: Counter[str] = Counter()
+        self._values: Counter[tuple[str, ...]] = Counter()  # values by slice
+        self.unmeasured: set[tuple[str, ...]] = set()  # slices with too many of them
         self._not_finite = 0
         self._not_finite_slices: Counter[str] = Counter()
         self._first_not_finite = ""
@@ -153,14 +155,16 @@ class Measured:
         return outputs
 
     def _add_slices(self, records: Sequence[Record], outputs: Outputs) -> None:
-        for number in range(len(self._question.slices)):
+        for number, names in enumerate(map(tuple, self._question.slices)):
             rows_of: dict[str, list[int]] = {}
             for row, record in enumerate(records):
                 rows_of.setdefault(record.slices[number], []).append(row)
             for name, rows in rows_of.items():
                 if name not in self._slices:
-                    if len(self._slices) == LARGEST_SLICES * len(self._question.slices):
+                    if self._values[names] == LARGEST_SLICES:
+                        self.unmeasured.add(names)
                         continue
+                    self._values[names] += 1
                     self._slices[name] = self._empty()
                 self._slice_records[name] += len(rows)
                 part = {key: array[rows] if array.ndim else array for key, array in outputs.items()}

@@ -4,6 +4,7 @@ Of classes TFMA is given the rank of the true one instead of one probability per
 depend on nothing else, and the evaluation of 1,100 classes costs what that of ten costs.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ class AnswersFile:
         self._scratch = tempfile.TemporaryDirectory(prefix="mlplatform-")
         self.path = Path(self._scratch.name) / "answers.tfrecord"
         self.is_empty = True
+        self.has_ranks = False  # of classes; else numbers
         self._writer = tf.io.TFRecordWriter(str(self.path))
 
     def __enter__(self) -> "AnswersFile":
@@ -52,10 +54,12 @@ class AnswersFile:
     def write(self, records: Sequence[Record], scored: Scored) -> None:
         """Append a batch; records without a finite answer are left out."""
         columns = scored.columns or {}
+        if not ({_LABEL, _RANK} <= {*columns} or {_LABEL, _PREDICTION} <= {*columns}):
+            return
         for row, (record, error) in enumerate(zip(records, scored.error.tolist(), strict=True)):
-            if not columns or error != error:
+            if math.isnan(error):
                 continue
-            self.is_empty = False
+            self.is_empty, self.has_ranks = False, _RANK in columns
             example = tf.train.Example()
             features = example.features.feature
             if _RANK in columns:
@@ -75,7 +79,7 @@ class AnswersFile:
 
 
 def evaluate(
-    answers: Path,
+    answers: AnswersFile,
     question: Question,
     supported: Sequence[str],
     output_dir: Path,
@@ -87,15 +91,16 @@ def evaluate(
     They are an output, for TFMA's tools and components that read them; the gate decides by its own figures.
 
     Args:
-        answers: What `AnswersFile` wrote; at least one record.
+        answers: At least one record; it is finished.
         question: Kind, slices and thresholds.
         supported: Classes with enough records to be judged by themselves.
         output_dir: For TFMA's metrics, validations and configuration (`tfma.load_eval_result` reads them).
         top_1_floor: Lowest top-1 that is accepted, where the baseline asks for more than the thresholds.
     """
-    of_classes = question.kind == "classification"
-    config = _of_classes(question, supported, top_1_floor) if of_classes else _of_numbers(question)
-    tfma.run_model_analysis(eval_config=config, data_location=str(answers), output_path=str(output_dir))
+    answers.close()
+    has_ranks = answers.has_ranks
+    config = _of_classes(question, supported, top_1_floor) if has_ranks else _of_numbers(question)
+    tfma.run_model_analysis(eval_config=config, data_location=str(answers.path), output_path=str(output_dir))
 
 
 def _of_classes(question: Question, supported: Sequence[str], top_1_floor: float) -> config_pb2.EvalConfig:

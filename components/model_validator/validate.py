@@ -19,6 +19,7 @@ from mlplatform.components.model_validator.errors import (
 from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.report import write_report
 from mlplatform.components.model_validator.scoring import (
+    LARGEST_SLICES,
     Comparison,
     Measured,
     Slice,
@@ -228,10 +229,9 @@ def _with_tfma(
             more = evaluate_as_asked(terms.eval_config, model_dir, baseline, records.files, output_dir)
             found = replace(found, reasons=[*found.reasons, *more])
         elif not answers.is_empty:
-            answers.close()
             supported = _supported(measured, question.limits.min_support)
             floor = compared.floor("top_1", question)
-            evaluate(answers.path, question, supported, output_dir, top_1_floor=floor)
+            evaluate(answers, question, supported, output_dir, top_1_floor=floor)
         bar.advance()
     return found
 
@@ -359,6 +359,10 @@ def _notes(measured: Measured, compared: _Comparison, question: Question) -> lis
             f"{measured.webp_photos} photos are WebP and were converted to PNG for this evaluation: a server "
             "of this TensorFlow version refuses WebP."
         )
+    notes += [
+        f"the slice {', '.join(names)} has more than {LARGEST_SLICES} values; the first ones are measured"
+        for names in sorted(measured.unmeasured)
+    ]
     limits = question.limits
     supports = [c["support"] for c in measured.tally.details().get("classes", []) if c["support"]]
     unjudged = sum(support < limits.min_support for support in supports)

@@ -1,6 +1,6 @@
 """`mlplatform models`: what was pushed, and push, promote, roll back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.home import Home
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.errors import ModelWithdrawnError
+from mlplatform.storage.urls import is_local
 
 # Of an event of the ledger, what `models show` prints.
 _SHOWN = ("event", "at", "by", "why", "label", "labels", "servers")
@@ -40,7 +41,8 @@ def models() -> None:
 def list_models(root: str | None, as_json: bool) -> None:
     """List the models, the version that serves, and what its evaluation measured."""
     store = _store(root)
-    rows = [_list_row(store, name) for name in store.names()]
+    listed = {} if is_local(store.url) else store.all_versions()  # few requests for all models
+    rows = [_list_row(name, listed.get(name) or store.versions) for name in listed or store.names()]
     if as_json:
         echo_json(rows)
         return
@@ -183,12 +185,14 @@ def _store(root: str | None) -> ModelStore:
     return ModelStore(Home.at(root).models)
 
 
-def _list_row(store: ModelStore, name: str) -> dict[str, object]:
+def _list_row(
+    name: str, found: list[ModelVersion] | Callable[[str], list[ModelVersion]]
+) -> dict[str, object]:
     """One model's row; what is wrong with it must not keep the others from being listed."""
     versions: list[ModelVersion] = []
     problem = None
     try:
-        versions = store.versions(name)
+        versions = found(name) if callable(found) else found
     except (MlplatformError, OSError) as error:
         problem = str(error)
     serving = [version for version in versions if not version.is_withdrawn]

@@ -6,7 +6,6 @@ import getpass
 import hashlib
 import json
 import os
-import socket
 from dataclasses import dataclass, replace
 
 from mlplatform.datasets.format.manifest import FORMAT, Manifest, sealed, unsealed
@@ -159,4 +158,4 @@ def user() -> str:
 
 def user_and_host() -> str:
     """Return who runs this process, and where."""
-    return f"{user()}@{socket.gethostname()}"
+    return f"{user()}@{os.uname().nodename}"

@@ -15,6 +15,8 @@ from mlplatform.fingerprints.digests import digest_or_empty
 from mlplatform.fingerprints.libraries import is_user_file
 
 _imported: dict[str, str] = {}  # file -> digest; empty where the file changed while it was read
+_files: set[str] = set()  # files of the user's modules in `_looked_at`
+_looked_at: set[str] = set()  # names of modules
 _load = SourceFileLoader.get_code
 
 
@@ -31,14 +33,14 @@ def imported_files() -> dict[str, str]:
 
     Of extension modules, and of what was imported before `record_imports`, it is the digest of now.
     """
-    files = {
-        os.path.realpath(file)
-        for module in list(sys.modules.values())
-        if isinstance(file := getattr(module, "__file__", None), str) and is_user_file(file)
-    }
+    for name in sys.modules.keys() - _looked_at:  # thousands, of which a child has few that are new
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str) and is_user_file(file):
+            _files.add(os.path.realpath(file))
+        _looked_at.add(name)
     return {
         file: _imported[file] if file in _imported else digest_or_empty(file)
-        for file in sorted(files | _imported.keys())
+        for file in sorted(_files | _imported.keys())
     }
 
 

@@ -32,6 +32,7 @@ _OPEN = "index/open"
 _FILE = re.compile("([0-9]{8})-([0-9]{8})[.]jsonl")
 _GROWTH = 4  # a file is merged with a new one that is more than a quarter of it: of N, about log5(N) are left
 _TRIES = 5
+_BEFORE_NAME, _AFTER_NAME = b'{"stream": "', b'", "events": ['  # of a line, as json.dumps writes it
 
 
 def is_indexed(event: Event) -> bool:
@@ -74,7 +75,12 @@ class Mark:
 
 def write_mark(storage: Storage, stream: str, writer: str) -> None:
     """Announce that a writer may add to a stream within the next half hour."""
-    storage.put(f"{_OPEN}/{quote(stream, safe='')}~{int(time.time())}~{writer}", b"")
+    path = f"{_OPEN}/{quote(stream, safe='')}~{int(time.time())}~{writer}"
+    if (place := storage.local(path)) is None:
+        storage.put(path, b"")
+    else:  # a name alone: file systems make it last with the event that comes after it
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
 
 
 def read_marks(storage: Storage) -> list[Mark]:
@@ -93,17 +99,20 @@ def remove_marks(storage: Storage, marks: Iterable[Mark]) -> None:
         storage.delete(f"{_OPEN}/{mark.name}")
 
 
-def read_index(storage: Storage, kind: str, containing: str = "") -> dict[str, list[Event]]:
+def read_index(
+    storage: Storage, kind: str, containing: str = "", *, read: dict[str, bytes]
+) -> dict[str, list[Event]]:
     """Return the indexed events of all streams of a kind, as the last compactions found them.
 
     Args:
         storage: The ledger's files.
         kind: The first part of the streams' names.
         containing: Only streams whose text in the index contains this.
+        read: The index's files by path, as far as they were read before; afterwards those that count now.
     """
     wanted, found = json.dumps(containing)[1:-1].encode(), {}
-    start = f'{{"stream": "{kind}/'.encode()
-    for line in _lines(storage).values():
+    start = _BEFORE_NAME + f"{kind}/".encode()
+    for line in _lines(storage, read).values():
         if line.startswith(start) and wanted in line:
             parsed = json.loads(line)
             stream = parsed["stream"]
@@ -126,8 +135,8 @@ def write_index(storage: Storage, streams: Mapping[str, list[Event]]) -> bool:
         lines.update(_by_stream(storage.read(span.path)))
     for stream, events in streams.items():
         held = [[event.number, event.as_json()] for event in events if is_indexed(event)]
-        line = json.dumps({"stream": stream, "events": held}).encode()
-        lines.update(_by_stream(line))
+        if held:
+            lines.update(_by_stream(json.dumps({"stream": stream, "events": held}).encode()))
     if not storage.create(new.path, b"".join(line + b"\n" for line in lines.values())):
         return False
     for span in spans:  # those that were superseded before: nobody begins to read them any more
@@ -145,15 +154,20 @@ def _live(spans: list[_Span]) -> list[_Span]:
     return [span for span in spans if not any(other.holds(span) for other in spans)]
 
 
-def _lines(storage: Storage) -> dict[bytes, bytes]:
+def _lines(storage: Storage, read: dict[str, bytes]) -> dict[bytes, bytes]:
     """Return the line of each stream, the newest of several."""
     for _ in range(_TRIES):
-        found: dict[bytes, bytes] = {}
+        live = [span.path for span in _live(_spans(storage))]
+        missing = [path for path in live if path not in read]
         try:
-            for data in storage.read_all([span.path for span in _live(_spans(storage))]):
-                found.update(_by_stream(data))
+            read.update(zip(missing, storage.read_all(missing), strict=True))
         except FileNotFoundError:  # merged into another one meanwhile
             continue
+        for path in read.keys() - set(live):
+            del read[path]
+        found: dict[bytes, bytes] = {}
+        for path in live:
+            found.update(_by_stream(read[path]))
         return found
     raise CorruptStoreError(f"{storage.url}/index", "its files disappear while they are read")
 
@@ -162,7 +176,7 @@ def _by_stream(data: bytes) -> dict[bytes, bytes]:
     """Return the lines of a file by the name of their stream, unparsed; others are skipped."""
     found = {}
     for line in data.split(b"\n"):
-        name, separator, _ = line.removeprefix(b'{"stream": "').partition(b'", "events": [')
-        if separator and line.startswith(b'{"stream": "') and line.endswith(b"]}"):
-            found[name] = line
+        end = line.find(_AFTER_NAME)
+        if end > 0 and line.startswith(_BEFORE_NAME) and line.endswith(b"]}"):
+            found[line[len(_BEFORE_NAME) : end]] = line
     return found

@@ -38,8 +38,10 @@ _EVENT = re.compile("([0-9]{8})[.]json")
 _ALL = re.compile("([0-9]{8})[.]all[.]json")
 _LAST_NUMBER = 99_999_999
 _EVENTS_PER_PACK = 16  # so reading a stream takes a listing, the events up to then, and 15 more files at most
-_STREAMS_IN_MEMORY = 200
-_MARKED_STREAMS = 4  # more of them are worth a compaction
+_STREAMS_IN_MEMORY = 1000
+_STREAMS_BEHIND = 4  # more that the index lacks are worth a compaction
+_STALE_S = 24 * 3600  # age of a file that a killed writer left
+_STREAM = re.compile("[a-z]+/.+", re.DOTALL)
 
 
 class Ledger:
@@ -54,6 +56,8 @@ class Ledger:
         self._known: dict[str, dict[int, Event | None]] = {}  # by stream and number; None: not an event
         self._id = uuid.uuid4().hex
         self._marked: dict[tuple[str, str], float] = {}  # when a writer marked a stream, monotonic time
+        self._index_files: dict[str, bytes] = {}  # those that `overview` read last
+        self._using_index = threading.Lock()
         self._writing = threading.RLock()  # between a mark and its event, no compaction removes the mark
 
     @property
@@ -102,7 +106,7 @@ class Ledger:
             draft = decision(events)
             if draft is None:
                 return None
-            if event := self._create(stream, max(self._known[stream], default=0) + 1, draft):
+            if event := self._create(stream, max(self._known.get(stream, {}), default=0) + 1, draft):
                 return event
 
     def events(self, stream: str) -> list[Event]:
@@ -114,14 +118,19 @@ class Ledger:
         return self._read(stream, self._names(_folder(stream)))
 
     def all_events(self, kind: str) -> dict[str, list[Event]]:
-        """Return the events of all streams of a kind, with one recursive listing.
+        """Return the events of all streams of a kind: one recursive listing, and what is not known yet.
 
-        For kinds of few events, such as `models`; for runs see `overview`.
+        For kinds of few events that are read again and again, such as `models`; for runs see `overview`.
 
         Raises:
             LedgerAccessError: They cannot be read.
         """
         self._names(kind)
+        if not any(stream.startswith(f"{kind}/") for stream in self._known):
+            indexed = self._indexed(kind)
+            self._index_files = {}  # what was needed of them is known now
+            for stream, events in indexed.items():
+                self._known_of(stream).update({event.number: event for event in events})
         names: dict[str, list[str]] = {}
         for path in self.storage.paths(kind):
             folder, separator, name = path.partition("/")
@@ -144,15 +153,21 @@ class Ledger:
         """
         self._names(kind)
         marked = {mark.stream for mark in index.read_marks(self.storage)}  # before the index: none is missed
-        found = index.read_index(self.storage, kind, containing)
+        found = self._indexed(kind, containing)
+        behind = 0
         for stream in sorted(stream for stream in marked if stream.startswith(f"{kind}/")):
             events = [event for event in self.events(stream) if index.is_indexed(event)]
             if any(containing in json.dumps(event.as_json(), ensure_ascii=False) for event in events):
+                behind += found.get(stream) != events
                 found[stream] = events
-        if len(marked) > _MARKED_STREAMS:
+        if behind > _STREAMS_BEHIND:
             with contextlib.suppress(Exception):  # such as a storage that may only be read
                 self.compact()
         return dict(sorted(found.items()))
+
+    def _indexed(self, kind: str, containing: str = "") -> dict[str, list[Event]]:
+        with self._using_index:
+            return index.read_index(self.storage, kind, containing, read=self._index_files)
 
     def compact(self) -> None:
         """Add what was written since to the index, so that `overview` takes few requests.
@@ -160,15 +175,27 @@ class Ledger:
         To be called at the end of what wrote much, such as a run. Others may write and compact meanwhile.
 
         Raises:
-            LedgerAccessError: The ledger cannot be read.
+            StoreAccessError: The ledger cannot be read or written.
         """
         with self._writing:
             now, marks = time.time(), index.read_marks(self.storage)
-            streams = {mark.stream: self.events(mark.stream) for mark in marks if "/" in mark.stream}
+            streams = {}
+            for stream in {mark.stream for mark in marks if _STREAM.fullmatch(mark.stream)}:
+                with contextlib.suppress(LedgerAccessError):  # it is not held, and stays marked
+                    streams[stream] = self.events(stream)
             if streams and index.write_index(self.storage, streams):
-                needless = [mark for mark in marks if mark.is_needless(self._writer, now)]
-                index.remove_marks(self.storage, needless)
+                mine = [mark for mark in marks if mark.is_needless(self._writer, now)]
+                index.remove_marks(self.storage, [mark for mark in mine if mark.stream in streams])
                 self._marked.clear()
+            self._remove_litter()
+
+    def _remove_litter(self) -> None:
+        """Remove what killed writers left where files are written aside first."""
+        for kind in self.storage.names("") if self.storage.local("") is not None else ():
+            for name in self.storage.names(f"{kind}/{ASIDE}"):
+                with contextlib.suppress(OSError):  # another one removes it, or its writer is done
+                    if self.storage.age_s(f"{kind}/{ASIDE}/{name}") > _STALE_S:
+                        (Path(self.url) / kind / ASIDE / name).unlink()
 
     def _read(self, stream: str, names: Sequence[str]) -> list[Event]:
         numbers = sorted(int(found[1]) for name in names if (found := _EVENT.fullmatch(name)))
@@ -246,7 +273,7 @@ class Ledger:
         """
         try:
             events = self.events(stream)
-            last = max(self._known[stream], default=0)
+            last = max(event.number for event in events)
             held = {str(event.number): event.as_json() for event in events}
             self.storage.put(f"{_folder(stream)}/{last:08}.all.json", json.dumps(held).encode())
         except Exception as error:  # noqa: BLE001 - the event that was written before stays written

@@ -17,6 +17,21 @@ class BadPathError(UsageError):
         )
 
 
+class LostSlashError(UsageError):
+    """A URL became a path: something took its two slashes for one."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        meant = self.path.replace(":/", "://", 1)
+        return (
+            f"{self.path!r} would be a folder of this machine. Give {meant!r} for the URL, or ./{self.path} "
+            "for a folder of that name."
+        )
+
+
 class CorruptStoreError(MlplatformError):
     """A file is not what was written."""
 

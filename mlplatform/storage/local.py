@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,7 +154,7 @@ class LocalStorage:
     def aside(self, folder: str) -> Path:
         place = self._at(folder) / ASIDE
         place.mkdir(parents=True, exist_ok=True)
-        return place / uuid.uuid4().hex
+        return place / os.urandom(16).hex()
 
     @contextmanager
     def hold(self, folder: str, *, alone: bool) -> Iterator[None]:

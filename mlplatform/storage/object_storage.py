@@ -5,7 +5,6 @@ import os
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -217,7 +216,7 @@ class FsspecStorage:
             raise NoAtomicCreateError(
                 self.url, f"{self._protocol}:// has no create that refuses a taken name"
             )
-        probe = f"probe-{uuid.uuid4().hex}"
+        probe = f"probe-{os.urandom(16).hex()}"
         try:
             created = (self._create(probe, b"1"), self._create(probe, b"2"))
         finally:

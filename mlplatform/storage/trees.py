@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +72,7 @@ def appearing(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already")
-    partial = target.with_name(f".{uuid.uuid4().hex}")
+    partial = target.with_name(f".{os.urandom(16).hex()}")
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -4,10 +4,15 @@ A place is a text: a path of this machine's file system, or a URL of a kind that
 """
 
 import os
+import re
 from pathlib import Path
+
+from mlplatform.storage.errors import LostSlashError
 
 _SEPARATOR = "://"
 _FILE = "file://"
+# What becomes of a URL that is taken for a path: without this, its files would be written here, unnoticed.
+_LOST_SLASH = re.compile(r"(s3a?|gs|gcs|az|abfss?|memory|file):/[^/]")
 
 
 def is_local(url: str) -> bool:
@@ -27,6 +32,7 @@ def absolute(place: str | os.PathLike[str]) -> str:
     """Return a place as an absolute local path, or as a URL without a '/' at its end.
 
     Raises:
+        LostSlashError: It is a URL whose two slashes became one.
         RuntimeError: It is below the home of a user whom this machine does not know (`~name/x`).
     """
     text = os.fspath(place)
@@ -35,6 +41,8 @@ def absolute(place: str | os.PathLike[str]) -> str:
     start = _scheme(text)
     if start:
         return start + text.removeprefix(start).rstrip("/")
+    if _LOST_SLASH.match(text):
+        raise LostSlashError(text)
     return str(Path(text).expanduser().absolute())
 
 

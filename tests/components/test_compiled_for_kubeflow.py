@@ -78,9 +78,13 @@ def every_component() -> list[Any]:
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
         examples=version.outputs["examples"],
-        models_dir=f"{ROOT}/models",
-        model_name="small",
-        reports_dir=f"{ROOT}/reports",
+        eval_splits=of_run("judging_splits", default='["test"]'),
+        thresholds=of_run("thresholds", default='{"top_1": 0.5}'),
+        budget=of_run("budget", default="{}"),
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        reports_dir=of_run("reports_dir"),
+        kind=of_run("kind", default="classification"),
     )
     pusher = ServingPusher(
         model=trainer.outputs["model"],

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
@@ -15,6 +16,7 @@ from mlplatform.components import (
 )
 from mlplatform.components.model_trainer.errors import RunFunctionError
 from mlplatform.config_file import ConfigError
+from mlplatform.evaluation.errors import UnknownKindError
 from mlplatform.registry.errors import InvalidModelNameError
 from mlplatform.serving.client import ServerAddressError
 
@@ -62,6 +64,9 @@ def test_trainer(changes: dict[str, Any], error: type[Exception], says: str) -> 
         ({"thresholds": {"top_1": 50}}, ConfigError, "top_1 is 50"),
         ({"budget": {"p99_latency_ms": 0}}, ConfigError, "ModelValidator's budget"),
         ({"eval_splits": []}, ConfigError, "eval_splits is empty"),
+        ({"kind": "regresion"}, UnknownKindError, "did you mean 'regression'"),
+        ({"kind": "regression", "thresholds": {"top_1": 1}}, ConfigError, "unknown key 'top_1'"),
+        ({"slice_thresholds": {"top1": 1}}, ConfigError, "slice_thresholds: unknown key 'top1'"),
         ({"model_name": "../x"}, InvalidModelNameError, "cannot be a model's name"),
         ({"models_dir": "models"}, ConfigError, "models_dir is given without model_name"),
     ],
@@ -69,6 +74,13 @@ def test_trainer(changes: dict[str, Any], error: type[Exception], says: str) -> 
 def test_validator(changes: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         ModelValidator(MODEL, EXAMPLES, **changes)
+
+
+def test_a_validator_may_be_told_later() -> None:
+    late = RuntimeParameter("later", str)
+    given = ("eval_splits", "thresholds", "budget", "kind", "label", "slices", "models_dir", "model_name")
+    gate = ModelValidator(MODEL, EXAMPLES, **dict.fromkeys(given, late))
+    assert {name: gate.exec_properties[name] for name in given} == dict.fromkeys(given, late)
 
 
 def test_a_validator_may_have_a_name_alone() -> None:

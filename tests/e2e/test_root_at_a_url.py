@@ -54,7 +54,9 @@ def test_all_that_outlives_the_run_is_at_the_url(trained: Any) -> None:
         assert f"reports/{run}/{gate}/report.html" in paths
     assert "reports/index.html" in paths
     assert any(path.startswith("datasets/items/versions/") for path in paths)
-    assert {path.split("/")[0] for path in paths} <= {"datasets", "ledger", "models", "reports", "work"}
+    assert f"runs/{run}/logs/ModelTrainer.log" in paths
+    places = {"datasets", "ledger", "models", "reports", "runs", "work"}
+    assert {path.split("/")[0] for path in paths} <= places
 
 
 def test_another_machine_reads_it(trained: Any, photos: Path, command: Command, tmp_path: Path) -> None:
@@ -64,6 +66,7 @@ def test_another_machine_reads_it(trained: Any, photos: Path, command: Command, 
     assert [(version["version"], version["dataset"]) for version in model["versions"]] == [(1, "items@v1")]
     runs = json.loads(command("runs", "list", "--root", ROOT, "--json").out)
     assert [run["run_id"] for run in runs] == [trained["run_id"]]
+    assert command("runs", "logs", "latest", "ModelTrainer", "--root", ROOT).out
     photo = next(iter(read_unseen(photos)))
     with serving(ROOT, tmp_path / "server.log") as port:
         classes, scores = ask(port, "item_category", photo.path.read_bytes())

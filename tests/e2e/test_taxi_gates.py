@@ -1,5 +1,6 @@
 """Taxi trips from CSV to a served answer, by the stock runner: a classification and a regression."""
 
+import base64
 import csv
 import importlib.util
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tfx import v1 as tfx
 
 from mlplatform.serving import ModelServer
@@ -63,8 +65,14 @@ def asked(models: Path, name: str) -> Any:
     """Ask the pushed model about one trip, over REST."""
     with ModelServer(model_base_path=str(models / name), model_name=name, rest_api_port=0) as server:
         trip = {
-            **{"trip_miles": 10.0, "trip_seconds": 2000, "fare": 28.0, "payment_type": "Card"},
-            **{"company": "company 1", "trip_start_hour": 8, "trip_start_day": 2, "trip_start_month": 3},
+            "trip_miles": 10.0,
+            "trip_seconds": 2000,
+            "fare": 28.0,
+            "payment_type": "Card",
+            "company": "company 1",
+            "trip_start_hour": 8,
+            "trip_start_day": 2,
+            "trip_start_month": 3,
         }
         if name == "taxi_fare":
             del trip["fare"]
@@ -77,10 +85,6 @@ def asked(models: Path, name: str) -> Any:
 
 
 def _example(trip: dict[str, Any]) -> str:
-    import base64
-
-    import tensorflow as tf
-
     example = tf.train.Example()
     for name, value in trip.items():
         feature = example.features.feature[name]
@@ -96,7 +100,7 @@ def _example(trip: dict[str, Any]) -> str:
 def test_trips_become_a_served_classification(trips: Path, taxi: ModuleType, tmp_path: Path) -> None:
     tfx.orchestration.LocalDagRunner().run(taxi.big_tipper(str(trips), tmp_path, epochs=20, min_auc=0.7))
 
-    (file,) = tmp_path.glob("reports/ModelValidator-*/verdict.json")
+    (file,) = tmp_path.glob("reports/*/ModelValidator/verdict.json")
     verdict = json.loads(file.read_text())
     assert (verdict["kind"], verdict["accepted"], verdict["quality"]["auc"]["value"] > 0.7) == (
         "classification",
@@ -112,7 +116,7 @@ def test_trips_become_a_served_classification(trips: Path, taxi: ModuleType, tmp
 def test_trips_become_a_served_regression(trips: Path, taxi: ModuleType, tmp_path: Path) -> None:
     tfx.orchestration.LocalDagRunner().run(taxi.fare(str(trips), tmp_path, epochs=60, max_rmse=8.0))
 
-    (file,) = tmp_path.glob("reports/ModelValidator-*/verdict.json")
+    (file,) = tmp_path.glob("reports/*/ModelValidator/verdict.json")
     verdict = json.loads(file.read_text())
     assert (verdict["kind"], verdict["accepted"]) == ("regression", True)
     assert verdict["quality"]["rmse"]["value"] < 8

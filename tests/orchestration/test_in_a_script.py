@@ -1,22 +1,34 @@
 """A pipeline object that a script runs: nothing is imported twice, nothing of the script leaks into nodes."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
+from mlplatform.orchestration.local import LocalRunner
 from mlplatform.orchestration.local.processes.fork_server import can_fork_this_process
 
 PARTS = """
 import os
 import sys
+import time
 from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import String
 
 RATE = 1
+
+@component
+def Sleep(file: Parameter[str], out: OutputArtifact[String]):
+    with open(file, "w") as pids:
+        pids.write(f"{os.getpid()} {os.getppid()}\\n")
+    time.sleep(600)
 
 @component
 def Rate(number: Parameter[int], out: OutputArtifact[String]):
@@ -35,15 +47,17 @@ from tfx.orchestration.pipeline import Pipeline
 root = sys.argv[1]
 parts.RATE = 5  # of the script alone
 
-def run(runner):
-    made = Pipeline(
+def pipeline(component):
+    return Pipeline(
         pipeline_name="rates",
         pipeline_root=root + "/artifacts",
-        components=[parts.Rate(number=1)],
+        components=[component],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(root + "/metadata.sqlite"),
     )
-    record = runner.run(made)
+
+def run(runner):
+    record = runner.run(pipeline(parts.Rate(number=1)))
     [artifact] = record.node("Rate").outputs["out"]
     return record.node("Rate").state, pathlib.Path(artifact.uri).read_text().split()
 
@@ -52,31 +66,71 @@ if __name__ == "__main__":
     first = LocalRunner(root)
     state, (rate, server, main) = run(first)
     is_fork = psutil.Process(int(server)).cmdline() == psutil.Process().cmdline()
-    first.close()
     loaded = set(sys.modules)
     again, _ = run(LocalRunner(root))
     imported = sorted({name.partition(".")[0] for name in set(sys.modules) - loaded})
-    processes = len(psutil.Process().children(recursive=True))
-    print(json.dumps([state, rate, main, is_fork, again, imported, processes]))
+    processes = len(psutil.Process().children(recursive=True))  # the fork server, and no other
+    print(json.dumps([state, rate, main, is_fork, again, imported, processes]), flush=True)
+    for way in ("interrupted", "killed"):
+        try:
+            first.run(pipeline(parts.Sleep(file=root + "/" + way)))
+        except KeyboardInterrupt:
+            print(first.record.state, flush=True)
 """
 
 
+def pids_in(file: Path) -> list[psutil.Process]:
+    """Return the processes of the sleeping node and of its fork server, once it sleeps."""
+    deadline = time.monotonic() + 120
+    while not (file.exists() and file.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [psutil.Process(int(pid)) for pid in file.read_text().split()]
+
+
+def have_ended(processes: list[psutil.Process]) -> bool:
+    """Return whether processes end within a minute; one that init has not taken note of has ended, too."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not any(map(is_alive, processes)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.e2e
-def test_nodes_are_forked_from_the_script_and_an_unchanged_run_starts_nothing(tmp_path):
+def test_nodes_are_forked_from_the_script_and_end_with_it(tmp_path):
     (tmp_path / "parts.py").write_text(PARTS)
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", str(tmp_path / "root")], cwd=tmp_path, capture_output=True, text=True
+    root = tmp_path / "root"
+    script = subprocess.Popen(
+        [sys.executable, "script.py", str(root)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()  # each once, and nothing of the node's
-    assert first == "held back until the end"
-    state, rate, main, is_fork, again, imported, processes = json.loads(second)
+    assert script.stdout.readline() == "held back until the end\n"  # once, and nothing of the node's
+    state, rate, main, is_fork, again, imported, processes = json.loads(script.stdout.readline())
     assert (state, rate, main, is_fork) == ("done", "1", "-", True)
-    assert (again, processes) == ("cached", 0)
+    assert (again, processes) == ("cached", 1)
     assert not {"tfx", "tensorflow", "apache_beam"} & set(imported)
-    [log] = (tmp_path / "root").glob("runs/*/logs/Rate.log")
+    [log] = root.glob("runs/*/logs/Rate.log")
     assert "printed by the node" in log.read_text()
+
+    node, server = pids_in(root / "interrupted")
+    script.send_signal(signal.SIGINT)
+    assert script.stdout.readline() == "cancelled\n"
+    assert have_ended([node])
+    node, same_server = pids_in(root / "killed")
+    assert same_server == server
+    script.kill()
+    script.communicate(timeout=60)
+    assert have_ended([node, server])
+    assert LocalRunner(root).status().state == "interrupted"
 
 
 def test_a_process_with_a_further_thread_is_not_forked():

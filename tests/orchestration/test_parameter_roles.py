@@ -23,7 +23,11 @@ OF_EXAMPLE_GEN = {"input_base": READ, "input_fingerprint": FINGERPRINT}
         ("mlplatform.components.serving_pusher.component.ServingPusher", {"models_dir": WRITTEN}),
         (
             "mlplatform.components.image_example_gen.component.ImageExampleGen",
-            OF_EXAMPLE_GEN | {"settings": VALUE},
+            {
+                **OF_EXAMPLE_GEN,
+                **dict.fromkeys(("layout", "label_feature", "also_feature", "split_by", "labels"), VALUE),
+                "reports_dir": WRITTEN,
+            },
         ),
         ("not_here.Component", {}),
         ("NoModule", {}),

@@ -1,4 +1,4 @@
-"""The index of a ledger and the questions that it answers: few requests, nothing missed, whoever is killed."""
+"""The index of a ledger and the questions it answers: few requests, nothing missed, whoever is killed."""
 
 import json
 import uuid
@@ -161,6 +161,40 @@ class TestIndex:
         ledger.compact()
         assert overview(Ledger(url)) == {"runs/a": [1, 2]}
 
+    def test_what_killed_writers_left_aside_is_removed_after_a_day(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ledger = Ledger(tmp_path)
+        ledger.append("runs/a", "happened")
+        left = tmp_path / "runs" / "aside" / "x"
+        left.write_text("half")
+        ledger.compact()
+        assert left.exists()
+        monkeypatch.setattr("mlplatform.registry.ledger._STALE_S", -1)
+        ledger.compact()
+        assert not left.exists()
+
+    def test_a_stream_that_cannot_be_read_keeps_no_other_from_the_index(self, tmp_path: Path) -> None:
+        ledger = Ledger(tmp_path)
+        for run in "ab":
+            ledger.append(f"runs/{run}", "happened")
+        (tmp_path / "runs" / "b").rename(tmp_path / "moved")
+        (tmp_path / "runs" / "b").touch()
+        ledger.compact()
+        assert [mark.stream for mark in index.read_marks(ledger.storage)] == ["runs/b"]
+        (tmp_path / "runs" / "b").unlink()
+        (tmp_path / "moved").rename(tmp_path / "runs" / "b")
+        assert overview(Ledger(tmp_path)) == {"runs/a": [1], "runs/b": [1]}
+
+    def test_reading_again_and_again_writes_once(self, url: str) -> None:
+        for number in range(6):
+            Ledger(url).append(f"runs/{number}", "happened")
+        for _ in range(3):
+            assert len(overview(Ledger(url))) == 6
+        assert [name for name in Ledger(url).storage.names("index") if name.endswith(".jsonl")] == [
+            "00000001-00000001.jsonl"
+        ]
+
     def test_a_ledger_that_may_only_be_read_is_read(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(6):
             Ledger(url).append(f"runs/{number}", "happened")
@@ -219,6 +253,22 @@ class TestRequests:
         requests.clear()
         made = made_from(ModelLedger(f"{url}/models"), "items@v7")
         assert len(made.runs) == 16 + 4 + 1 + 1 + 1 + 3
+        assert len(requests) <= 20
+
+    def test_listing_many_models_takes_at_most_20(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        store = ModelStore(f"memory://{uuid.uuid4().hex}/models")
+        ledger = Ledger(ledger_of(store.url))
+        for number in range(40):
+            facts = {"version": 1, "digest": "d", "at": "2026", "by": "me"}
+            ledger.append(f"models/m{number}", events.MODEL_PUSHED, **facts)
+        ledger.compact()
+        for label in ("stable", "canary"):
+            ledger.append("models/m7", events.MODEL_PROMOTED, version=1, label=label)
+        requests = count_requests(monkeypatch)
+        found = ModelStore(store.url).all_versions()
+        assert (len(found), found["m7"][0].labels) == (40, ("canary", "stable"))
         assert len(requests) <= 20
 
     def test_a_long_run_and_a_model_take_few(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

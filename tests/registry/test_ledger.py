@@ -37,6 +37,8 @@ def count_up(events: list[Event]) -> Draft:
 class LedgerContract:
     """What a ledger promises wherever it lies."""
 
+    ROUNDS = 12  # of writers at once
+
     @pytest.fixture
     def url(self) -> str:
         raise NotImplementedError
@@ -76,12 +78,12 @@ class LedgerContract:
 
     def test_writers_at_once_all_decide_by_all_that_was_before(self, url: str) -> None:
         with ThreadPoolExecutor(6) as threads:
-            for _ in range(12):
+            for _ in range(self.ROUNDS):
                 threads.submit(lambda: Ledger(url).decide("models/items", count_up))
                 threads.submit(lambda: Ledger(url).append("models/items", "counted"))
         events = Ledger(url).events("models/items")
-        assert [event.number for event in events] == list(range(1, 25))
-        assert len({event.id for event in events}) == 24
+        assert [event.number for event in events] == list(range(1, 2 * self.ROUNDS + 1))
+        assert len({event.id for event in events}) == 2 * self.ROUNDS
         assert all(event.get("before") in (None, event.number - 1) for event in events)
 
     def test_a_decision_may_be_none_or_a_refusal(self, url: str) -> None:
@@ -108,8 +110,9 @@ class LedgerContract:
     def test_long_streams_take_few_requests(
         self, url: str, counted: Callable[[Ledger], dict[str, int]]
     ) -> None:
+        writer = Ledger(url)
         for _ in range(47):
-            last = Ledger(url).append("models/items", "counted")
+            last = writer.append("models/items", "counted")
         ledger = Ledger(url)
         requests = counted(ledger)
         assert [event.number for event in ledger.events("models/items")] == list(range(1, 48))
@@ -259,6 +262,11 @@ class TestMemory(LedgerContract):
 
 
 class TestS3(LedgerContract):
+    ROUNDS = 4  # each takes a client some requests
+    # What is in a file is the same wherever it comes from.
+    test_what_is_no_event_is_skipped_and_reported_once = None  # type: ignore[assignment]
+    test_damaged_compacted_events_are_read_from_their_own_files = None  # type: ignore[assignment]
+
     @pytest.fixture
     def url(self, s3: str) -> str:
         return f"{s3}/{uuid.uuid4().hex}"

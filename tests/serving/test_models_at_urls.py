@@ -52,6 +52,19 @@ def quiet(serve: Any, tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.mark.e2e
+def test_a_root_on_an_s3_server(quiet: Any, client: Any, s3: str, models: Path) -> None:
+    root = f"{s3}/{uuid.uuid4().hex}"
+    store = ModelStore(f"{root}/models")
+    store.push(models / TWO, "half")
+    server = quiet(root=root)
+    assert half(client(server)) == 3.0
+    store.push(models / THREE, "half")
+    store.promote("half", "1")
+    server.manager.look_now()
+    assert (half(client(server)), half(client(server), label="stable")) == (4.0, 3.0)
+
+
+@pytest.mark.e2e
 class TestServer:
     def test_pushes_promotions_and_roll_backs_are_followed(
         self, quiet: Any, client: Any, root: str, store: ModelStore, models: Path

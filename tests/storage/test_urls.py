@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.storage.errors import LostSlashError
 from mlplatform.storage.urls import absolute, is_local, join, name, parent, scheme
 
 
@@ -53,6 +54,12 @@ def test_a_place_has_a_folder_and_a_name(url: str, above: str, last: str) -> Non
 )
 def test_names_are_put_below_a_place(url: str, names: tuple[str, ...], joined: str) -> None:
     assert join(url, *names) == joined
+
+
+def test_a_url_that_was_taken_for_a_path_is_refused() -> None:
+    with pytest.raises(LostSlashError, match=r"Give 's3://bucket/x' for the URL, or \./s3:/bucket/x for"):
+        absolute(Path("s3://bucket/x"))
+    assert absolute("./s3:/bucket").endswith("/s3:/bucket")
 
 
 def test_a_place_is_made_one_that_stays_right_elsewhere(

@@ -90,10 +90,12 @@ class ActiveRun:
                 self._end("cancelled" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
             self._settle()
         finally:
-            self._close_events()
-            self.folder.release()
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            try:
+                self._close_events()
+            finally:  # whoever presses Ctrl-C again does not wait for the ledger
+                self.folder.release()
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler)
 
     def _start_events(self) -> None:
         """Begin to write into the ledger; from then on, this process has a thread more and is not forked."""

@@ -67,7 +67,8 @@ def run_node(
     _import_module_file_from_its_place(compiled)
     _let_workers_import()
     executor_spec = runner_utils.extract_executor_spec(deployment, node.id)
-    if runs_in_process(getattr(executor_spec, "beam_pipeline_args", ())):
+    beam_arguments = getattr(executor_spec, "beam_pipeline_args", ())
+    if not beam_arguments or runs_in_process(beam_arguments):
         beam_in_process.prepare()
     tft_in_process.prepare()
     cache = ContentCache(

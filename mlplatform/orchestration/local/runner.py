@@ -53,6 +53,7 @@ class LocalRunner:
         self._display = display
         self._processes: Processes | None = None
         self._libraries = ""
+        self._imported: set[str] = set()  # modules of executors, in the warm processes
         self.record: RunRecord | None = None
 
     def run(
@@ -103,11 +104,13 @@ class LocalRunner:
 
     def _run_plan(self, active: ActiveRun, plan: Plan) -> RunRecord:
         """Run what was compiled in this process; without any process where nothing changed."""
-        is_plain = not self._force and not any(node.is_left_out for node in plan.nodes)
+        # Resolvers and importers look again in each run: what they find may be of the last one.
+        looks_again = plan.looks_back or not all(node.executor for node in plan.nodes)
+        is_plain = not (self._force or looks_again or any(node.is_left_out for node in plan.nodes))
         memory = Memory(self._home, "", {"compiled": plan.digest})
         if is_plain and (record := active.repeat(memory)) is not None:
             return record
-        active.share(self._warm())
+        active.share(self._warm(plan))
         record = active.execute(lambda: plan)
         if is_plain:
             active.remember(memory)
@@ -216,7 +219,7 @@ class LocalRunner:
         if self._processes is not None:
             self._processes.stop()
 
-    def _warm(self) -> Processes:
+    def _warm(self, plan: Plan) -> Processes:
         libraries = environment_fingerprint()
         if self._processes is not None and libraries != self._libraries:  # what they imported is old
             self._processes.stop()
@@ -224,6 +227,14 @@ class LocalRunner:
             self._libraries = libraries
             self._home.runs.mkdir(parents=True, exist_ok=True)
             self._processes = warm_processes(self._home.runs / "_processes.log", may_fork=True)
+            self._imported = set()
+        modules = {
+            node.executor.rpartition(".")[0] for node in plan.nodes if node.executor.startswith("tfx.")
+        }
+        executors = modules - self._imported
+        if executors and not self._processes.is_forked:  # a fork has them from the pipeline's components
+            self._imported |= executors
+            self._processes.preload(*sorted(executors))
         return self._processes
 
     @contextmanager

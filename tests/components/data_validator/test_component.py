@@ -5,7 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,91 +171,23 @@ def test_outputs_are_what_stock_components_read(shop: Shop, execute: Execute) ->
     assert sorted(path.name for path in (folder / "verdict").iterdir()) == ["report.html", "verdict.json"]
 
 
-@pytest.fixture
-def ram_for_beam() -> Iterator[None]:
-    """Let Beam read and write `ram://`, which TensorFlow and TFX do by themselves."""
-    import gzip
-    import io
-    import posixpath
-
-    import tensorflow as tf
-    from apache_beam.io import filesystem
-
-    class RamFiles(filesystem.FileSystem):  # Beam finds it among the subclasses
-        @classmethod
-        def scheme(cls) -> str:
-            return "ram"
-
-        def join(self, basepath: str, *paths: str) -> str:
-            return posixpath.join(basepath, *paths)
-
-        def split(self, path: str) -> tuple[str, str]:
-            return posixpath.split(path)
-
-        def mkdirs(self, path: str) -> None:
-            tf.io.gfile.makedirs(path)
-
-        def has_dirs(self) -> bool:
-            return True
-
-        def _list(self, dir_or_prefix: str) -> Any:
-            for parent, _, names in tf.io.gfile.walk(dir_or_prefix):
-                for name in names:
-                    yield self.metadata(posixpath.join(parent, name))
-
-        def create(self, path: str, *_: Any, **__: Any) -> Any:
-            return tf.io.gfile.GFile(path, "wb")
-
-        def open(self, path: str, *_: Any, **__: Any) -> Any:
-            content = tf.io.gfile.GFile(path, "rb").read()
-            return io.BytesIO(gzip.decompress(content) if path.endswith(".gz") else content)
-
-        def copy(self, source_file_names: list[str], destination_file_names: list[str]) -> None:
-            raise NotImplementedError
-
-        def rename(self, source_file_names: list[str], destination_file_names: list[str]) -> None:
-            for source, destination in zip(source_file_names, destination_file_names, strict=True):
-                tf.io.gfile.rename(source, destination, overwrite=True)
-
-        def exists(self, path: str) -> bool:
-            return bool(tf.io.gfile.exists(path))
-
-        def size(self, path: str) -> int:
-            return int(tf.io.gfile.stat(path).length)
-
-        def last_updated(self, path: str) -> float:
-            return float(tf.io.gfile.stat(path).mtime_nsec / 1e9)
-
-        def metadata(self, path: str) -> Any:
-            return filesystem.FileMetadata(path, self.size(path), self.last_updated(path))
-
-        def delete(self, paths: list[str]) -> None:
-            for path in paths:
-                (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
-
-    yield
-    del RamFiles
-
-
-@pytest.mark.usefixtures("ram_for_beam")
 def test_artifacts_can_lie_on_another_file_system(shop: Shop, execute: Execute, commit: Any) -> None:
-    """TensorFlow keeps `ram://` files in memory, and TFX's file layer takes them from there."""
     from tfx.dsl.io import fileio
     from tfx.types import standard_artifacts
 
-    execute(shop(), version=commit, root="ram://first")
-    assert json.loads(fileio.open("ram://first/verdict/verdict.json").read())["accepted"] is True
-    assert "accepted" in fileio.open("ram://first/verdict/report.html").read()
-    assert sorted(fileio.listdir("ram://first/verdict")) == ["report.html", "verdict.json"]
+    execute(shop(), version=commit, root="memory://first")
+    assert json.loads(fileio.open("memory://first/verdict/verdict.json").read())["accepted"] is True
+    assert "accepted" in fileio.open("memory://first/verdict/report.html").read()
+    assert sorted(fileio.listdir("memory://first/verdict")) == ["report.html", "verdict.json"]
 
     schema = standard_artifacts.Schema()
-    schema.uri = "ram://first/schema"
-    fileio.rmtree("ram://first/statistics")  # so that they are made again
-    execute(shop(price=90.0), version=commit, root="ram://second", inputs={"schema": [schema]})
-    verdict = json.loads(fileio.open("ram://second/verdict/verdict.json").read())
+    schema.uri = "memory://first/schema"
+    fileio.rmtree("memory://first/statistics")  # so that they are made again
+    execute(shop(price=90.0), version=commit, root="memory://second", inputs={"schema": [schema]})
+    verdict = json.loads(fileio.open("memory://second/verdict/verdict.json").read())
     assert verdict["baseline"] == "items@v1"
     assert [(p["kind"], p["feature"]) for p in verdict["problems"]] == [("drift", "price")]
-    assert not list(Path.cwd().glob("ram:*"))
+    assert not list(Path.cwd().glob("memory:*"))
 
 
 def test_blocked_data_stops_the_run_and_leaves_a_report(shop: Shop, execute: Execute, tmp_path: Path) -> None:

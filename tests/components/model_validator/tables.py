@@ -211,4 +211,6 @@ def verdict(model: Path, file: str, question: Question, out: Path, **changes: An
     budget = changes.pop("budget", Budget()).model_copy(update={"peak_memory_mb": 1e6})
     serving = checked(model, file, question, budget=budget)
     terms = Terms(splits=["eval"], question=question, budget=budget, **changes)
-    return judge(model, [file], serving, terms, output_dir=out / "evaluation", reports_dir=out / "reports")
+    return judge(
+        model, [file], serving, terms, output_dir=out / "evaluation", reports_dir=str(out / "reports")
+    )

@@ -28,9 +28,8 @@ def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0
     )
     with AnswersFile() as answers:
         answers.write(records, scored)
-        answers.close()
         evaluate(
-            answers.path,
+            answers,
             Question.of(thresholds=thresholds),
             ["cup", "hat"],
             folder,
