@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mlplatform.demo.photos import FAULTS, FolderNotEmptyError, make_photos
 from mlplatform.demo.photos.catalogue import CATEGORIES, COLOURS
+from mlplatform.demo.photos.colored import colored_photos
 from mlplatform.errors import UsageError
 
 TINY = {"categories": 3, "per_category": 4, "unseen": 3, "size_px": 40}
@@ -225,3 +227,11 @@ def test_features_of_the_default_backbone_pass_nine_tenths(clean: Path) -> None:
     network = build_backbone("efficientnet_lite0", 128).network
     features = np.asarray(network.predict(pixels, batch_size=32, verbose=0))
     assert accuracy(features, labels, (0.1, 1, 10)) > 0.9
+
+
+def test_photos_for_a_model_of_colours_show_each_colour_in_turn_and_are_the_same_again() -> None:
+    count = len(COLOURS) + 1
+    drawn = list(colored_photos(count, 64, 5))
+    assert [color for _, color in drawn] == [*COLOURS, "black"]
+    assert {Image.open(io.BytesIO(photo)).size for photo, _ in drawn} == {(64, 64), (36, 36)}
+    assert list(colored_photos(count, 64, 5)) == drawn

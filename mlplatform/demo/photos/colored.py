@@ -15,8 +15,9 @@ def colored_photos(count: int, size_px: int, seed: int) -> Iterator[tuple[bytes,
     """Draw photos; the same arguments give the same bytes on the same Pillow version.
 
     Args:
-        count: How many; categories and colours take turns.
-        size_px: Width and height.
+        count: How many; the colours take turns.
+        size_px: Width and height of the larger half of them. The others are drawn at about half of it: scaled
+            up, they are as soft as many real photos are.
         seed: Seeds everything; 0 or more.
 
     Yields:
@@ -27,4 +28,5 @@ def colored_photos(count: int, size_px: int, seed: int) -> Iterator[tuple[bytes,
         rng = np.random.default_rng([seed, *_STREAM, number])
         color = colors[number % len(colors)]
         category = categories[int(rng.integers(len(categories)))]
-        yield encode_jpeg(draw_photo(category, color, size_px, rng), rng), color
+        side = size_px if number < count // 2 else size_px * 9 // 16
+        yield encode_jpeg(draw_photo(category, color, side, rng), rng), color
