@@ -34,7 +34,7 @@ def pushed_model(models_dir: str, name: str, judged: Path) -> str | None:
     """
     store = ModelStore(models_dir)
     if name not in store.names():
-        return ""
+        return None
     serving = [version for version in store.versions(name) if not version.is_withdrawn]
     if serving and serving[-1].push is not None and serving[-1].push.digest == tree_digest(judged):
         serving.pop()

@@ -13,7 +13,7 @@ from tfx.utils import io_utils, proto_utils
 
 from mlplatform import progress
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
-from mlplatform.components.model_validator.driver import saved_model
+from mlplatform.components.model_validator.driver import saved_model, saved_model_uri
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
@@ -58,6 +58,7 @@ class Executor(base_executor.BaseExecutor):
                 transform_dir=_folder(input_dict.get("transform_graph")),
                 eval_config=_eval_config(exec_properties.get("eval_config")),
                 run=run_id(self._context),
+                model_uri=saved_model_uri(model),
             )
             verdict = validate_model(
                 folder,

@@ -60,6 +60,7 @@ class Terms:
         run: Id of the run that judges, for the list of reports; empty where it is not known.
         transform_dir: Transform's output, where label or slices are features that it makes.
         eval_config: A TFMA EvalConfig whose metrics and thresholds count, too.
+        model_uri: Where the model lies, for the record; empty where that is the folder that is judged.
     """
 
     splits: Sequence[str]
@@ -71,6 +72,7 @@ class Terms:
     run: str = ""
     transform_dir: Path | None = None
     eval_config: Any = None
+    model_uri: str = ""
 
 
 def validate_model(
@@ -132,7 +134,7 @@ def judge(
         "serving_reasons": serving.reasons,
         "reasons": reasons,
         "made_at": made_at.isoformat(timespec="seconds"),
-        "model": str(model_dir),
+        "model": terms.model_uri or str(model_dir),
         "splits": list(terms.splits),
         "kind": question.kind,
         "label": question.label,

@@ -14,7 +14,7 @@ import logging, sys
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from mlplatform.orchestration.local.patches import beam_in_process
-logging.basicConfig(stream=sys.stdout, format="WARNING %(message)s")
+logging.basicConfig(stream=sys.stdout, format="WARNING %(message)s", force=True)
 {change}
 beam_in_process.prepare()
 with beam.Pipeline() as pipeline:
@@ -37,9 +37,9 @@ RENAMED = """
 def newly_named(self, name):  # as Beam itself would then call it
     if name != "_execute_bundle":
         raise AttributeError(name)
-    return self._run_bundle
+    return self._under_another_name
 
-fn_runner.FnApiRunner._run_bundle = fn_runner.FnApiRunner._execute_bundle
+fn_runner.FnApiRunner._under_another_name = fn_runner.FnApiRunner._execute_bundle
 del fn_runner.FnApiRunner._execute_bundle
 fn_runner.FnApiRunner.__getattr__ = newly_named
 """

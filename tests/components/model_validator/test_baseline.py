@@ -22,7 +22,7 @@ def saved_model(folder: Path, content: str) -> Path:
 def test_the_newest_version_that_is_not_withdrawn(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
     judged = saved_model(tmp_path / "judged", "new")
-    assert pushed_model(str(tmp_path / "models"), "colours", judged) is None
+    assert pushed_model(str(tmp_path / "models"), "colours", judged) == ""
 
     store.push(saved_model(tmp_path / "a", "a"), "colours")
     store.push(saved_model(tmp_path / "b", "b"), "colours")
@@ -34,14 +34,14 @@ def test_the_newest_version_that_is_not_withdrawn(tmp_path: Path) -> None:
     assert pushed_model(str(tmp_path / "models"), "colours", judged) == str(
         tmp_path / "models" / "colours" / "1"
     )
-    assert pushed_model(str(tmp_path / "models"), "others", judged) is None
+    assert pushed_model(str(tmp_path / "models"), "others", judged) == ""
 
 
 def test_a_model_that_is_pushed_is_compared_with_the_one_before_it(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
     first, second = saved_model(tmp_path / "a", "a"), saved_model(tmp_path / "b", "b")
     store.push(first, "colours")
-    assert pushed_model(str(tmp_path / "models"), "colours", first) is None
+    assert pushed_model(str(tmp_path / "models"), "colours", first) == ""
     assert pushed_model(str(tmp_path / "models"), "colours", second) == str(tmp_path / "models/colours/1")
     store.push(second, "colours")
     assert pushed_model(str(tmp_path / "models"), "colours", second) == str(tmp_path / "models/colours/1")
