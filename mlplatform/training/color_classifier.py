@@ -68,7 +68,7 @@ def train(task: TrainingTask) -> None:
     if eval_photos:
         eval_store = eval_photos.compute(backbone, task.work_dir / "eval-features", mirrored=False)
     head = _head(train_store, train_photos, settings, len(colors))
-    progress = _fit_head(task, settings, head, train_store, train_photos, eval_store, eval_photos)
+    progress = _fit_head(task, settings, head, train_store, train_photos)
     temperature = 1.0
     if eval_store and eval_photos:
         temperature = _calibrate(head, eval_store, eval_photos)
@@ -313,9 +313,12 @@ def _fit_head(
     head: keras.Model,
     store: FeatureStore,
     photos: _Photos,
-    eval_store: FeatureStore | None,
-    eval_photos: _Photos | None,
 ) -> Progress:
+    """Fit the head to the least penalised loss; the last weights are kept.
+
+    The loss is convex and its penalty keeps the weights small, so no epoch before the last one is better but
+    by chance: the evaluation photos, which may be few, do not choose.
+    """
     steps = math.ceil(int(photos.counts.sum()) / settings.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
     head.compile(
@@ -324,19 +327,16 @@ def _fit_head(
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=False,
     )
-    validation = None
-    if eval_store and eval_photos:
-        validation = eval_photos.batches(eval_store, settings.batch_size, None)
     return fit(
         head,
         lambda epoch: photos.batches(store, settings.batch_size, settings.seed * 1_000_003 + epoch),
-        validation,
+        None,
         epochs=settings.epochs,
         steps=steps,
         folder=task.work_dir / "head",
         logs=task.run_dir / "logs" / "head",
         description="fit the head",
-        monitor="val_loss",
+        monitor="loss",
     )
 
 
