@@ -36,7 +36,7 @@ def test_every_command_of_the_page_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(home, tmp_path / "demo-out" / "home")
-    make_photos(tmp_path / "photos", categories=4, per_category=10, unseen=0, size_px=64)
+    make_photos(tmp_path / "photos", categories=4, per_category=20, unseen=0, size_px=128)
     monkeypatch.setenv("MLPLATFORM_HOME", "demo-out/home")
     found = commands(page)
     assert len(found) >= 3
