@@ -3,9 +3,9 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.components.image_example_gen.photo_folder import Photos, find_photos, require_folder
 from mlplatform.home import Home
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
-from mlplatform.pipelines.item_category.photos import Photos, find_photos, require_folder
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.components.image_example_gen.listing import ITEM_ID, read_listing
-from mlplatform.home import Home
-from mlplatform.pipelines.item_category.photos import (
+from mlplatform.components.image_example_gen.photo_folder import (
     LISTING,
     NoPhotosError,
     Photos,
     find_photos,
     require_folder,
 )
+from mlplatform.home import Home
 from mlplatform.pipelines.item_color.config import ItemColorConfig, check_files, load_config
 from mlplatform.storage.urls import is_local, join
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from mlplatform.components.image_example_gen.photo_folder import NoPhotosError, Photos, find_photos
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.errors import UsageError
 from mlplatform.pipelines.item_category import check_arguments
 from mlplatform.pipelines.item_category.config import DEFAULTS, load_config
-from mlplatform.pipelines.item_category.photos import NoPhotosError, Photos, find_photos
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 
 SPLITS = {"train": 4, "eval": 1}

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlplatform.components.image_example_gen.photo_folder import NoPhotosError, find_photos
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.evaluation.find import find_kind
-from mlplatform.pipelines.item_category.photos import NoPhotosError, find_photos
 from mlplatform.pipelines.item_color.config import DEFAULTS, load_config
 from mlplatform.pipelines.item_color.pipeline import KIND, _split_by, create_pipeline
 from mlplatform.training.color_classifier_settings import ColorSettings
