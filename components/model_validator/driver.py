@@ -20,11 +20,6 @@ from mlplatform.components.model_validator.baseline import pushed_model
 from mlplatform.tfx_io.artifacts import fetched
 
 
-def saved_model_uri(model: Artifact) -> str:
-    """Return where a model artifact's SavedModel lies."""
-    return str(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
-
-
 @contextmanager
 def saved_model(model: Artifact) -> Iterator[Path]:
     """Give the folder of a model artifact's SavedModel on this machine; a copy of what lies at a URL."""

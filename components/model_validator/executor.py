@@ -13,8 +13,9 @@ from tfx.utils import io_utils, proto_utils
 
 from mlplatform import progress
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
-from mlplatform.components.model_validator.driver import saved_model, saved_model_uri
+from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import Question, parse_budget
+from mlplatform.storage.urls import is_local
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.examples import split_files
@@ -58,7 +59,7 @@ class Executor(base_executor.BaseExecutor):
                 transform_dir=_folder(input_dict.get("transform_graph")),
                 eval_config=_eval_config(exec_properties.get("eval_config")),
                 run=run_id(self._context),
-                model_uri=saved_model_uri(model),
+                model_uri="" if is_local(model.uri) else model.uri,
             )
             verdict = validate_model(
                 folder,
