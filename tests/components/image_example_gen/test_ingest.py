@@ -456,6 +456,9 @@ def test_nothing_but_rejects_stops_the_run_whatever_is_allowed(tmp_path: Path, i
 def test_a_large_source_gets_more_shards(total_bytes: int, given: int | None, shards: int) -> None:
     settings = IngestSettings(
         layout="folders",
+        label_feature="label",
+        also_feature=None,
+        leave_out_unlabelled=False,
         split_by="item_id",
         labels=None,
         max_reject_fraction=0.1,
