@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mlplatform.orchestration.local.patches import beam_in_process
-from mlplatform.orchestration.local.patches.private_names import TABLE, Patch, apply_patches, problem_of
+from mlplatform.orchestration.local.patches.private_names import TABLE, Patch, apply_patches
 
 COUNT = """
 import logging, sys
@@ -23,10 +23,19 @@ with beam.Pipeline() as pipeline:
 """
 
 
+PROBLEMS = """
+import json
+from mlplatform.orchestration.local.patches.private_names import TABLE, problem_of
+print(json.dumps({name: problem_of(name) for name in TABLE}))
+"""
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", TABLE)
-def test_the_installed_libraries_are_as_the_table_says(name):
-    assert problem_of(name) == ""
+def test_the_installed_libraries_are_as_the_table_says():
+    # In a process of its own: in this one, tests of components may have replaced the names already.
+    done = subprocess.run([sys.executable, "-c", PROBLEMS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(TABLE, "")
 
 
 def test_every_patch_of_beam_names_what_it_replaces():
