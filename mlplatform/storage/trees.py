@@ -34,7 +34,8 @@ def checked(url: str, path: str, *, is_written: bool = False) -> str:
     for bad in ("..", ".", ""):
         if bad in names:
             raise BadPathError(url, path, f"it has the name {bad!r}")
-    if is_written and ASIDE in names[:2]:
+    # Folders of the name may lie in the root, such as a dataset's: its own files are not directly in it.
+    if is_written and (names[1:2] == [ASIDE] or (names[0] == ASIDE and len(names) <= 2)):
         raise BadPathError(url, path, f"{ASIDE!r} is reserved for files that are being written")
     try:
         path.encode()
