@@ -83,9 +83,14 @@ def control_groups(proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Path]:
     return []
 
 
+def affinity_cores() -> int:
+    """Return the cores that this process may run on, whatever its quota: what OpenBLAS counts."""
+    return len(os.sched_getaffinity(0))
+
+
 def usable_cores(proc: Path = PROC, cgroups: Path = CGROUPS) -> float:
     """Return how many cores this process may use: its affinity, within the quota of its control groups."""
-    cores = float(len(os.sched_getaffinity(0)))
+    cores = float(affinity_cores())
     for group in control_groups(proc, cgroups):
         quota, _, period = kernel_text(group / "cpu.max").partition(" ")
         if quota.isdigit():

@@ -131,7 +131,7 @@ def test_a_missing_or_broken_c_library_is_named(
 ) -> None:
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
     if content is not None:
-        library = tmp_path / "datasets" / "native" / "library.abi3.so"
+        library = tmp_path / "datasets" / "format" / "native" / "library.abi3.so"
         library.parent.mkdir(parents=True)
         library.write_bytes(content)
     check = found(tmp_path)["dataset store in C"]

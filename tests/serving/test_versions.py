@@ -33,7 +33,7 @@ from mlplatform.serving.version_folders import AllVersions
 pytestmark = pytest.mark.e2e
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come to pass in time"

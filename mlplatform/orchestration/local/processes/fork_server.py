@@ -31,6 +31,7 @@ from typing import Any, NoReturn, TextIO
 import psutil
 
 from mlplatform.fingerprints.libraries import is_ours, is_user_file
+from mlplatform.machine import affinity_cores
 from mlplatform.orchestration.local.processes.deferred import defer_imports
 from mlplatform.orchestration.local.processes.failures import describe_failure
 
@@ -379,7 +380,7 @@ def _threads_of_openblas() -> int:
     libraries = [name for name in mapped if name.startswith("libopenblas")]
     limits = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
     given = [int(value) for name in limits if (value := os.environ.get(name, "")).isdigit() and int(value)]
-    each = min([*given[:1], len(os.sched_getaffinity(0))])
+    each = min([*given[:1], affinity_cores()])
     return len(libraries) * (each - 1)
 
 
