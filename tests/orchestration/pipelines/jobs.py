@@ -1,7 +1,6 @@
 """Jobs for the tests of the fork server."""
 
 import ctypes
-import importlib.util
 import os
 import subprocess
 import sys
@@ -50,9 +49,14 @@ def add_to_path(entry: str) -> None:
 
 
 def log_with_tensorflow() -> str | None:
-    """Have TensorFlow's C++ code log three lines; return the variable that its level comes from."""
-    [library] = Path(str(importlib.util.find_spec("tensorflow").origin)).parent.glob("libtensorflow_cc.so.?")
-    log = ctypes.CDLL(str(library)).TF_Log
+    """Have TensorFlow's C++ code log; return the variable that its level comes from.
+
+    It says something of the processor when it is imported; older releases can be asked to log further lines.
+    """
+    import tensorflow as tf
+
+    [library] = Path(tf.__file__).parent.glob("libtensorflow_cc.so.?")
+    log = getattr(ctypes.CDLL(str(library)), "TF_Log", lambda *_: None)
     for level, text in enumerate((b"said: information", b"said: warning", b"said: error")):
         log(level, text)
     return os.environ.get("TF_CPP_MIN_LOG_LEVEL")
