@@ -34,10 +34,19 @@ def library_folders() -> tuple[str, ...]:
     return tuple(sorted({f"{folder}/" for folder in folders} | {f"{Path(f).resolve()}/" for f in folders}))
 
 
+def _import_path() -> list[str]:
+    """Return where installed distributions lie.
+
+    Setuptools, once imported, adds its private copies of libraries, which nothing else was installed to use:
+    whether some code of this process has imported it must not tell environments apart.
+    """
+    return [entry for entry in sys.path if not entry.endswith("setuptools/_vendor")]
+
+
 def environment_fingerprint() -> str:
     """Return a digest that changes whenever a distribution is installed, upgraded or removed."""
     facts = []
-    for folder in sorted({entry for entry in sys.path if entry}):
+    for folder in sorted({entry for entry in _import_path() if entry}):
         path = Path(folder)
         if path.is_dir():
             facts += [f"{p}:{p.stat().st_mtime_ns}" for p in path.glob("*.dist-info")]
@@ -78,7 +87,7 @@ def _distributions_of_packages() -> Mapping[str, list[str]]:
     declare a `top_level.txt`, which newer build tools do not write.
     """
     found: dict[str, list[str]] = {}
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=_import_path()):
         tops = set((distribution.read_text("top_level.txt") or "").split())
         if not tops:
             files = (line.partition(",")[0] for line in (distribution.read_text("RECORD") or "").splitlines())
@@ -92,9 +101,8 @@ def _distributions_of_packages() -> Mapping[str, list[str]]:
 @cache
 def _distribution(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a distribution's version and what it requires in any case; empty where it is not installed."""
-    try:
-        distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
+    distribution = next(iter(importlib.metadata.distributions(name=name, path=_import_path())), None)
+    if distribution is None:
         return "", ()
     # The headers alone, line by line: the parser behind `distribution.requires` takes ten times as long.
     headers = (distribution.read_text("METADATA") or "").partition("\n\n")[0].splitlines()
