@@ -16,7 +16,7 @@ class InputProcessor(input_processor.FileBasedInputProcessor):
             span, version = super().resolve_span_and_version()
         except ValueError as error:  # no such span, spans that differ, a name that is not UTF-8
             raise SplitsError(
-                f"the spans in {self._input_base_uri} cannot be told: {error}",
+                f"the spans in {self._input_base_uri} cannot be listed: {error}",
                 "Every split needs a span of the same number, and files with names in UTF-8.",
             ) from error
         return span, version

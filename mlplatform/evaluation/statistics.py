@@ -8,7 +8,7 @@ from mlplatform.evaluation.kind import Array, Figure
 
 _Z = 1.959964  # two-sided 95 %
 SCORE_BINS = 2048
-_LARGEST_LOGIT = 16.0  # odds of 9 million to 1: beyond it scores are told apart no further
+_LARGEST_LOGIT = 16.0  # odds of 9 million to 1: beyond it scores share a bin
 
 
 def share(hits: int, records: int) -> Figure:
@@ -34,7 +34,7 @@ def mean(total: float, squares: float, records: int) -> Figure:
 def score_bin(probabilities: Array) -> Array:
     """Return the bin of each probability, int, 0 to `SCORE_BINS` - 1, the same order as the probabilities.
 
-    Bins are equally wide in the log-odds, so that scores near 0 and 1 are told apart as well as others.
+    Bins are equally wide in the log-odds, so that scores near 0 and 1 are resolved as finely as others.
     """
     inner = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
     logits = np.clip(np.log(inner) - np.log1p(-inner), -_LARGEST_LOGIT, _LARGEST_LOGIT)

@@ -199,7 +199,7 @@ class UploadedFiles:
         }
 
     def hold(self, model: str) -> ExitStack:
-        return ExitStack()  # no locks there: the ledger decides who comes first
+        return ExitStack()  # object storage has no locks: the ledger orders the writers
 
     def copy_place(self, model: str) -> tuple[Path, ExitStack]:
         removed = ExitStack()

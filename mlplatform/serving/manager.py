@@ -296,19 +296,19 @@ class ModelManager:
     # The thread.
 
     def _work(self) -> None:
-        told = ""
+        reported = ""
         while not self._is_stopping:
             with self._changed:
                 look = self._looks_wanted
             try:
                 self._look()
-                told = ""
+                reported = ""
             except Exception as error:
                 # The same storage that stays away gives errors of changing texts.
                 problem = error.url if isinstance(error, StoreAccessError) else str(error)
-                if problem != told:
+                if problem != reported:
                     log.exception("looking for models failed: those that are served stay")
-                told = problem
+                reported = problem
             with self._changed:
                 self._looks_done = look
                 self._changed.notify_all()

@@ -58,7 +58,7 @@ def check_arguments(
 
 
 def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipeline":
-    # Here and not above: a wrong configuration is told before TFX is loaded.
+    # Here and not above: a wrong configuration is reported before TFX is loaded.
     from tfx.orchestration import metadata
     from tfx.orchestration.pipeline import Pipeline
 

@@ -82,7 +82,7 @@ def _split_by(photos: Photos, settings: ItemColorConfig) -> str:
 
 
 def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline":
-    # Here and not above: a wrong configuration is told before TFX is loaded.
+    # Here and not above: a wrong configuration is reported before TFX is loaded.
     from tfx.orchestration import metadata
     from tfx.orchestration.pipeline import Pipeline
 

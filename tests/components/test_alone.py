@@ -253,8 +253,8 @@ def test_what_they_left_tells_the_whole_way(root: str, pods: dict[str, Pod]) -> 
     assert version.push is not None
     assert (version.push.dataset, version.push.run) == ("items@v1", RUN)
     events = Ledger(f"{root}/ledger").events(f"runs/{RUN}")
-    told = [(event.kind, event.get("node")) for event in events]
-    assert told == [
+    kinds = [(event.kind, event.get("node")) for event in events]
+    assert kinds == [
         ("verdict", "ImageExampleGen"),
         ("report", "ImageExampleGen"),
         ("dataset.used", "DatasetVersioner"),

@@ -83,9 +83,7 @@ if __name__ == "__main__":
 
 def pids_in(file: Path) -> list[psutil.Process]:
     """Return the processes of the sleeping node and of its fork server, once it sleeps."""
-    deadline = time.monotonic() + 120
     while not (file.exists() and file.read_text().endswith("\n")):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     return [psutil.Process(int(pid)) for pid in file.read_text().split()]
 

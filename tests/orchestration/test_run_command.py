@@ -128,13 +128,13 @@ class TestOneStory:
         done, document = run("--set", "how=value", "--force", "Repeat")
         assert done.returncode == 1
         assert (document["state"], states(document)["Fail"]) == ("failed", "failed")
-        told = done.stderr[done.stderr.index("mlplatform: ") :].splitlines()
-        assert told[0] == "mlplatform: Fail failed: ValueError: a value is wrong"
-        assert "code/steps.py:" in told[1]
-        assert told[2].strip() == f"log: {max((place / 'root/runs').iterdir())}/logs/Fail.log"
+        lines = done.stderr[done.stderr.index("mlplatform: ") :].splitlines()
+        assert lines[0] == "mlplatform: Fail failed: ValueError: a value is wrong"
+        assert "code/steps.py:" in lines[1]
+        assert lines[2].strip() == f"log: {max((place / 'root/runs').iterdir())}/logs/Fail.log"
         assert "Traceback" not in done.stderr
-        log = f"mlplatform runs logs --root {place / 'root'} {document['run_id']} Fail"
-        assert told[-1].strip() == f"whole log: {log}"
+        command = f"mlplatform runs logs --root {place / 'root'} {document['run_id']} Fail"
+        assert lines[-1].strip() == f"whole log: {command}"
 
     def test_6_a_gate_exits_with_3(self, run):
         done, document = run("--set", "how=gate")
@@ -167,8 +167,8 @@ class TestOneStory:
         assert "more than one run" in ambiguous.stderr
         lines = mlplatform("runs", "why", listed[1]["run_id"], *root).stdout.splitlines()
         assert next(line for line in lines if line.startswith("  Fail ")).split()[1] == "failed"
-        told = json.loads(mlplatform("runs", "logs", "latest", "_runner", *root, "--json").stdout)
-        assert told["log"].endswith("logs/_runner.log")
+        log = json.loads(mlplatform("runs", "logs", "latest", "_runner", *root, "--json").stdout)
+        assert log["log"].endswith("logs/_runner.log")
 
     def test_8_one_node_alone_whatever_record_is_damaged(self, run, mlplatform, place):
         newest = max((place / "root/runs").iterdir())

@@ -547,7 +547,7 @@ BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no span": (
         {"input_base": "{shop}", "splits": HASHED, "pattern": "span-{SPAN}/*/*"},
-        "the spans in .* cannot be told",
+        "the spans in .* cannot be listed",
     ),
     "no shards": ({"input_base": "{shop}", "splits": HASHED, "shards": 0}, "shards"),
 }

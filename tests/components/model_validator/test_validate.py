@@ -226,12 +226,12 @@ class TestVerdict:
         assert verdict.reasons == ()
         assert verdict.report is not None
         notes = json.loads((Path(verdict.report).parent / "verdict.json").read_text())["notes"]
-        told = (
+        note = (
             f"{unjudged} of 3 classes have fewer than {thresholds['min_support']} records and are not judged "
             "by per_class_recall."
         )
-        assert notes == ([told] if unjudged else [])
-        assert (told in Path(verdict.report).read_text()) == bool(unjudged)
+        assert notes == ([note] if unjudged else [])
+        assert (note in Path(verdict.report).read_text()) == bool(unjudged)
 
     def test_a_drop_of_exactly_what_is_allowed_is_no_drop(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
