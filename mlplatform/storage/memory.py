@@ -7,7 +7,7 @@ from typing import Any
 from fsspec.implementations.memory import MemoryFileSystem
 
 
-class SafeMemoryFileSystem(MemoryFileSystem):  # type: ignore[misc]
+class SafeMemoryFileSystem(MemoryFileSystem):
     """The files of ``memory://``, each reader of which has a position of its own, and which appear whole.
 
     fsspec gives every reader of a file the same object, so that threads read each other's bytes, and shows a
