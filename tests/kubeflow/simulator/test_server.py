@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -63,8 +63,10 @@ def executor(spec: Spec, name: str = "SchemaGen") -> dict[str, Any]:
 
 
 def source(spec: Spec) -> dict[str, Any]:
-    found = tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"]
-    return found  # type: ignore[no-any-return]
+    return cast(
+        "dict[str, Any]",
+        tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"],
+    )
 
 
 MUTATIONS: dict[str, Callable[[Spec], Any]] = {
