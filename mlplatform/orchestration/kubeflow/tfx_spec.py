@@ -20,9 +20,11 @@ from tfx.dsl.component.experimental import executor_specs
 from tfx.dsl.component.experimental.decorators import BaseFunctionalComponent
 from tfx.dsl.components.base import base_component, base_driver, executor_spec
 from tfx.dsl.components.common import resolver
+from tfx.dsl.experimental.conditionals import conditional
 from tfx.dsl.placeholder import placeholder
 from tfx.orchestration import data_types
 from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.types.channel import ChannelWrappedPlaceholder
 from tfx.utils import name_utils
 
 from mlplatform.errors import MissingExtraError
@@ -126,6 +128,7 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     info = copy.copy(pipeline.pipeline_info)
     info.pipeline_name = name.replace("_", "-")
     view = _View(info, components, registry, pipeline.beam_pipeline_args, pipeline.enable_cache)
+    _forget_keys(components, registry)
     try:
         nodes = [_facts(name, node) for node in every]
         built = pipeline_builder.PipelineBuilder(
@@ -141,6 +144,19 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     except (NotImplementedError, TypeError, ValueError, KeyError, AssertionError) as error:
         raise CompileError(name, f"TFX's compiler says: {_first_line(error)}") from error
     return TfxSpec(name, spec, nodes, _parameters(name, every))
+
+
+def _forget_keys(components: Sequence[Any], registry: Any) -> None:
+    """Have the predicates of conditions name a node's inputs as the node does.
+
+    A new predicate calls an input by a name of its own, also one that the node takes anyway and calls
+    otherwise. Whoever compiles it first, this builder or that of a local runner, makes it forget that.
+    """
+    for component in components:
+        for predicate in conditional.get_predicates(component, registry):
+            for part in predicate.traverse():
+                if isinstance(part, ChannelWrappedPlaceholder):
+                    part.set_key(None)
 
 
 def _check(pipeline: str, nodes: Sequence[Any]) -> None:
