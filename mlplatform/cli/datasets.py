@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mlplatform.cli.hints import remember_store
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import UsageError
 from mlplatform.home import Home, local_path
@@ -34,7 +35,11 @@ class DatasetReferenceError(UsageError):
 def store_options(command: Command) -> Command:
     """Add `--store URL`, `--root DIR` and `--json`."""
     store = click.option(
-        "--store", metavar="URL", default=None, help="Folder or URL of the store [default: ROOT/datasets]."
+        "--store",
+        metavar="URL",
+        default=None,
+        callback=remember_store,
+        help="Folder or URL of the store [default: ROOT/datasets].",
     )
     return json_option(root_option(store(command)))
 
@@ -351,7 +356,7 @@ def checkout(
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
     path = opened.checkout(manifest.dataset, manifest.version, folder, link=not copy)
-    _told(opened, manifest, path, as_json)
+    _report(opened, manifest, path, as_json)
 
 
 @datasets.command()
@@ -363,7 +368,7 @@ def export(reference: str, folder: str, store: str | None, root: str | None, as_
     """Write a version to DIR as Parquet, one file per split."""
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
-    _told(opened, manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
+    _report(opened, manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
 
 
 @datasets.command()
@@ -565,8 +570,8 @@ def _line(manifest: "Manifest") -> str:
     ).rstrip()
 
 
-def _told(opened: "DatasetStore", manifest: "Manifest", path: Path, as_json: bool) -> None:
-    """Say what a checkout or an export wrote: records that were erased are no longer among them."""
+def _report(opened: "DatasetStore", manifest: "Manifest", path: Path, as_json: bool) -> None:
+    """Print what a checkout or an export wrote: records that were erased are no longer among them."""
     erased = opened.erased(manifest.dataset, manifest.version)
     written = {split: facts.records - erased.get(split, 0) for split, facts in manifest.splits.items()}
     if as_json:
