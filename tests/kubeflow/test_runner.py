@@ -1,6 +1,7 @@
 """Runs are submitted to a server over HTTP, which answers as Kubeflow Pipelines' API does."""
 # ruff: noqa: E501 - what a server answers
 
+import inspect
 import json
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from mlplatform.orchestration.kubeflow.errors import (
 )
 from mlplatform.orchestration.kubeflow.runner import KubeflowRunner, cron
 from mlplatform.orchestration.local.errors import NodeFailedError
+from mlplatform.orchestration.runner import Runner
 from mlplatform.registry.ledger import Ledger
 
 STACK = "Failed to create a run: InvalidInputError: no such parameter\ngithub.com/kubeflow/stack.go:12\n"
@@ -202,6 +204,7 @@ def test_a_node_that_fails_fails_the_wait(server: Server, root: str, every_kind:
     with pytest.raises(NodeFailedError) as raised:
         waiting.run(every_kind.create_pipeline(root), parameters={"title": "x"})
     assert (raised.value.node, raised.value.cause) == ("measure_data", "out of memory")
+    assert raised.value.exit_code == 1
     assert waiting.record is not None
     assert waiting.record.node("use_numbers").state == "cancelled"
     server.task_details, server.runs["run-1"]["looks"] = [], 0
@@ -332,6 +335,22 @@ def test_what_does_not_work_on_a_cluster(server: Server, every_kind: Any, tmp_pa
         KubeflowRunner(tmp_path, host=server.host).run(every_kind.create_pipeline(tmp_path))
     with pytest.raises(NotOnAClusterError, match="run it in full"):
         KubeflowRunner("s3://b/r", host=server.host).run_reference("item_category", to_nodes=["x"])
+
+
+def test_a_gate_that_says_no_is_told_apart(server: Server, root: str, every_kind: Any) -> None:
+    Ledger(Home.at(root).ledger).append("runs/run-1", "verdict", node="measure_data", is_accepted=False)
+    server.states = ["FAILED"]
+    server.task_details = [{"display_name": "measure-data", "state": "FAILED"}]
+    with pytest.raises(NodeFailedError) as raised:
+        runner(server, root, wait=True).run(every_kind.create_pipeline(root), parameters={"title": "x"})
+    assert raised.value.exit_code == 3
+
+
+def test_it_keeps_the_protocol_of_runners() -> None:
+    for name in ("run_reference", "status", "logs", "cancel"):
+        promised = inspect.signature(getattr(Runner, name)).parameters
+        kept = inspect.signature(getattr(KubeflowRunner, name)).parameters
+        assert {p: promised[p].default for p in promised} == {p: kept[p].default for p in kept}
 
 
 def test_parameters_of_a_run(server: Server, root: str, every_kind: Any) -> None:
