@@ -61,6 +61,9 @@ EXTRAS_REQUIRE = {
     "azure": ["adlfs>=2024.12"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
     "signing": ["model-signing>=1.1", "pyopenssl>=24"],
+    # Compiling for Kubeflow Pipelines, and the entry point of its containers; TFX's own extra is empty from
+    # Python 3.12 on. No client: its releases pin what no TFX takes.
+    "kubeflow": ["kfp-pipeline-spec>=0.2.2", "googleapis-common-protos>=1.56"],
     "dev": [
         "build>=1.2",
         "hypothesis>=6.100",
