@@ -63,8 +63,7 @@ def executor(spec: Spec, name: str = "SchemaGen") -> dict[str, Any]:
 
 
 def source(spec: Spec) -> dict[str, Any]:
-    found = tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"]
-    return found  # type: ignore[no-any-return]
+    return tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"]  # type: ignore[no-any-return]
 
 
 MUTATIONS: dict[str, Callable[[Spec], Any]] = {
