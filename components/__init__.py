@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from mlplatform.components.data_validator.component import DataValidator as DataValidator
     from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
     from mlplatform.components.image_example_gen.component import ImageExampleGen as ImageExampleGen
+    from mlplatform.components.index_builder.component import IndexBuilder as IndexBuilder
     from mlplatform.components.model_trainer.component import ModelTrainer as ModelTrainer
     from mlplatform.components.model_validator.component import ModelValidator as ModelValidator
     from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
@@ -15,6 +16,7 @@ _HOME_OF = {
     "DataValidator": "mlplatform.components.data_validator.component",
     "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
     "ImageExampleGen": "mlplatform.components.image_example_gen.component",
+    "IndexBuilder": "mlplatform.components.index_builder.component",
     "ModelTrainer": "mlplatform.components.model_trainer.component",
     "ModelValidator": "mlplatform.components.model_validator.component",
     "ServingPusher": "mlplatform.components.serving_pusher.component",
@@ -24,6 +26,7 @@ __all__ = [
     "DataValidator",
     "DatasetVersioner",
     "ImageExampleGen",
+    "IndexBuilder",
     "ModelTrainer",
     "ModelValidator",
     "ServingPusher",
