@@ -1,5 +1,6 @@
 """Embed photos on Beam: each once per model, in shards that survive whatever ends the run."""
 
+import atexit
 import functools
 import hashlib
 import io
@@ -171,6 +172,10 @@ def _embedder(model_dir: str) -> Any:
     from mlplatform.serving.search import embedding_run
 
     return embedding_run(load(Path(model_dir), "embedder", 1))
+
+
+# While TensorFlow is still there: a session that is closed after it complains.
+atexit.register(_embedder.cache_clear)
 
 
 def read_record(record: bytes, split: str) -> tuple[Record, bytes]:
