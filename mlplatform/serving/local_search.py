@@ -1,6 +1,5 @@
 """Search in this process, with a pushed model and its index, as a server would."""
 
-import io
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import DatasetNotFoundError, VersionNotFoundError
-from mlplatform.exif import upright
 from mlplatform.registry import ModelStore
 from mlplatform.registry.version_files import fetched
 from mlplatform.reports.page import picture, write_page
+from mlplatform.reports.thumbnails import thumbnail
 from mlplatform.search.errors import NoIndexError, UnindexableVectorError
 from mlplatform.search.fingerprint import INDEX_FOLDER, embedding_fingerprint
 from mlplatform.search.index import LENGTH_TOLERANCE, SearchIndex, open_index
@@ -217,9 +215,5 @@ def _card(item: Mapping[str, Any], photos: Mapping[str, bytes]) -> dict[str, Any
 
 
 def _thumbnail(photo: bytes) -> str:
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(photo)) as image:
-        shown = upright(image, photo).convert("RGB")
-        shown.thumbnail((192, 192))
-        shown.save(stream, "JPEG", quality=85)
-    return picture(stream.getvalue())
+    small = thumbnail(photo, 192)
+    return picture(small) if small else ""
