@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlplatform.components.data_validator.component import DataValidator as DataValidator
+    from mlplatform.components.dataset_importer.component import DatasetImporter as DatasetImporter
     from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
     from mlplatform.components.image_example_gen.component import ImageExampleGen as ImageExampleGen
     from mlplatform.components.model_trainer.component import ModelTrainer as ModelTrainer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _HOME_OF = {
     "DataValidator": "mlplatform.components.data_validator.component",
+    "DatasetImporter": "mlplatform.components.dataset_importer.component",
     "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
     "ImageExampleGen": "mlplatform.components.image_example_gen.component",
     "ModelTrainer": "mlplatform.components.model_trainer.component",
@@ -22,6 +24,7 @@ _HOME_OF = {
 
 __all__ = [
     "DataValidator",
+    "DatasetImporter",
     "DatasetVersioner",
     "ImageExampleGen",
     "ModelTrainer",

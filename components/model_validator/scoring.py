@@ -6,7 +6,7 @@ with another one, which sums of counts can and the samples of charts can by draw
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,14 @@ class Mistakes:
     def surest(self) -> list[Mistake]:
         """The most surprising of all."""
         return sorted(self._all, reverse=True)
+
+    def of_classes(self, labels: Iterable[str], most: int) -> dict[str, list[Mistake]]:
+        """Return those of some classes, by class, at most `most` of each."""
+        found: dict[str, list[Mistake]] = {label: [] for label in labels}
+        for (truth, _), kept in self._of_pair.items():
+            if truth in found:
+                found[truth] += kept
+        return {label: sorted(some, reverse=True)[:most] for label, some in found.items() if some}
 
     def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
         """Return those of the most frequent confusions, by (truth, answer)."""

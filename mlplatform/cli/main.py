@@ -14,6 +14,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 1, 2, 3
 # Command, the module and attribute that hold it, and its line in `mlplatform --help`.
 COMMANDS = {
     "run": ("mlplatform.cli.run:run", "Run a pipeline."),
+    "compile": ("mlplatform.cli.compile:compile_", "Compile a pipeline for Kubeflow Pipelines."),
     "runs": ("mlplatform.cli.runs:runs", "List, show, compare and explain runs."),
     "datasets": (
         "mlplatform.cli.datasets:datasets",

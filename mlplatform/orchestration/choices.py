@@ -67,6 +67,11 @@ class Choices:
 
 
 RUNNERS = Choices(
-    "runner", "mlplatform.runners", {"local": "mlplatform.orchestration.local.runner:LocalRunner"}
+    "runner",
+    "mlplatform.runners",
+    {
+        "local": "mlplatform.orchestration.local.runner:LocalRunner",
+        "kubeflow": "mlplatform.orchestration.kubeflow.runner:KubeflowRunner",
+    },
 )
 ENGINES = Choices("engine", "mlplatform.engines", {"direct": "mlplatform.beam.engines:direct"})

@@ -1,12 +1,12 @@
 """The page of a dataset diff: counts per split and class, pictures of items that came, went and changed."""
 
-import io
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.progress import Task, track
 from mlplatform.reports.page import picture, write_page
+from mlplatform.reports.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 MOST_ITEMS = 24  # shown per kind
 MOST_LABELS = 60
 _PICTURE_SIDE = 240  # pixels; larger images are made smaller, so that the page stays small
-_LARGEST_PIXELS = 40_000_000
 _IMAGE_FEATURES = ("image/encoded", "image_raw", "image")
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _HIDDEN = ("image/height", "image/width", "image/format")
 _TONES = {"added": "good", "removed": "bad", "changed": "warn", "moved": "warn", "ambiguous": "warn"}
 _TITLES = {
@@ -129,25 +127,11 @@ def record_card(payload: bytes, hidden: Collection[str] = ()) -> dict[str, Any]:
 
 
 def _drawn(feature: bytes) -> str | None:
-    """Return an image feature as a small JPEG; None where it is no image."""
-    from PIL import Image
-
+    """Return an image feature as a small JPEG; None where it is not an image."""
     from mlplatform.datasets.format.features import decode
-    from mlplatform.exif import upright
 
     values = decode(feature)
     if not values or not isinstance(values[0], bytes):
         return None
-    try:
-        # The bytes are strangers': no format whose reader runs programs.
-        with Image.open(io.BytesIO(values[0]), formats=_IMAGE_FORMATS) as image:
-            if image.width * image.height > _LARGEST_PIXELS:
-                return None
-            image.draft("RGB", (2 * _PICTURE_SIDE, 2 * _PICTURE_SIDE))
-            small = upright(image.convert("RGB"), values[0])
-            small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-            out = io.BytesIO()
-            small.save(out, "JPEG", quality=80)
-    except Exception:  # noqa: BLE001 - image readers trip over such bytes in any way; it is no picture then
-        return None
-    return picture(out.getvalue())
+    small = thumbnail(values[0], _PICTURE_SIDE)
+    return picture(small) if small else None
