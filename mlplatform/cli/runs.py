@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -193,6 +194,68 @@ def logs(run: str, node: str, tail: int, root: str | None, as_json: bool) -> Non
         return
     for line in lines:
         click.echo(line)
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("tags", nargs=-1)
+@click.option("--remove", "removed", multiple=True, metavar="TAG", help="Remove this tag (repeatable).")
+@root_option
+@json_option
+def tag(run: str, tags: tuple[str, ...], removed: tuple[str, ...], root: str | None, as_json: bool) -> None:
+    """Add TAGS to RUN; print those that it has."""
+    from mlplatform.registry.ledger import Ledger
+    from mlplatform.registry.run_marks import tag_run
+
+    home = Home.at(root)
+    run_id = find_run(home, run).run_id
+    has = tag_run(Ledger(home.ledger), run_id, add=tags, remove=removed)
+    if as_json:
+        echo_json({"run_id": run_id, "tags": has})
+    else:
+        click.echo(f"{run_id}: {', '.join(has) or 'no tags'}")
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("text")
+@root_option
+def note(run: str, text: str, root: str | None) -> None:
+    """Add a note to RUN, for everybody to read."""
+    from mlplatform.registry.ledger import Ledger
+    from mlplatform.registry.run_marks import note_on_run
+
+    home = Home.at(root)
+    run_id = find_run(home, run).run_id
+    note_on_run(Ledger(home.ledger), run_id, text)
+    click.echo(f"noted on {run_id}")
+
+
+@runs.command()
+@click.argument("run")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The file: NAME.json or NAME.html."
+)
+@root_option
+def export(run: str, output: Path, root: str | None) -> None:
+    """Write all that is known of RUN into one file, to be kept: a JSON document, or a page.
+
+    With its nodes, cache keys, figures, data, verdicts, events and the ends of its logs. The page needs no
+    network.
+    """
+    from mlplatform.files import write_json
+    from mlplatform.orchestration.local.run_document import exported_run
+    from mlplatform.reports.run_report import write_run_report
+
+    if output.suffix not in (".json", ".html"):
+        raise click.BadParameter(f"{output} ends neither in .json nor in .html", param_hint="--output")
+    home = Home.at(root)
+    document = exported_run(home, find_run(home, run))
+    if output.suffix == ".json":
+        write_json(output, document)
+    else:
+        write_run_report(output, document)
+    click.echo(f"{document['run_id']}: {output}")
 
 
 @runs.command()
