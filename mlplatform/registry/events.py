@@ -11,16 +11,20 @@ from mlplatform.registry.event import Event
 from mlplatform.registry.ledger import Ledger
 
 # In `runs/RUN_ID`, by whoever runs the pipeline.
-RUN_STARTED = "run.started"  # pipeline, reference, arguments, options; code: commit and libraries
-RUN_FINISHED = "run.finished"  # state, seconds
+RUN_STARTED = "run.started"  # pipeline, reference, arguments, options; code: commit, is_dirty, libraries
+RUN_FINISHED = "run.finished"  # state, seconds, nodes, failed, metrics; reused: runs whose results were taken
 NODE_STARTED = "node.started"  # node, type
-NODE_FINISHED = "node.finished"  # node, state, why, seconds, peak_memory_mb, cpu_s, inputs, outputs, error
+NODE_FINISHED = "node.finished"  # node, state, why, seconds, cpu_s, inputs, outputs, error, made_in, ...
 
 # In `runs/RUN_ID`, by the components.
 VERDICT = "verdict"  # node, gate, is_accepted, reasons, path
 REPORT = "report"  # node, path
 DATASET_USED = "dataset.used"  # node, dataset (NAME@VERSION), digest, splits
 MODEL_TRAINED = "model.trained"  # node, digest of the model, dataset
+
+# In `runs/RUN_ID`, by people.
+RUN_TAGGED = "run.tagged"  # added, removed: tags
+RUN_NOTED = "run.noted"  # note
 
 # In `models/NAME`, by the model store.
 MODEL_CLAIMED = "model.claimed"  # version: its number is taken, its files are being uploaded

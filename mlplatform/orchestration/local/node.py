@@ -112,6 +112,7 @@ def run_node(
         execution_id=info.execution_id,
         inputs=_records(inputs, cache),
         outputs=_records(outputs, cache),
+        made_in=cache.made_in,
     )
 
 
