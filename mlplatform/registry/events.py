@@ -44,7 +44,10 @@ DATASET_FORGOTTEN = "dataset.forgotten"  # keys are never written
 
 
 class ArtifactFacts(TypedDict):
-    """An artifact that a node took or gave, in `inputs` and `outputs` of `node.finished`."""
+    """An artifact that a node took or gave, in `inputs` and `outputs` of `node.finished`.
+
+    Runners add `id`, and `properties`: what `mlplatform.registry.artifacts` finds artifacts by.
+    """
 
     key: str
     type: str

@@ -36,12 +36,14 @@ class ArtifactRecord:
         type: Name of its artifact type.
         uri: Where it lies.
         digest: Digest of its content and properties; empty where it could not be read.
+        properties: Its properties that JSON can hold.
     """
 
     id: int
     type: str
     uri: str
     digest: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
