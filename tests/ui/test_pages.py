@@ -1,5 +1,6 @@
 """The pages of the dashboard: each answers what a new user asks, as HTML and as JSON."""
 
+import gzip
 import json
 import os
 import re
@@ -271,3 +272,13 @@ def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
     assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
     assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
     site.index.close()
+
+
+def test_pages_and_assets_are_small(get: Get, pages: Pages) -> None:
+    sizes = {
+        target: len(gzip.compress(get(target).text.encode()))
+        for target in ALL
+        if "key=" not in target and "diff" not in target
+    }
+    assert max(sizes.values()) <= 15_000, sizes
+    assert sum(len(pages.answer(f"/assets/{name}").body) for name in ("style.css", "icon.svg")) <= 150_000
