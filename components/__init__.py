@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mlplatform.components.dataset_importer.component import DatasetImporter as DatasetImporter
     from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
     from mlplatform.components.image_example_gen.component import ImageExampleGen as ImageExampleGen
+    from mlplatform.components.index_builder.component import IndexBuilder as IndexBuilder
     from mlplatform.components.model_trainer.component import ModelTrainer as ModelTrainer
     from mlplatform.components.model_validator.component import ModelValidator as ModelValidator
     from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
@@ -17,6 +18,7 @@ _HOME_OF = {
     "DatasetImporter": "mlplatform.components.dataset_importer.component",
     "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
     "ImageExampleGen": "mlplatform.components.image_example_gen.component",
+    "IndexBuilder": "mlplatform.components.index_builder.component",
     "ModelTrainer": "mlplatform.components.model_trainer.component",
     "ModelValidator": "mlplatform.components.model_validator.component",
     "ServingPusher": "mlplatform.components.serving_pusher.component",
@@ -27,6 +29,7 @@ __all__ = [
     "DatasetImporter",
     "DatasetVersioner",
     "ImageExampleGen",
+    "IndexBuilder",
     "ModelTrainer",
     "ModelValidator",
     "ServingPusher",

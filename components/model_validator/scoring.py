@@ -152,8 +152,12 @@ class Measured:
             self._signature, reason = self.model.judged(self.kind.signatures, examples[0])
             if self._signature is None:
                 raise NotAnsweredError(records[0].place, reason)
+        # A kind may ask about more than the records, such as about altered photos.
+        more = getattr(self.kind, "more_outputs", None)
         try:
             outputs = self._signature.answer(examples)
+            if more is not None:
+                outputs = {**outputs, **more(examples, self._signature.answer, records[0].place)}
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise NotAnsweredError(records[0].place, brief(error)) from error
         wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]

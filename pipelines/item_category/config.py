@@ -10,6 +10,7 @@ from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 
@@ -72,6 +73,7 @@ class ItemCategoryConfig(Config):
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    kubernetes: KubernetesOptions
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:

@@ -13,6 +13,7 @@ from mlplatform.components.image_example_gen.photo_folder import (
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.reference import Reference, version_reference
 from mlplatform.home import Home
+from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
 
 if TYPE_CHECKING:
@@ -179,10 +180,12 @@ def _compose(
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
-    return Pipeline(
+    pipeline: Pipeline = Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
         components=[*before, version, data_gate, trainer, model_gate, pusher],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )
+    with_options(pipeline, settings.kubernetes)
+    return pipeline
