@@ -30,9 +30,6 @@ _LABEL, _RANK, _RANKED, _PREDICTION, _SLICES = "label", "rank", "ranked", "predi
 _CONSTANT = [1.0 - place / (NOT_FOUND + 1) for place in range(NOT_FOUND + 1)]
 _TOP = {"top_1": 1, "top_3": 3, "top_5": 5}
 _MISSED_SHOWN = 20
-# Of more classes, TFMA measures only the supported ones by themselves: each slice costs it some 30 ms, which
-# for a long tail is more than all answers of the model.
-_MOST_CLASSES = 100
 
 
 class AnswersFile:
@@ -88,7 +85,6 @@ def evaluate(
     output_dir: Path,
     *,
     top_1_floor: float = 0.0,
-    classes: int = 0,
 ) -> None:
     """Write TFMA's results of the answers, and its own judgement of the thresholds, to `output_dir`.
 
@@ -100,18 +96,14 @@ def evaluate(
         supported: Classes with enough records to be judged by themselves.
         output_dir: For TFMA's metrics, validations and configuration (`tfma.load_eval_result` reads them).
         top_1_floor: Lowest top-1 that is accepted, where the baseline asks for more than the thresholds.
-        classes: How many classes the records have.
     """
     answers.close()
     has_ranks = answers.has_ranks
-    is_many = classes > _MOST_CLASSES
-    config = _of_classes(question, supported, top_1_floor, is_many) if has_ranks else _of_numbers(question)
+    config = _of_classes(question, supported, top_1_floor) if has_ranks else _of_numbers(question)
     tfma.run_model_analysis(eval_config=config, data_location=str(answers.path), output_path=str(output_dir))
 
 
-def _of_classes(
-    question: Question, supported: Sequence[str], top_1_floor: float, is_many: bool
-) -> config_pb2.EvalConfig:
+def _of_classes(question: Question, supported: Sequence[str], top_1_floor: float) -> config_pb2.EvalConfig:
     # A plain `threshold` would hold for every slice; these hold for the slices that they name.
     levels = question.limits.levels
     floors = {name: levels.get(name, 0.0) for name in _TOP}
@@ -131,15 +123,21 @@ def _of_classes(
         model_specs=[config_pb2.ModelSpec(label_key=_RANK, prediction_key=_RANKED)],
         slicing_specs=[
             config_pb2.SlicingSpec(),
-            *(
-                [config_pb2.SlicingSpec(feature_values={_LABEL: label}) for label in supported]
-                if is_many
-                else [config_pb2.SlicingSpec(feature_keys=[_LABEL])]
-            ),
+            *_slices_of_classes(question, supported),
             *_slicing(question),
         ],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
     )
+
+
+def _slices_of_classes(question: Question, supported: Sequence[str]) -> list[config_pb2.SlicingSpec]:
+    """Return the slices of single classes: where chance decides of them, only of those with enough records.
+
+    Each slice costs TFMA some 30 ms, which for a long tail is more than all answers of the model.
+    """
+    if question.limits.per_class_alpha is None:
+        return [config_pb2.SlicingSpec(feature_keys=[_LABEL])]
+    return [config_pb2.SlicingSpec(feature_values={_LABEL: label}) for label in supported]
 
 
 def _of_numbers(question: Question) -> config_pb2.EvalConfig:

@@ -233,8 +233,7 @@ def _with_tfma(
         elif not answers.is_empty:
             supported = _supported(measured, question.limits.min_support)
             floor = compared.floor("top_1", question)
-            classes = sum(c["support"] > 0 for c in measured.tally.details().get("classes", []))
-            evaluate(answers, question, supported, output_dir, top_1_floor=floor, classes=classes)
+            evaluate(answers, question, supported, output_dir, top_1_floor=floor)
         bar.advance()
     return found
 
