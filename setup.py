@@ -61,6 +61,8 @@ EXTRAS_REQUIRE = {
     "azure": ["adlfs>=2024.12"],
     # Indexes of more than about 100,000 items; smaller ones need NumPy alone.
     "search": ["faiss-cpu>=1.11"],
+    # Searches for hyperparameters.
+    "tune": ["optuna>=4"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
     "signing": ["model-signing>=1.1", "pyopenssl>=24"],
     # Compiling for Kubeflow Pipelines, and the entry point of its containers; TFX's own extra is empty from
@@ -77,6 +79,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.11",
         "nbconvert>=7",  # what the notebook context of TFX 1.21 imports
         "nbformat>=5",
+        "optuna>=4",
         "pyopenssl>=24",
         "pytest>=8",
         "pytest-timeout>=2.3",
