@@ -6,7 +6,7 @@ with another one, which sums of counts can and the samples of charts can by draw
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,14 @@ class Mistakes:
         """The most surprising of all."""
         return sorted(self._all, reverse=True)
 
+    def of_classes(self, labels: Iterable[str], most: int) -> dict[str, list[Mistake]]:
+        """Return those of some classes, by class, at most `most` of each."""
+        found: dict[str, list[Mistake]] = {label: [] for label in labels}
+        for (truth, _), kept in self._of_pair.items():
+            if truth in found:
+                found[truth] += kept
+        return {label: sorted(some, reverse=True)[:most] for label, some in found.items() if some}
+
     def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
         """Return those of the most frequent confusions, by (truth, answer)."""
         return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in self._pairs.most_common(count)}
@@ -144,8 +152,12 @@ class Measured:
             self._signature, reason = self.model.judged(self.kind.signatures, examples[0])
             if self._signature is None:
                 raise NotAnsweredError(records[0].place, reason)
+        # A kind may ask about more than the records, such as about altered photos.
+        more = getattr(self.kind, "more_outputs", None)
         try:
             outputs = self._signature.answer(examples)
+            if more is not None:
+                outputs = {**outputs, **more(examples, self._signature.answer, records[0].place)}
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise NotAnsweredError(records[0].place, brief(error)) from error
         wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]

@@ -16,6 +16,7 @@ from mlplatform.home import Home, local_path
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore, Manifest
+    from mlplatform.datasets.commit import Committed
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,6 +123,10 @@ def commit(
         is_firewall_on=firewall,
         beam_options=beam_flag if beam or beam_flag else None,
     )
+    _echo_commit(name, committed, as_json)
+
+
+def _echo_commit(name: str, committed: "Committed", as_json: bool) -> None:
     manifest = committed.manifest
     if as_json:
         echo_json(
@@ -142,6 +147,69 @@ def commit(
     counts = {split: facts.records for split, facts in manifest.splits.items()}
     click.echo(f"  {_records(counts)}; {committed.added:,} added, {committed.removed:,} removed")
     click.echo(f"  {committed.stored_bytes / 1e6:,.1f} MB added to the store")
+
+
+@datasets.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "corrections",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    required=True,
+    help="CSV file with the key's columns, such as item_id, and the label's.",
+)
+@key_option
+@click.option(
+    "--label", metavar="FEATURE", default=None, help="Feature to correct [default: the declared one]."
+)
+@click.option("-m", "--message", default="", help="Why, for the log.")
+@store_options
+def relabel(
+    name: str,
+    corrections: str,
+    key: tuple[str, ...],
+    label: str | None,
+    message: str,
+    store: str | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Commit the newest version of NAME with other labels: only the records that change are written."""
+    committed = _open(store, root).relabel(name, corrections, key=key or None, label=label, message=message)
+    _echo_commit(name, committed, as_json)
+
+
+@datasets.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Declare this taxonomy for the version.",
+)
+@ignored_key_option
+@store_options
+def taxonomy(reference: str, file: Path | None, store: str | None, root: str | None, as_json: bool) -> None:
+    """Print the taxonomy of a version, or declare one."""
+    opened = _open(store, root)
+    name, version = _reference(reference)
+    if file is not None:
+        from mlplatform.taxonomy import read_taxonomy
+
+        manifest = opened.declare_taxonomy(name, version, read_taxonomy(file).text)
+    else:
+        manifest = opened.show(name, version)
+    if as_json:
+        echo_json({"dataset": name, "version": manifest.version, "taxonomy": manifest.taxonomy or None})
+    elif file is not None:
+        click.echo(f"{name}@{manifest.version} has the taxonomy of {file}")
+    else:
+        click.echo(
+            manifest.taxonomy or f"{name}@{manifest.version} declares no taxonomy.", nl=not manifest.taxonomy
+        )
 
 
 @datasets.command("list")

@@ -88,6 +88,11 @@ class VectorTally:
             self._vectors[place], self._labels[place] = vector.astype(np.float32), label
         self.records += 1
 
+    @property
+    def vectors(self) -> Array:
+        """The kept vectors, of length 1."""
+        return self._units()
+
     def figures(self) -> Mapping[str, Figure]:
         """Search each kept record among the others."""
         _, labels, counts = np.unique(self._labels, return_inverse=True, return_counts=True)

@@ -11,6 +11,7 @@ from mlplatform.components.model_validator.settings import parse_budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.evaluation.limits import parse_limits
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.pipelines.item_category.config import Address, Name
 from mlplatform.pipelines.item_color.kind import ColorName
 from mlplatform.storage.urls import is_local
@@ -44,6 +45,7 @@ class ItemColorConfig(Config):
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    kubernetes: KubernetesOptions
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemColorConfig:

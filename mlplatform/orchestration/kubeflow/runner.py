@@ -11,6 +11,7 @@ from mlplatform.home import Home
 from mlplatform.orchestration.choices import ENGINES
 from mlplatform.orchestration.kubeflow.client import ENDED, Client
 from mlplatform.orchestration.kubeflow.cluster_runs import (
+    is_refused_by_a_gate,
     is_written,
     record_of,
     require_success,
@@ -254,7 +255,7 @@ class KubeflowRunner:
         failed = self.record.failed
         if failed:
             node, *others = [(n.id, n.error or n.why, f"runs/{run_id}/logs/{n.id}.log") for n in failed]
-            exit_code = 3 if any("said no" in each.error for each in failed) else 1
+            exit_code = 3 if is_refused_by_a_gate(self._home, run_id, [each.id for each in failed]) else 1
             raise NodeFailedError(*node, run_id, exit_code, others)
         require_success(found)
         return self.record

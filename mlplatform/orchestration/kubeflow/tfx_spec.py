@@ -20,13 +20,16 @@ from tfx.dsl.component.experimental import executor_specs
 from tfx.dsl.component.experimental.decorators import BaseFunctionalComponent
 from tfx.dsl.components.base import base_component, base_driver, executor_spec
 from tfx.dsl.components.common import resolver
+from tfx.dsl.experimental.conditionals import conditional
 from tfx.dsl.placeholder import placeholder
 from tfx.orchestration import data_types
 from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.types.channel import ChannelWrappedPlaceholder
 from tfx.utils import name_utils
 
 from mlplatform.errors import MissingExtraError
 from mlplatform.orchestration.kubeflow.errors import CompileError
+from mlplatform.orchestration.kubeflow.resolver import STRATEGIES
 
 try:
     from tfx.orchestration.kubeflow.v2 import compiler_utils, pipeline_builder
@@ -34,14 +37,6 @@ except ImportError as error:  # kfp-pipeline-spec
     raise MissingExtraError("kfp-pipeline-spec", "kubeflow", "compiling for Kubeflow Pipelines") from error
 
 EXIT_DAG = "tfx-dag"  # TFX's name of the part that an exit handler follows
-# What the look-up of a resolver's task knows.
-STRATEGIES = frozenset(
-    {
-        "tfx.dsl.input_resolution.strategies.latest_artifact_strategy.LatestArtifactStrategy",
-        "tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy.LatestBlessedModelStrategy",
-        "tfx.dsl.input_resolution.strategies.span_range_strategy.SpanRangeStrategy",
-    }
-)
 IMAGE = "image"  # stands for each task's image until its options are known
 
 
@@ -126,6 +121,7 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     info = copy.copy(pipeline.pipeline_info)
     info.pipeline_name = name.replace("_", "-")
     view = _View(info, components, registry, pipeline.beam_pipeline_args, pipeline.enable_cache)
+    _forget_keys(components, registry)
     try:
         nodes = [_facts(name, node) for node in every]
         built = pipeline_builder.PipelineBuilder(
@@ -141,6 +137,19 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     except (NotImplementedError, TypeError, ValueError, KeyError, AssertionError) as error:
         raise CompileError(name, f"TFX's compiler says: {_first_line(error)}") from error
     return TfxSpec(name, spec, nodes, _parameters(name, every))
+
+
+def _forget_keys(components: Sequence[Any], registry: Any) -> None:
+    """Have the predicates of conditions name a node's inputs as the node does.
+
+    A new predicate calls an input by a name of its own, also one that the node takes anyway and calls
+    otherwise. Whoever compiles it first, this builder or that of a local runner, makes it forget that.
+    """
+    for component in components:
+        for predicate in conditional.get_predicates(component, registry):
+            for part in predicate.traverse():
+                if isinstance(part, ChannelWrappedPlaceholder):
+                    part.set_key(None)
 
 
 def _check(pipeline: str, nodes: Sequence[Any]) -> None:
