@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlplatform.components.batch_predictor.component import BatchPredictor as BatchPredictor
     from mlplatform.components.data_validator.component import DataValidator as DataValidator
     from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
     from mlplatform.components.image_example_gen.component import ImageExampleGen as ImageExampleGen
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
 
 _HOME_OF = {
+    "BatchPredictor": "mlplatform.components.batch_predictor.component",
     "DataValidator": "mlplatform.components.data_validator.component",
     "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
     "ImageExampleGen": "mlplatform.components.image_example_gen.component",
@@ -21,6 +23,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "BatchPredictor",
     "DataValidator",
     "DatasetVersioner",
     "ImageExampleGen",

@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "models": ("mlplatform.cli.models:models", "List, push, promote and roll back models."),
     "serve": ("mlplatform.cli.serve:serve", "Serve pushed models over gRPC and REST."),
+    "predict": ("mlplatform.cli.predict:predict", "Write a model's answers to many records to a file."),
     "demo": ("mlplatform.cli.demo:demo", "Make demo photos, or run the whole demo."),
     "doctor": ("mlplatform.cli.doctor:doctor", "Say what this machine can run and what is missing."),
 }

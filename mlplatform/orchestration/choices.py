@@ -69,4 +69,11 @@ class Choices:
 RUNNERS = Choices(
     "runner", "mlplatform.runners", {"local": "mlplatform.orchestration.local.runner:LocalRunner"}
 )
-ENGINES = Choices("engine", "mlplatform.engines", {"direct": "mlplatform.beam.engines:direct"})
+ENGINES = Choices(
+    "engine",
+    "mlplatform.engines",
+    {
+        name: f"mlplatform.beam.engines:{name}"
+        for name in ("direct", "prism", "flink", "spark", "dataflow", "portable")
+    },
+)

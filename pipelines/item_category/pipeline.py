@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.components.image_example_gen.photo_folder import Photos, find_photos, require_folder
 from mlplatform.home import Home
+from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
 
 if TYPE_CHECKING:
@@ -138,10 +139,12 @@ def _compose(settings: ItemCategoryConfig, photos: Photos, home: Home) -> "Pipel
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
+    components = [ingest, version, data_gate, trainer, model_gate, pusher]
+    use_engine(components, parse_engine(settings.engine))
     return Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
-        components=[ingest, version, data_gate, trainer, model_gate, pusher],
+        components=components,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )
