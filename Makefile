@@ -4,8 +4,8 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines lint format constraints bench bench-datasets bench-local bench-serving \
-	bench-engines flink-up flink-down soak clean
+.PHONY: help env demo test test-engines lint format constraints bench bench-datasets bench-local bench-root bench-search bench-serving flink-up flink-down \
+	soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,13 +47,19 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-local bench-serving ## Run every benchmark
+bench: bench-datasets bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
 bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi in two layouts (3 times each) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
+
+bench-root: $(READY) ## A root on an S3 server against a local folder: item_category from photos to pushed model
+	@$(PY) tests/benchmarks/bench_root.py $(ARGS)
+
+bench-search: $(READY) ## Search at 100,000 and 1,000,000 vectors: recall, CPU, size, filters
+	@$(PY) tests/benchmarks/bench_search.py $(ARGS)
 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)

@@ -1,15 +1,18 @@
 """What holds for every test."""
 
+import gc
 import importlib.util
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 
 # What the studies marked `soak` draw from: the same text gives the same kills, inputs and moments.
 SOAK_SEED = os.environ.get("SOAK_SEED", "0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis draw the same examples in every run but the long studies, on a busy machine as well."""
+    hypothesis.settings.register_profile(
+        "of these tests",
+        deadline=None,
+        derandomize="soak" not in config.option.markexpr,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("of these tests")
 
 
 def pytest_report_header() -> str:
@@ -32,16 +46,6 @@ def soak_seed() -> int:
 
 
 @pytest.fixture(scope="session")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator["LocalRunner"]:
-    """A runner whose processes stay warm: TFX is imported once for all tests that run pipelines with it."""
-    from mlplatform.orchestration.local import LocalRunner
-
-    runner = LocalRunner(tmp_path_factory.mktemp("home"), parallelism=2)
-    yield runner
-    runner.close()
-
-
-@pytest.fixture(scope="session")
 def _warm_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     spec = importlib.util.spec_from_file_location("warm_start", Path(__file__).with_name("warm_start.py"))
     assert spec is not None
@@ -53,12 +57,47 @@ def _warm_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     warm.stop()
 
 
+@pytest.fixture(scope="session")
+def warm_processes(_warm_start: Any) -> Any:
+    """Takes the place of the module `subprocess`: its `Popen` starts Python in a moment (`warm_start.py`)."""
+    return _warm_start.subprocess
+
+
+@pytest.fixture(scope="session")
+def warmly(warm_processes: Any) -> Callable[[], AbstractContextManager[None]]:
+    """Let runs that this process starts within a `with` block begin in a moment (`warm_start.py`)."""
+
+    @contextmanager
+    def warmly() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mlplatform.orchestration.local.processes.node_process.subprocess", warm_processes)
+            yield
+
+    return warmly
+
+
 @pytest.fixture
-def warm_start(_warm_start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs that are started in this process begin in a moment (`warm_start.py`)."""
-    monkeypatch.setattr(
-        "mlplatform.orchestration.local.processes.node_process.subprocess", _warm_start.subprocess
-    )
+def warm_start(warmly: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Let runs that a test starts in this process begin in a moment."""
+    with warmly():
+        yield
+
+
+@pytest.fixture(scope="session")
+def runner(
+    tmp_path_factory: pytest.TempPathFactory, warmly: Callable[[], AbstractContextManager[None]]
+) -> Iterator["LocalRunner"]:
+    """A runner whose processes stay warm, and begin in a moment."""
+    from mlplatform.orchestration.local import LocalRunner
+
+    class Runner(LocalRunner):
+        def _warm(self, plan: Any) -> Any:
+            with warmly():
+                return super()._warm(plan)
+
+    runner = Runner(tmp_path_factory.mktemp("home"), parallelism=2)
+    yield runner
+    runner.close()
 
 
 @dataclass(frozen=True)
@@ -85,8 +124,8 @@ def mlplatform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finish
     return run
 
 
-@pytest.fixture
-def command(warm_start: None) -> Callable[..., Finished]:
+@pytest.fixture(scope="session")
+def command(warmly: Callable[[], AbstractContextManager[None]]) -> Callable[..., Finished]:
     """Run the command line in this process; runs begin in a moment."""
 
     def run(*words: object, cwd: Path | None = None) -> Finished:
@@ -97,7 +136,8 @@ def command(warm_start: None) -> Callable[..., Finished]:
         before = Path.cwd()
         os.chdir(cwd or before)
         try:
-            done = CliRunner().invoke(cli, [*map(str, words)], prog_name="mlplatform")
+            with warmly():
+                done = CliRunner().invoke(cli, [*map(str, words)], prog_name="mlplatform")
         finally:
             os.chdir(before)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -126,6 +166,12 @@ def pytest_runtest_setup() -> None:
     """
     random.seed(0)
     np.random.seed(0)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what the test modules imported, millions of objects that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

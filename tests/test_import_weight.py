@@ -37,7 +37,10 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
     assert set(loaded) - set(sys.stdlib_module_names) == {"mlplatform"}
 
 
-@pytest.mark.parametrize("command", ["run", "runs", "datasets", "models", "serve", "demo", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "compile", "runs", "datasets", "models", "search", "lineage", "ui", "serve", "demo", "doctor"],
+)
 def test_the_help_of_every_command_loads_nothing_heavy(command: str) -> None:
     code = (
         "import json, sys\n"

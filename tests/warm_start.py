@@ -1,8 +1,9 @@
-"""Fork servers of the local runner that start in a moment: forks of one process that has imported TFX.
+"""Processes that start in a moment: forks of one that has imported TFX and TensorFlow, and computed nothing.
 
-A fork server imports TFX when it starts, which takes longer than most tests' pipelines. `WarmStart` starts a
-process that has done so (this file, as a program) and forks each fork server from it; all that follows is the
-fork server's own code. That a fork server starts by itself is for the tests that start real processes.
+A fork server of the local runner imports TFX when it starts, which takes longer than most tests' pipelines.
+`WarmStart` starts a process that has done so (this file, as a program) and forks each fork server from it;
+all that follows is the fork server's own code. Trainings that are to be killed are started so, too. That such
+processes start by themselves is for the tests that start real ones.
 """
 
 import contextlib
@@ -52,15 +53,17 @@ class WarmStart:
         self,
         command: Sequence[str],
         *,
-        pass_fds: Sequence[int],
         stdout: IO[bytes],
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
         **_: Any,
     ) -> "Forked":
-        """Do what `Popen([python, "-c", code, descriptor], ...)` does."""
+        """Do what `Popen([python, "-c", code, ...], ...)` does; of `pass_fds`, one is the last argument."""
         mine, theirs = socket.socketpair()
-        request = pickle.dumps((command[2], dict(env), os.getcwd()))  # noqa: PTH109 - a string
-        socket.send_fds(self._control, [request], [pass_fds[0], stdout.fileno(), theirs.fileno()])
+        arguments = command[3 : len(command) - len(pass_fds)]
+        environment = dict(env or seen_environment())
+        request = pickle.dumps((command[2], arguments, environment, os.getcwd()))  # noqa: PTH109 - a string
+        socket.send_fds(self._control, [request], [stdout.fileno(), theirs.fileno(), *pass_fds])
         theirs.close()
         return Forked(mine)
 
@@ -68,20 +71,20 @@ class WarmStart:
 class Forked:
     """The part of `Popen` that the runner uses."""
 
-    def __init__(self, said: socket.socket) -> None:
-        self._said = said
-        self.pid = int(said.recv(32))
+    def __init__(self, reports: socket.socket) -> None:
+        self._reports = reports
+        self.pid = int(reports.recv(32))
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Return the exit status, or None while it runs."""
-        if self.returncode is None and _is_readable(self._said, 0):
-            self.returncode = int(self._said.recv(32) or b"-9")
+        if self.returncode is None and _is_readable(self._reports, 0):
+            self.returncode = int(self._reports.recv(32) or b"-9")
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit status when it has ended."""
-        if self.returncode is None and not _is_readable(self._said, timeout):
+        if self.returncode is None and not _is_readable(self._reports, timeout):
             raise subprocess.TimeoutExpired("a fork server", timeout or 0.0)
         return self.poll() or 0
 
@@ -112,8 +115,10 @@ def main() -> None:
     del sys.path[0]  # the folder of tests, whose names are not to be found
     gc.disable()
     defer_imports()
+    import mlplatform.components.model_trainer.train
     import mlplatform.orchestration.local.compiling
-    import mlplatform.orchestration.local.node  # noqa: F401
+    import mlplatform.orchestration.local.node
+    import mlplatform.training.image_classifier  # noqa: F401
 
     gc.enable()
     gc.collect()
@@ -125,14 +130,14 @@ def main() -> None:
             request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
             if not request:
                 return
-            server, output, said = descriptors
+            output, reports, *passed = descriptors
             pid = os.fork()
             if pid == 0:
-                _become(*pickle.loads(request), server, output)
-            children[pid] = said
-            os.write(said, b"%d" % pid)
-            os.close(server)
-            os.close(output)
+                _become(*pickle.loads(request), output, passed)
+            children[pid] = reports
+            os.write(reports, b"%d" % pid)
+            for descriptor in (output, *passed):
+                os.close(descriptor)
         for pid in list(children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
@@ -141,8 +146,15 @@ def main() -> None:
                 os.close(children.pop(pid))
 
 
-def _become(code: str, environment: dict[str, str], folder: str, server: int, output: int) -> None:
-    """Be the process that `python -c code server` starts."""
+def _become(
+    code: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    output: int,
+    passed: list[int],
+) -> None:
+    """Be the process that `python -c code arguments passed` starts."""
     status = 1
     try:
         os.setsid()
@@ -152,7 +164,7 @@ def _become(code: str, environment: dict[str, str], folder: str, server: int, ou
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = ["-c", str(server)]
+        sys.argv = ["-c", *arguments, *map(str, passed)]
         exec(code, {"__name__": "__main__"})
         status = 0
     finally:

@@ -36,9 +36,11 @@ from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.config import parse_config
 from mlplatform.reports.kept import keep_report
 from mlplatform.storage.urls import is_local, join
+from mlplatform.taxonomy import Taxonomy
 from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
 from mlplatform.tfx_io.artifacts import fetched, where_beam_runs
 from mlplatform.tfx_io.beam_executor import BeamExecutor
+from mlplatform.tfx_io.dataset_version import read_taxonomy_of
 from mlplatform.tfx_io.runs import note_verdict, run_id
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
@@ -151,6 +153,7 @@ class Executor(BeamExecutor):
             policy=parse_config(Policy, json.loads(exec_properties["policy"]), source="DataValidator.policy"),
             train_split=train_split,
             drift_threshold=exec_properties["drift_threshold"],
+            taxonomy=_taxonomy(input_dict),
         )
 
 
@@ -158,6 +161,11 @@ def _version(input_dict: Artifacts) -> Version | None:
     if not input_dict.get("dataset"):
         return None
     return Version.read(artifact_utils.get_single_uri(input_dict["dataset"]))
+
+
+def _taxonomy(input_dict: Artifacts) -> Taxonomy | None:
+    dataset = input_dict.get("dataset")
+    return read_taxonomy_of(artifact_utils.get_single_uri(dataset)) if dataset else None
 
 
 def _files(examples: types.Artifact, split: str) -> Sequence[str]:

@@ -1,17 +1,15 @@
 """Finds the records that have a problem: a second pass over the data, only when there is one."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import apache_beam as beam
 import tensorflow as tf
-from PIL import Image
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from mlplatform.components.data_validator.policy import Kind
 from mlplatform.components.data_validator.verdict import Offender, Problem
-from mlplatform.exif import upright
+from mlplatform.reports.thumbnails import thumbnail
 
 SHOWN = 12  # offenders kept per problem
 _THUMBNAIL_PX = 160
@@ -98,7 +96,7 @@ class FindOffenders(beam.DoFn):
     def _thumbnail(self, features: Mapping[str, tf.train.Feature]) -> bytes:
         if self._image not in features or not features[self._image].bytes_list.value:
             return b""
-        return thumbnail(features[self._image].bytes_list.value[0])
+        return thumbnail(features[self._image].bytes_list.value[0], _THUMBNAIL_PX)
 
 
 class KeepSome(beam.PTransform):
@@ -133,19 +131,6 @@ def with_found(problem: Problem, count: int, found: Sequence[Offender]) -> Probl
         replace(o, thumbnail=pictures.get((o.split, o.item_id, o.label), b"")) for o in problem.offenders
     ]
     return problem.with_offenders(problem.records, shown)
-
-
-def thumbnail(encoded: bytes) -> bytes:
-    """Return a small JPEG of an encoded photo; nothing where it cannot be decoded."""
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        image.draft("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX))
-        image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        small = io.BytesIO()
-        upright(image, encoded).convert("RGB").save(small, "JPEG", quality=80)
-    except (OSError, ValueError, SyntaxError):
-        return b""
-    return small.getvalue()
 
 
 def _smallest(offenders: list[Offender]) -> list[Offender]:

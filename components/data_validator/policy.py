@@ -24,6 +24,8 @@ Kind = Literal[
     "bad_schema",
     "custom",
     "untrained_label",
+    "retired_label",
+    "unlisted_label",
     "leak",
     "label_conflict",
     "duplicate",
@@ -56,6 +58,8 @@ class Policy(Config):
         bad_schema: The schema contradicts itself, or asks for what cannot be checked.
         custom: A validation of the user's own, in the schema, says no.
         untrained_label: A class is in an evaluation split and not in the training split.
+        retired_label: Records have a class under a name that the dataset's taxonomy gave up.
+        unlisted_label: A class is not in the tree of the dataset's taxonomy.
         leak: The same photo, byte by byte, or the same key is in two splits.
         label_conflict: The same photo has two labels.
         duplicate: The same photo is in one split twice.
@@ -79,6 +83,8 @@ class Policy(Config):
     bad_schema: Action = "block"
     custom: Action = "block"
     untrained_label: Action = "warn"
+    retired_label: Action = "warn"
+    unlisted_label: Action = "warn"
     leak: Action = "block"
     label_conflict: Action = "warn"
     duplicate: Action = "warn"

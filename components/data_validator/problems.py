@@ -9,6 +9,7 @@ from mlplatform.components.data_validator.policy import KIND_FOR_LABEL, KIND_OF_
 from mlplatform.components.data_validator.repetitions import Repeated, Sighting
 from mlplatform.components.data_validator.schema import feature_statistics, presence
 from mlplatform.components.data_validator.verdict import Offender, Problem
+from mlplatform.taxonomy import Taxonomy
 
 _Measurement = anomalies_pb2.DriftSkewInfo.Measurement
 _DISTANCES = {
@@ -181,6 +182,32 @@ def untrained_labels(
             shown = ", ".join(map(repr, missing[:10])) + (" ..." if len(missing) > 10 else "")
             text = f"{len(missing)} of its {len(counts)} classes are not in {train_split!r}: {shown}"
             yield _problem("untrained_label", label_feature, split, text, policy)
+
+
+def taxonomy_problems(
+    labels: Mapping[str, Mapping[str, int]], taxonomy: Taxonomy, label_feature: str, policy: Policy
+) -> Iterator[Problem]:
+    """Yield the problems of classes that are not as the taxonomy has them, per split.
+
+    Args:
+        labels: Per split, how many records each class has.
+        taxonomy: The design of the classes.
+        label_feature: The feature that holds the class.
+        policy: Says what each problem does.
+    """
+    for split, counts in labels.items():
+        retired = {label: taxonomy.retired(label) for label in sorted(counts) if taxonomy.retired(label)}
+        unlisted = sorted(set(counts) - set(taxonomy.paths) - set(retired)) if taxonomy.paths else []
+        if retired:
+            shown = ", ".join(f"{old!r} (now {' or '.join(new)})" for old, new in [*retired.items()][:10])
+            more = " ..." if len(retired) > 10 else ""
+            records = sum(counts[label] for label in retired)
+            text = f"{records} records have a class under a name that was given up: {shown}{more}"
+            yield _problem("retired_label", label_feature, split, text, policy)
+        if unlisted:
+            shown = ", ".join(map(repr, unlisted[:10])) + (" ..." if len(unlisted) > 10 else "")
+            text = f"{len(unlisted)} of its {len(counts)} classes are not in the taxonomy's tree: {shown}"
+            yield _problem("unlisted_label", label_feature, split, text, policy)
 
 
 def repetition_problems(

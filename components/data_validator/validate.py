@@ -29,6 +29,7 @@ from mlplatform.components.data_validator.offenders import (
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.data_validator.serving_logs import DAMAGED, UNREAD, ReadRequests
 from mlplatform.components.data_validator.verdict import Problem, Verdict
+from mlplatform.taxonomy import Taxonomy
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 MakePipeline = Callable[[], beam.Pipeline]
@@ -100,6 +101,7 @@ def validate(
     policy: Policy | None = None,
     train_split: str = "train",
     drift_threshold: float = 0.1,
+    taxonomy: Taxonomy | None = None,
 ) -> Validated:
     """Validate Examples.
 
@@ -114,6 +116,7 @@ def validate(
         train_split: The split that is trained on.
         drift_threshold: Jensen-Shannon divergence above which a feature has drifted, or is skewed in service,
             where the schema does not say so itself.
+        taxonomy: The design of the classes.
 
     Raises:
         NoTrainSplitError: The schema is to be inferred, and there is no training split.
@@ -138,6 +141,7 @@ def validate(
             for p in problems.anomaly_problems(some, statistics[split], split, data.label_feature, policy)
         ),
         *problems.untrained_labels(labels, train_split, data.label_feature, policy),
+        *(problems.taxonomy_problems(labels, taxonomy, data.label_feature, policy) if taxonomy else ()),
         *problems.repetition_problems(
             gathered.counts,
             gathered.repeated,

@@ -28,11 +28,12 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "training_splits": component_spec.ExecutionParameter(type=str),
         "is_firewall_on": component_spec.ExecutionParameter(type=int),
         "beam_options": component_spec.ExecutionParameter(type=str, optional=True),
+        "taxonomy": component_spec.ExecutionParameter(type=str, optional=True),
         # Where the store notes what was erased: part of what a cache knows this node's result by, so that an
         # unchanged run meets what is still in its source.
         "erasures": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    PARAMETER_ROLES = {"store": WRITTEN, "erasures": READ}  # noqa: RUF012 - the local runner reads it
+    PARAMETER_ROLES = {"store": WRITTEN, "erasures": READ, "taxonomy": READ}  # noqa: RUF012 - the local runner reads it
     ENGINE_PARAMETER = "beam_options"
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -68,6 +69,7 @@ class DatasetVersioner(base_component.BaseComponent):
         training_splits: Sequence[str] | Late | None = None,
         is_firewall_on: bool | Late = True,
         beam_options: Sequence[str] | Late | None = None,
+        taxonomy: str | Late | None = None,
     ) -> None:
         """Declare the commit.
 
@@ -87,6 +89,8 @@ class DatasetVersioner(base_component.BaseComponent):
             beam_options: Flags of a Beam pipeline that does the commit, such as `["--runner=FlinkRunner"]`,
                 for data beyond one machine; none at all runs Beam in this process, None does without Beam.
                 A parameter, because the driver has to know the version and TFX gives it no flags.
+            taxonomy: Path or URL of the design of the classes, a YAML file, which becomes a part of the
+                version; None keeps what the version before declared.
         """
         super().__init__(
             spec=DatasetVersionerSpec(
@@ -99,6 +103,7 @@ class DatasetVersioner(base_component.BaseComponent):
                 training_splits=_json(training_splits),
                 is_firewall_on=converted(is_firewall_on, int),
                 beam_options=converted(beam_options, _json),
+                taxonomy=converted(taxonomy),
                 erasures=_erasures(store, dataset),
                 dataset=channel.Channel(type=DatasetVersion),
                 examples=channel.Channel(type=standard_artifacts.Examples),

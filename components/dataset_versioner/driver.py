@@ -20,9 +20,12 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 
 from mlplatform.artifacts import DatasetVersion
-from mlplatform.datasets import DatasetStore
+from mlplatform.datasets import DatasetStore, Manifest
 from mlplatform.errors import MlplatformError
 from mlplatform.storage import open_storage
+from mlplatform.storage.urls import absolute, parent
+from mlplatform.storage.urls import name as name_of
+from mlplatform.taxonomy import TaxonomyError
 from mlplatform.tfx_io.dataset_version import read_version
 
 OUTPUTS = ("dataset", "examples")
@@ -57,8 +60,7 @@ class Driver(base_driver.BaseDriver, ir_base_driver.BaseDriver):
             earlier = _earlier_outputs(
                 handle.store,
                 properties["store"],
-                committed.manifest.digest,
-                committed.manifest.dataset,
+                committed.manifest,
                 examples.id,
             )
         for key, artifact in sorted((earlier or {}).items(), key=lambda one: one[1].id):
@@ -82,11 +84,23 @@ def commit_artifact(examples: Any, properties: dict[str, Any]) -> Any:
         training_splits=json.loads(properties["training_splits"]),
         is_firewall_on=bool(properties["is_firewall_on"]),
         beam_options=None if beam_options is None else json.loads(beam_options),
+        taxonomy=_taxonomy(properties.get("taxonomy")),
     )
 
 
+def _taxonomy(place: str | None) -> str | None:
+    """Return the text of a taxonomy at a path or URL; None where none is named."""
+    if not place:
+        return None
+    folder, name = parent(absolute(place)), name_of(absolute(place))
+    try:
+        return open_storage(folder).read(name).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise TaxonomyError(place, [f"cannot read it: {error}"]) from error
+
+
 def _earlier_outputs(
-    mlmd: Any, store: str, digest: str, dataset: str, input_id: int
+    mlmd: Any, store: str, manifest: Manifest, input_id: int
 ) -> dict[str, metadata_store_pb2.Artifact] | None:
     """Find the newest complete pair of outputs with this version.
 
@@ -99,8 +113,8 @@ def _earlier_outputs(
     ):
         if (
             artifact.state != metadata_store_pb2.Artifact.LIVE
-            or artifact.custom_properties["digest"].string_value != digest  # spares a look at each
-            or not is_version(read_version(artifact.uri), of, dataset, digest)
+            or artifact.custom_properties["digest"].string_value != manifest.digest  # spares a look at each
+            or not is_version(read_version(artifact.uri), of, manifest)
         ):
             continue
         events = mlmd.get_events_by_artifact_ids([artifact.id])
@@ -126,9 +140,10 @@ def _earlier_outputs(
     return None
 
 
-def is_version(facts: Mapping[str, Any], store: DatasetStore, dataset: str, digest: str) -> bool:
-    """Return whether the facts of a `version.json` are those of a version of a dataset in a store."""
-    return (facts.get("store"), facts.get("dataset"), facts.get("digest")) == (store.url, dataset, digest)
+def is_version(facts: Mapping[str, Any], store: DatasetStore, manifest: Manifest) -> bool:
+    """Return whether the facts of a `version.json` are those of a version in a store, taxonomy included."""
+    found = (facts.get("store"), facts.get("dataset"), facts.get("digest"), facts.get("taxonomy", ""))
+    return found == (store.url, manifest.dataset, manifest.digest, manifest.taxonomy)
 
 
 def _is_whole(examples: str, dataset: str) -> bool:

@@ -32,7 +32,7 @@ class Executor(base_executor.BaseExecutor):
         else:
             manifest = commit_artifact(source, exec_properties).manifest
         # Else the driver gave the outputs of an earlier run, which are this version already.
-        if not is_version(read_version(dataset.uri), store, manifest.dataset, manifest.digest):
+        if not is_version(read_version(dataset.uri), store, manifest):
             check_out_into(examples.uri, store, manifest)
             write_version(dataset.uri, store, manifest)
         note_dataset_used(version_facts(store, manifest), self._context, "DatasetVersioner")

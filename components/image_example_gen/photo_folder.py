@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlplatform.components.image_example_gen.given_splits import (
@@ -90,9 +90,15 @@ def find_photos(
     if is_local(folder) and Path(folder).exists():
         listing, seen = _seen(Path(folder), listing, is_divided=own_splits is not None)
         own_splits = seen if own_splits is None else own_splits
-    train, *others = own_splits or hash_splits
+    found = divided(folder, listing, own_splits or list(hash_splits))
+    return found if own_splits else replace(found, own_splits=())
+
+
+def divided(folder: str, listing: str | None, splits: Sequence[str]) -> Photos:
+    """Return a data folder with these splits, the one for training first, then one or more others."""
+    train, *others = splits
     others.sort(key=lambda name: name == TEST)
-    return Photos(folder, listing, tuple(own_splits or ()), train, others[0], others[-1])
+    return Photos(folder, listing, tuple(splits), train, others[0], others[-1])
 
 
 def _seen(folder: Path, listing: str | None, *, is_divided: bool) -> tuple[str | None, list[str]]:

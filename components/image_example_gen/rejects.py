@@ -124,7 +124,7 @@ def is_too_much(summary: Summary, allowed: float) -> bool:
     return faults > allowed * entries or not sum(summary.accepted.values())
 
 
-def told(summary: Summary, page: str) -> str:
+def one_line(summary: Summary, page: str) -> str:
     """Return one line: what was accepted, turned upright, rejected and looks odd."""
     accepted = sum(summary.accepted.values())
     parts = [f"{accepted:,} accepted"]

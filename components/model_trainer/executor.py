@@ -15,7 +15,7 @@ from tfx.utils import path_utils
 from mlplatform.components.model_trainer.train import train
 from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import on_this_machine
-from mlplatform.tfx_io.dataset_version import note_use, read_version
+from mlplatform.tfx_io.dataset_version import note_use, read_taxonomy_of, read_version
 from mlplatform.tfx_io.examples import split_files
 from mlplatform.tfx_io.runs import note_dataset_used, run_id
 from mlplatform.training.errors import NoExamplesError
@@ -59,11 +59,14 @@ class Executor(base_executor.BaseExecutor):
                 transform_dir=graph,
                 base_model_dir=Path(path_utils.serving_model_path(str(base))) if base else None,
                 name_of=_names(input_dict, uris),
+                taxonomy=read_taxonomy_of(str(dataset))
+                if (dataset := _path(input_dict, "dataset"))
+                else None,
             )
         if input_dict.get("dataset"):
-            dataset = artifact_utils.get_single_uri(input_dict["dataset"])
-            note_use(dataset, "model", self._name(), model.uri)
-            note_dataset_used(read_version(dataset), self._context, "ModelTrainer")
+            uri = artifact_utils.get_single_uri(input_dict["dataset"])
+            note_use(uri, "model", self._name(), model.uri)
+            note_dataset_used(read_version(uri), self._context, "ModelTrainer")
 
     def _name(self) -> str:
         """Name the model: by its pipeline and run, as it has no version before it is pushed."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError
 from mlplatform.components.model_trainer.unfinished import unfinished
 from mlplatform.fingerprints.code_closure import Closure, closure_of
+from mlplatform.taxonomy import Taxonomy
 from mlplatform.training.task import TrainingTask
 
 RunFunction = Callable[[TrainingTask], object]
@@ -31,6 +32,7 @@ def train(
     transform_dir: Path | None = None,
     base_model_dir: Path | None = None,
     name_of: Callable[[str], str] = str,
+    taxonomy: Taxonomy | None = None,
 ) -> None:
     """Call the model's training code and see that it wrote a model.
 
@@ -48,6 +50,7 @@ def train(
         base_model_dir: SavedModel to start from.
         name_of: What an input is called in the name of the training: where it really lies, if what is read
             is a copy with another path each time.
+        taxonomy: The design of the dataset's classes.
 
     Raises:
         RunFunctionError: `run_fn` leads to no function.
@@ -57,7 +60,8 @@ def train(
     function = find_function(run_fn)
     code = closure_of([run_fn.partition(":")[0]])
     inputs = [*train_files, "", *eval_files, *map(str, (schema_file, transform_dir, base_model_dir))]
-    key = training_key(run_fn, code, inputs, hyperparameters, name_of)
+    settings = {**hyperparameters, "taxonomy": taxonomy.text} if taxonomy else hyperparameters
+    key = training_key(run_fn, code, inputs, settings, name_of)
     with unfinished(os.fspath(work_root), key) as work:
         logs = work.folder / "run"
         logs.mkdir(exist_ok=True)
@@ -71,6 +75,7 @@ def train(
             schema_file=schema_file,
             transform_dir=transform_dir,
             base_model_dir=base_model_dir,
+            taxonomy=taxonomy,
             save=work.save,
         )
         function(task)

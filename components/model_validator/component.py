@@ -8,6 +8,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 from tfx.utils import proto_utils
 
+from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
@@ -45,6 +46,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "transform_graph": component_spec.ChannelParameter(
             type=standard_artifacts.TransformGraph, optional=True
         ),
+        "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
     }
     OUTPUTS = {  # noqa: RUF012
         "blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
@@ -85,6 +87,7 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
         slice_thresholds: Mapping[str, float] | Late | None = None,
         transform_graph: channel.BaseChannel | None = None,
         eval_config: "EvalConfig | None" = None,
+        dataset: channel.BaseChannel | None = None,
     ) -> None:
         """Declare the validation.
 
@@ -115,6 +118,8 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
             transform_graph: Transform's output, where the label or slices are features that it makes.
             eval_config: An EvalConfig of TensorFlow Model Analysis, evaluated as TFX's Evaluator does: its
                 metrics are in the evaluation, and its thresholds count, too.
+            dataset: DatasetVersioner's `dataset`: where it has a taxonomy, classes are judged by it, at each
+                of its levels.
 
         Raises:
             UnknownKindError: There is no such kind.
@@ -156,6 +161,7 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
                 model_name=model_name,
                 reports_dir=converted(reports_dir),
                 transform_graph=transform_graph,
+                dataset=dataset,
                 kind=kind,
                 label=label,
                 output=output,

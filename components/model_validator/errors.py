@@ -70,3 +70,14 @@ class NothingToEvaluateError(MlplatformError):
 
     def __str__(self) -> str:
         return f"no Examples to evaluate on: the splits {', '.join(self.splits)} hold no records."
+
+
+class NotComparableError(UsageError):
+    """A model cannot be compared: it does not answer the records, or not as its kind should."""
+
+    def __init__(self, model: str, cause: str) -> None:
+        super().__init__(model, cause)
+        self.model, self.cause = model, cause
+
+    def __str__(self) -> str:
+        return f"model {self.model} cannot be compared on these records: {self.cause}"

@@ -20,6 +20,7 @@ from mlplatform.storage.urls import is_local, join
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
 from mlplatform.tfx_io.beam_executor import BeamExecutor
+from mlplatform.tfx_io.dataset_version import read_taxonomy_of
 from mlplatform.tfx_io.examples import split_files
 from mlplatform.tfx_io.runs import note_verdict, run_id
 
@@ -59,7 +60,7 @@ class Executor(BeamExecutor):
         ):
             terms = Terms(
                 splits=splits,
-                question=_question(exec_properties),
+                question=_question(exec_properties, _folder(input_dict.get("dataset"))),
                 budget=parse_budget(json.loads(exec_properties["budget"])),
                 baseline=baseline,
                 title=exec_properties.get("model_name") or "model",
@@ -109,7 +110,7 @@ def _work_dir(evaluation: str) -> Iterator[str]:
         open_storage(evaluation).delete_tree(_WORK)
 
 
-def _question(exec_properties: dict[str, Any]) -> Question:
+def _question(exec_properties: dict[str, Any], dataset: Path | None) -> Question:
     return Question.of(
         exec_properties.get("kind") or "classification",
         exec_properties.get("label") or "label",
@@ -117,6 +118,7 @@ def _question(exec_properties: dict[str, Any]) -> Question:
         slices=json.loads(exec_properties.get("slices") or "[]"),
         thresholds=json.loads(exec_properties["thresholds"]),
         slice_thresholds=json.loads(exec_properties.get("slice_thresholds") or "{}"),
+        taxonomy=read_taxonomy_of(str(dataset)) if dataset else None,
     )
 
 

@@ -23,6 +23,8 @@ from mlplatform.training.history import read_history
 from mlplatform.vision.examples import IMAGE, read_records
 
 _PAIRS_WITH_EXAMPLES = 4
+_FEW_CLASSES = 10
+_WORST_CLASSES, _OF_CLASS = 20, 6  # worst classes that are shown with pictures, and pictures of each
 _SLICES_SHOWN = 100
 _FEATURES_SHOWN, _FEATURE_LENGTH = 12, 60
 _PICTURE_SIDE = 160  # pixels
@@ -59,9 +61,10 @@ def write_report(
     """
     mistakes: list[Mistake] = []
     pairs: dict[tuple[str, str], list[Mistake]] = {}
+    worst: dict[str, list[Mistake]] = {}
     sections: list[Section] = []
     if measured is not None:
-        mistakes, pairs = _mistakes(measured, parts)
+        mistakes, pairs, worst = _mistakes(measured, parts)
         sections = [*measured.tally.sections(), *_slices(measured.kind, slices, question)]
     page = ModelPage(
         title=title,
@@ -74,6 +77,7 @@ def write_report(
         sections=sections,
         fits=_fits(run_dir) if run_dir else [],
         pairs=pairs,
+        worst_classes=worst,
         mistakes=mistakes,
         checks=[Check(finding.name, finding.passed, finding.detail) for finding in serving.findings],
         costs=_costs(serving, budget),
@@ -150,33 +154,44 @@ def _slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[Sec
 
 def _mistakes(
     measured: Measured, parts: Sequence[Sequence[str]]
-) -> tuple[list[Mistake], dict[tuple[str, str], list[Mistake]]]:
+) -> tuple[list[Mistake], dict[tuple[str, str], list[Mistake]], dict[str, list[Mistake]]]:
+    """Return the most surprising mistakes, those of the main confusions, and of the worst classes."""
     surest = measured.mistakes.surest
     of_pairs = measured.mistakes.most_confused(_PAIRS_WITH_EXAMPLES)
-    shown = [*surest, *(wrong for kept in of_pairs.values() for wrong in kept)]
+    classes = measured.tally.details().get("classes", [])  # the worst first
+    # Of a few classes, the confusions above show all.
+    is_many = len(classes) > _FEW_CLASSES
+    worst = [c["label"] for c in classes if is_many and c["support"] and c["recall"]["value"] < 1]
+    of_classes = measured.mistakes.of_classes(worst[:_WORST_CLASSES], _OF_CLASS)
+    groups = [*of_pairs.values(), *of_classes.values()]
+    shown = [*surest, *(wrong for kept in groups for wrong in kept)]
     wanted: dict[int, set[int]] = {}
     for wrong in shown:
         wanted.setdefault(wrong.where[0], set()).add(wrong.where[1])
-    examples = {part: _read_examples(parts[part], places) for part, places in wanted.items()}
+    examples = {part: read_examples(parts[part], places) for part, places in wanted.items()}
 
     def mistake(wrong: Wrong) -> Mistake:
         part, place = wrong.where
         example = examples[part][place]
         has_photo = bool(values_of(example, IMAGE))
         return Mistake(
-            picture=picture(_small(values_of(example, IMAGE)[0])) if has_photo else "",
+            picture=picture(small_photo(values_of(example, IMAGE)[0])) if has_photo else "",
             item_id=wrong.item_id
             or f"record {place + 1}" + (f" of file {part + 1}" if len(parts) > 1 else ""),
             truth=wrong.truth,
             answer=wrong.answer,
             score=wrong.surprise if of_pairs else None,
-            features=() if has_photo else _features(example),
+            features=() if has_photo else features_shown(example),
         )
 
-    return [mistake(w) for w in surest], {pair: [mistake(w) for w in kept] for pair, kept in of_pairs.items()}
+    return (
+        [mistake(w) for w in surest],
+        {pair: [mistake(w) for w in kept] for pair, kept in of_pairs.items()},
+        {label: [mistake(w) for w in kept] for label, kept in of_classes.items()},
+    )
 
 
-def _features(example: tf.train.Example) -> list[tuple[str, str]]:
+def features_shown(example: tf.train.Example) -> list[tuple[str, str]]:
     """Return an Example's features in words, as many as a card shows."""
     found = []
     for name in sorted(example.features.feature)[:_FEATURES_SHOWN]:
@@ -192,7 +207,7 @@ def _features(example: tf.train.Example) -> list[tuple[str, str]]:
     return found
 
 
-def _read_examples(files: Sequence[str], places: Iterable[int]) -> dict[int, tf.train.Example]:
+def read_examples(files: Sequence[str], places: Iterable[int]) -> dict[int, tf.train.Example]:
     """Return the Examples at these places of the files."""
     wanted = set(places)
     found: dict[int, tf.train.Example] = {}
@@ -206,7 +221,7 @@ def _read_examples(files: Sequence[str], places: Iterable[int]) -> dict[int, tf.
     return found
 
 
-def _small(encoded: bytes) -> bytes:
+def small_photo(encoded: bytes) -> bytes:
     """Return a small JPEG copy of a photo."""
     file = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as image:

@@ -7,7 +7,7 @@ A plain loop over some of the records. What it found of all parts of the records
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,14 @@ class Mistakes:
         """The most surprising of all."""
         return sorted(self._all, reverse=True)
 
+    def of_classes(self, labels: Iterable[str], most: int) -> dict[str, list[Mistake]]:
+        """Return those of some classes, by class, at most `most` of each."""
+        found: dict[str, list[Mistake]] = {label: [] for label in labels}
+        for (truth, _), kept in self._of_pair.items():
+            if truth in found:
+                found[truth] += kept
+        return {label: sorted(some, reverse=True)[:most] for label, some in found.items() if some}
+
     def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
         """Return those of the most frequent confusions, by (truth, answer)."""
         most = heapq.nsmallest(count, self._pairs.items(), lambda one: (-one[1], one[0]))
@@ -127,8 +135,14 @@ class Asked:
             self._signature, reason = self.model.judged(self._kind.signatures, examples[0])
             if self._signature is None:
                 raise NotAnsweredError(records[0].place, reason)
+        # A kind may ask about more than the records, such as about altered photos.
+        more = getattr(self._kind, "more_outputs", None)
+        # Of how many records the parts before are made is not known: theirs come before.
+        place = records[0].place + (records[0].part << 32)
         try:
             outputs = self._signature.answer(examples)
+            if more is not None:
+                outputs = {**outputs, **more(examples, self._signature.answer, place)}
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise NotAnsweredError(records[0].place, brief(error)) from error
         wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]

@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import Field
 
 from mlplatform.config import Config, parse_config
+from mlplatform.evaluation.classification import Classification
 from mlplatform.evaluation.find import find_kind
 from mlplatform.evaluation.kind import Kind
 from mlplatform.evaluation.limits import Limits, parse_limits
+from mlplatform.taxonomy import Taxonomy
 
 
 class Budget(Config):
@@ -53,6 +55,7 @@ class Question:
         slices: Features, or combinations of them, whose values part the records.
         limits: What the figures of all records must reach.
         slice_limits: What those of each slice must reach.
+        taxonomy: The design of the classes; None where none is declared, or the answer is not a class.
     """
 
     kind: str = "classification"
@@ -61,6 +64,7 @@ class Question:
     slices: Sequence[Sequence[str]] = ()
     limits: Limits = field(default_factory=lambda: Limits({}, {}))
     slice_limits: Limits = field(default_factory=lambda: Limits({}, {}))
+    taxonomy: Taxonomy | None = None
 
     @classmethod
     def of(
@@ -72,6 +76,7 @@ class Question:
         slices: Sequence[Sequence[str]] = (),
         thresholds: Mapping[str, Any] | None = None,
         slice_thresholds: Mapping[str, Any] | None = None,
+        taxonomy: Taxonomy | None = None,
     ) -> "Question":
         """Return a question with thresholds as they are given to ModelValidator.
 
@@ -86,8 +91,11 @@ class Question:
             {"min_support": limits.min_support, **(slice_thresholds or {})},
             source="ModelValidator's slice_thresholds",
         )
-        return cls(kind, label, output, slices, limits, of_slices)
+        return cls(kind, label, output, slices, limits, of_slices, taxonomy)
 
     def find_kind(self) -> Kind:
-        """Return the kind of answer."""
-        return find_kind(self.kind)
+        """Return the kind of answer, of the taxonomy's classes where it answers classes."""
+        kind = find_kind(self.kind)
+        if self.taxonomy is not None and isinstance(kind, Classification):
+            return kind.with_taxonomy(self.taxonomy)
+        return kind

@@ -430,7 +430,7 @@ def _notes(measured: Measured, compared: _Comparison, question: Question) -> lis
     limits = question.limits
     supports = [c["support"] for c in measured.tally.details().get("classes", []) if c["support"]]
     unjudged = sum(support < limits.min_support for support in supports)
-    if limits.levels.get("per_class_recall") and unjudged:
+    if limits.levels.get("per_class_recall") and limits.per_class_alpha is None and unjudged:
         notes.append(
             f"{unjudged} of {len(supports)} classes have fewer than {limits.min_support} records and are "
             "not judged by per_class_recall."

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mlplatform.cli.hints import remember_store
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import UsageError
 from mlplatform.home import Home, local_path
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore, Manifest
+    from mlplatform.datasets.commit import Committed
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,7 +35,11 @@ class DatasetReferenceError(UsageError):
 def store_options(command: Command) -> Command:
     """Add `--store URL`, `--root DIR` and `--json`."""
     store = click.option(
-        "--store", metavar="URL", default=None, help="Folder or URL of the store [default: ROOT/datasets]."
+        "--store",
+        metavar="URL",
+        default=None,
+        callback=remember_store,
+        help="Folder or URL of the store [default: ROOT/datasets].",
     )
     return json_option(root_option(store(command)))
 
@@ -117,6 +123,10 @@ def commit(
         is_firewall_on=firewall,
         beam_options=beam_flag if beam or beam_flag else None,
     )
+    _echo_commit(name, committed, as_json)
+
+
+def _echo_commit(name: str, committed: "Committed", as_json: bool) -> None:
     manifest = committed.manifest
     if as_json:
         echo_json(
@@ -137,6 +147,69 @@ def commit(
     counts = {split: facts.records for split, facts in manifest.splits.items()}
     click.echo(f"  {_records(counts)}; {committed.added:,} added, {committed.removed:,} removed")
     click.echo(f"  {committed.stored_bytes / 1e6:,.1f} MB added to the store")
+
+
+@datasets.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "corrections",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    required=True,
+    help="CSV file with the key's columns, such as item_id, and the label's.",
+)
+@key_option
+@click.option(
+    "--label", metavar="FEATURE", default=None, help="Feature to correct [default: the declared one]."
+)
+@click.option("-m", "--message", default="", help="Why, for the log.")
+@store_options
+def relabel(
+    name: str,
+    corrections: str,
+    key: tuple[str, ...],
+    label: str | None,
+    message: str,
+    store: str | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Commit the newest version of NAME with other labels: only the records that change are written."""
+    committed = _open(store, root).relabel(name, corrections, key=key or None, label=label, message=message)
+    _echo_commit(name, committed, as_json)
+
+
+@datasets.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@click.option(
+    "--from",
+    "file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Declare this taxonomy for the version.",
+)
+@ignored_key_option
+@store_options
+def taxonomy(reference: str, file: Path | None, store: str | None, root: str | None, as_json: bool) -> None:
+    """Print the taxonomy of a version, or declare one."""
+    opened = _open(store, root)
+    name, version = _reference(reference)
+    if file is not None:
+        from mlplatform.taxonomy import read_taxonomy
+
+        manifest = opened.declare_taxonomy(name, version, read_taxonomy(file).text)
+    else:
+        manifest = opened.show(name, version)
+    if as_json:
+        echo_json({"dataset": name, "version": manifest.version, "taxonomy": manifest.taxonomy or None})
+    elif file is not None:
+        click.echo(f"{name}@{manifest.version} has the taxonomy of {file}")
+    else:
+        click.echo(
+            manifest.taxonomy or f"{name}@{manifest.version} declares no taxonomy.", nl=not manifest.taxonomy
+        )
 
 
 @datasets.command("list")
@@ -283,7 +356,7 @@ def checkout(
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
     path = opened.checkout(manifest.dataset, manifest.version, folder, link=not copy)
-    _told(opened, manifest, path, as_json)
+    _report(opened, manifest, path, as_json)
 
 
 @datasets.command()
@@ -295,7 +368,7 @@ def export(reference: str, folder: str, store: str | None, root: str | None, as_
     """Write a version to DIR as Parquet, one file per split."""
     opened = _open(store, root)
     manifest = opened.show(*_reference(reference))
-    _told(opened, manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
+    _report(opened, manifest, opened.export(manifest.dataset, manifest.version, folder), as_json)
 
 
 @datasets.command()
@@ -497,8 +570,8 @@ def _line(manifest: "Manifest") -> str:
     ).rstrip()
 
 
-def _told(opened: "DatasetStore", manifest: "Manifest", path: Path, as_json: bool) -> None:
-    """Say what a checkout or an export wrote: records that were erased are no longer among them."""
+def _report(opened: "DatasetStore", manifest: "Manifest", path: Path, as_json: bool) -> None:
+    """Print what a checkout or an export wrote: records that were erased are no longer among them."""
     erased = opened.erased(manifest.dataset, manifest.version)
     written = {split: facts.records - erased.get(split, 0) for split, facts in manifest.splits.items()}
     if as_json:

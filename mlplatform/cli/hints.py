@@ -1,7 +1,7 @@
 """What to give on the command line where an error of the library asks for something.
 
-The library names arguments of Python; only the command line knows its own options, and the root folder that
-was given to it.
+The library names arguments of Python; only the command line knows its own options, and the root folder or the
+dataset store that was given to it.
 """
 
 import re
@@ -18,7 +18,8 @@ _HINTS = {
     "NoTrainingSplitError": "--train-split NAME, or --no-firewall",
     "SplitFirewallError": "--no-firewall",
 }
-_ROOT = "mlplatform.root"  # in the context's `meta`, which all commands of one call share
+# In the context's `meta`, which all commands of one call share.
+_ROOT, _STORE = "mlplatform.root", "mlplatform.store"
 # A command within a sentence, as far as its verb; `mlplatform serve: ...` is the name of a program.
 _COMMAND = re.compile(r"\bmlplatform (?:(?:runs|datasets|models) [a-z-]+|run|serve)(?![\w:-])")
 
@@ -35,11 +36,25 @@ def remember_root(context: click.Context, _: click.Parameter, root: str | None) 
     return root
 
 
+def remember_store(context: click.Context, _: click.Parameter, store: str | None) -> str | None:
+    """Keep the `--store` that was given, for `with_root`; return it."""
+    context.meta[_STORE] = store
+    return store
+
+
 def with_root(text: str) -> str:
-    """Return a text whose commands name the `--root` that was given, where it is not the default one."""
+    """Return a text whose commands name the `--root` that was given, where it is not the default one.
+
+    Commands on datasets name the `--store` that was given, which overrides the root.
+    """
     context = click.get_current_context(silent=True)
-    root = context.meta.get(_ROOT) if context is not None else None
-    if not root or Home.at(root) == Home.at():
-        return text
-    option = f" --root {shlex.quote(root)}"
-    return _COMMAND.sub(lambda command: command.group() + option, text)
+    given = context.meta if context is not None else {}
+    root, store = given.get(_ROOT), given.get(_STORE)
+    root_option = "" if not root or Home.at(root) == Home.at() else f" --root {shlex.quote(root)}"
+    store_option = f" --store {shlex.quote(store)}" if store else root_option
+
+    def completed(command: re.Match[str]) -> str:
+        is_of_datasets = command.group().startswith("mlplatform datasets")
+        return command.group() + (store_option if is_of_datasets else root_option)
+
+    return _COMMAND.sub(completed, text)

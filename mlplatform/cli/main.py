@@ -14,6 +14,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 1, 2, 3
 # Command, the module and attribute that hold it, and its line in `mlplatform --help`.
 COMMANDS = {
     "run": ("mlplatform.cli.run:run", "Run a pipeline."),
+    "compile": ("mlplatform.cli.compile:compile_", "Compile a pipeline for Kubeflow Pipelines."),
     "runs": ("mlplatform.cli.runs:runs", "List, show, compare and explain runs."),
     "datasets": (
         "mlplatform.cli.datasets:datasets",
@@ -22,6 +23,9 @@ COMMANDS = {
     "models": ("mlplatform.cli.models:models", "List, push, promote and roll back models."),
     "serve": ("mlplatform.cli.serve:serve", "Serve pushed models over gRPC and REST."),
     "predict": ("mlplatform.cli.predict:predict", "Write a model's answers to many records to a file."),
+    "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),
+    "lineage": ("mlplatform.cli.lineage:lineage", "Show what was made from what."),
+    "ui": ("mlplatform.cli.ui:ui", "Show runs, datasets and models in a browser."),
     "demo": ("mlplatform.cli.demo:demo", "Make demo photos, or run the whole demo."),
     "doctor": ("mlplatform.cli.doctor:doctor", "Say what this machine can run and what is missing."),
 }

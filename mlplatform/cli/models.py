@@ -1,6 +1,7 @@
 """`mlplatform models`: what was pushed, and push, promote, roll back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import MlplatformError, UsageError
-from mlplatform.home import Home
+from mlplatform.home import Home, local_path
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.errors import ModelWithdrawnError
+from mlplatform.registry.version_files import fetched
 from mlplatform.storage.urls import is_local
 
+_CLASSES_SHOWN = 20
 # Of an event of the ledger, what `models show` prints.
 _SHOWN = ("event", "at", "by", "why", "label", "labels", "servers")
 
@@ -32,7 +35,7 @@ class ModelReferenceError(UsageError):
 
 @click.group()
 def models() -> None:
-    """Pushed models: list, show, push, promote, roll back."""
+    """Pushed models: list, show, push, compare, promote, roll back."""
 
 
 @models.command("list")
@@ -179,6 +182,100 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
         echo_json(_row(serving))
     else:
         click.echo(f"{name} is back at version {serving.version}; what was above it is withdrawn")
+
+
+@models.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option(
+    "--examples",
+    metavar="DIR|NAME@VERSION",
+    required=True,
+    help="Records to ask both about: a folder or URL with Split-* folders of Examples, or a dataset version.",
+)
+@click.option(
+    "--split",
+    "splits",
+    metavar="SPLIT",
+    multiple=True,
+    help="Split to compare on (repeatable) [default: those that are not trained on].",
+)
+@click.option("--kind", default="classification", show_default=True, help="What the models answer.")
+@click.option(
+    "--label", metavar="FEATURE", default="label", show_default=True, help="Feature with the truth."
+)
+@click.option("--html", "html_file", metavar="FILE", default=None, help="Write a page with pictures, too.")
+@root_option
+@json_option
+def compare(
+    a: str,
+    b: str,
+    examples: str,
+    splits: tuple[str, ...],
+    kind: str,
+    label: str,
+    html_file: str | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Say what changes between two models on the same records.
+
+    A and B are MODEL@VERSION (a number, a label such as stable, or latest), or folders of SavedModels.
+    """
+    html = local_path(html_file, "--html") if html_file else None
+    with ExitStack() as opened:
+        first, second = (opened.enter_context(_model(place, root)) for place in (a, b))
+        # Here, as TensorFlow is heavy.
+        from mlplatform.components.model_validator.compare import (
+            compare_models,
+            examples_of,
+            write_comparison,
+        )
+        from mlplatform.components.model_validator.settings import Question
+        from mlplatform.datasets import DatasetStore
+
+        store = DatasetStore(Home.at(root).datasets)
+        files, taxonomy = opened.enter_context(examples_of(examples, store, splits))
+        question = Question.of(kind, label, taxonomy=taxonomy)
+        found = compare_models((a, first), (b, second), files, question)
+        if html is not None:
+            write_comparison(html, found, (a, b), files)
+    if as_json:
+        echo_json({"a": a, "b": b, **found.as_json(), "html": str(html) if html else None})
+        return
+    click.echo(f"A is {a}, B is {b}: {found.records:,} records")
+    for what, count in (
+        ("the same answer", found.same),
+        ("another answer", found.changed),
+        ("only A right, or better", found.only_a_right),
+        ("only B right, or better", found.only_b_right),
+    ):
+        click.echo(f"  {what:<24} {count:>9,}")
+    moved = [(row["b"] - row["a"], name, row) for name, row in found.by_class.items() if row["a"] != row["b"]]
+    for change, name, row in sorted(moved, key=lambda one: (-abs(one[0]), one[1]))[:_CLASSES_SHOWN]:
+        click.echo(f"  {name}: {row['a']} -> {row['b']} of {row['records']} right ({change:+d})")
+    if len(moved) > _CLASSES_SHOWN:
+        click.echo(f"  and {len(moved) - _CLASSES_SHOWN:,} more classes: --json lists them all")
+    if html is not None:
+        click.echo(f"  page: {html}")
+
+
+@contextmanager
+def _model(place: str, root: str | None) -> Iterator[Path]:
+    """Give the SavedModel that `MODEL@VERSION`, a folder or a URL names.
+
+    Raises:
+        ModelReferenceError: It names neither.
+    """
+    name, at, version = place.partition("@")
+    if at and version and "/" not in name:
+        with fetched(_store(root).version(name, version).url) as folder:
+            yield folder
+    elif not is_local(place) or Path(place).is_dir():
+        with fetched(place) as folder:
+            yield folder
+    else:
+        raise ModelReferenceError(place)
 
 
 def _store(root: str | None) -> ModelStore:

@@ -50,6 +50,18 @@ class OnlyOneNodeError(UsageError):
         )
 
 
+class RunnerOptionError(UsageError):
+    """An option was given that the chosen runner does not have."""
+
+    def __init__(self, runner: str, options: list[str]) -> None:
+        super().__init__(runner, options)
+        self.runner, self.options = runner, options
+
+    def __str__(self) -> str:
+        names = ", ".join(f"--{name}" for name in self.options)
+        return f"{names}: the runner {self.runner!r} has no such option; give --runner kubeflow"
+
+
 # Errors of the library, which knows no flags, and the flag that helps.
 FLAGS: dict[type[Exception], str] = {
     NothingToReuseError: "--to NODE runs a pipeline up to a node",
@@ -122,6 +134,16 @@ class FlagError(UsageError):
     help="What Beam runs on, likewise [default: what the pipeline's own Beam arguments say].",
 )
 @engine_option
+@click.option("--host", metavar="URL", default=None, help="--runner kubeflow: the Kubeflow Pipelines server.")
+@click.option("--experiment", metavar="NAME", default=None, help="--runner kubeflow: the run's experiment.")
+@click.option("--namespace", metavar="NAME", default=None, help="--runner kubeflow: the run's namespace.")
+@click.option("--wait", is_flag=True, help="--runner kubeflow: wait for the end of the run.")
+@click.option(
+    "--schedule",
+    metavar="CRON",
+    default=None,
+    help="--runner kubeflow: start a run at these times, such as '0 2 * * *', and none now.",
+)
 @json_option
 def run(
     pipeline: str,
@@ -138,6 +160,11 @@ def run(
     runner: str,
     engine: str | None,
     engine_options: tuple[str, ...],
+    host: str | None,
+    experiment: str | None,
+    namespace: str | None,
+    wait: bool,
+    schedule: str | None,
     as_json: bool,
 ) -> None:
     """Run PIPELINE: a packaged name, path/to/file.py[:function] or package.module:function.
@@ -149,10 +176,18 @@ def run(
         if len(only_nodes) > 1 or from_nodes or to_nodes:
             raise OnlyOneNodeError(only_nodes)
         from_nodes = to_nodes = only_nodes
-    overrides = read_yaml(config_file) if config_file else {}
-    for text in settings:
-        overrides = merged(overrides, parse_override(text))
-    chosen: Runner = RUNNERS.load(runner)(root, parallelism=parallelism, force=force)
+    overrides = overrides_of(config_file, settings)
+    own: dict[str, Any] = {
+        "host": host,
+        "experiment": experiment,
+        "namespace": namespace,
+        "schedule": schedule,
+    }
+    own = {name: value for name, value in {**own, "wait": wait or None}.items() if value is not None}
+    kind = RUNNERS.load(runner)
+    if unknown := sorted(own.keys() - getattr(kind, "OPTIONS", frozenset())):
+        raise RunnerOptionError(runner, unknown)
+    chosen: Runner = kind(root, parallelism=parallelism, force=force, **own)
     try:
         chosen.run_reference(
             pipeline,
@@ -181,6 +216,28 @@ def run(
     finally:
         if as_json and chosen.record is not None:
             echo_json(asdict(chosen.record))
+        elif chosen.record is not None and own:
+            _say_submitted(chosen.record, schedule)
+
+
+def _say_submitted(record: Any, schedule: str | None) -> None:
+    if schedule is not None:
+        click.echo(f"recurring run {record.run_id} of {record.pipeline}: {record.options['schedule']}")
+    else:
+        click.echo(f"run {record.run_id} of {record.pipeline}: {record.state}")
+
+
+def overrides_of(config_file: Path | None, settings: tuple[str, ...]) -> dict[str, Any]:
+    """Return the arguments of a pipeline in a file, with those of `--set` on top.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not YAML.
+        OverrideError: A `--set` is not KEY=VALUE.
+    """
+    overrides = read_yaml(config_file) if config_file else {}
+    for text in settings:
+        overrides = merged(overrides, parse_override(text))
+    return overrides
 
 
 def _say_stopped() -> None:

@@ -60,6 +60,7 @@ class CommitOptions:
     training_splits: Sequence[str] | None = None
     is_firewall_on: bool = True
     workers: int = 0
+    taxonomy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def declared_for(line: Line, options: CommitOptions) -> Declared:
         else list(before.training_splits)
         if before
         else ["train"],
+        taxonomy=options.taxonomy if options.taxonomy is not None else before.taxonomy if before else "",
     )
 
 
@@ -207,8 +209,9 @@ def known_version(
         check_key(line.dataset, shards, key)
     if source != manifest.source:
         record_copy(line, manifest, "source", source)
-    if (key, label) != (manifest.key, manifest.label):
-        manifest = declare(line, manifest, key, label)
+    taxonomy = manifest.taxonomy if options.taxonomy is None else options.taxonomy
+    if (key, label, taxonomy) != (manifest.key, manifest.label, manifest.taxonomy):
+        manifest = declare(line, manifest, key, label, taxonomy)
     return Committed(manifest, is_new=False, added=0, removed=0, stored_bytes=0)
 
 
@@ -314,6 +317,7 @@ def finish(
         created_by=user_and_host(),
         message=printable(options.message),
         source=source,
+        taxonomy=declared.taxonomy,
     )
     storage.put(f"{dataset}/bitmaps/{bitmaps_name}", bitmaps)
     _check_there(storage, dataset, new_packs)

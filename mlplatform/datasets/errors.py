@@ -223,6 +223,20 @@ class KeyMissingError(UsageError):
         )
 
 
+class CorrectionsError(UsageError):
+    """A file of corrections cannot be applied; nothing was."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__(source, problems)
+        self.source, self.problems = source, problems
+
+    def __str__(self) -> str:
+        return (
+            f"corrections {self.source}: {_some(self.problems)}. Give a CSV file with the columns of the "
+            "key, such as item_id, and of the label."
+        )
+
+
 class NoTrainingSplitError(UsageError):
     """The split firewall is on, and no split of the commit is trained on, so it would protect nothing."""
 

@@ -99,7 +99,7 @@ class Manifests(Sequence[Manifest]):
 
     @cached_property
     def _declared(self) -> "dict[int, Declaration]":
-        """The key and label of those versions for which others were declared later."""
+        """What was declared later, by version."""
         paths = [
             f"{self._dataset}/declared/{move}.json" for move in declarations(self._storage, self._dataset)
         ]
@@ -119,30 +119,33 @@ class Manifests(Sequence[Manifest]):
                     f"{self._storage.url}/{path}", f"it describes {manifest.dataset}@{manifest.version}"
                 )
             if (later := self._declared.get(number)) is not None:
-                manifest = replace(manifest, key=later.key, label=later.label)
+                manifest = replace(manifest, key=later.key, label=later.label, taxonomy=later.taxonomy)
             self._read[number] = manifest
         return [self._read[number] for number in numbers]
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A key and label that were declared for a version later.
+    """A key, label and taxonomy that were declared for a version later.
 
     Attributes:
         number: The version's number.
         key: Features that identify an item.
         label: Feature that holds the class.
+        taxonomy: The design of its classes, a YAML document; "" where none is declared.
     """
 
     number: int
     key: list[str]
     label: str
+    taxonomy: str = ""
 
     @classmethod
     def from_json(cls, data: bytes, path: str) -> "Declaration":
         """Read its file. Raises CorruptStoreError."""
         fields = unsealed(data, path)
-        return cls(fields.count("number", 1), fields.texts("key"), fields.text("label"))
+        taxonomy = fields.text("taxonomy") if "taxonomy" in fields else ""
+        return cls(fields.count("number", 1), fields.texts("key"), fields.text("label"), taxonomy)
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,17 @@ def tag_version(line: Line, manifest: Manifest, tag: str) -> None:
             move += 1
 
 
-def declare(line: Line, manifest: Manifest, key: list[str], label: str) -> Manifest:
-    """Declare another key and label for a version that is there; return the version with them."""
+def declare(line: Line, manifest: Manifest, key: list[str], label: str, taxonomy: str) -> Manifest:
+    """Declare another key, label or taxonomy for a version that is there; return the version with them."""
     note = {"format": FORMAT, "number": manifest.number, "key": key, "label": label}
+    if taxonomy:
+        note["taxonomy"] = taxonomy
     with line.storage.hold(line.dataset, alone=False):
         move = max(declarations(line.storage, line.dataset), default=0) + 1
         path = f"{line.dataset}/declared/{{}}.json"
         while not line.storage.create(path.format(move), sealed({**note, "at": now()})):
             move += 1
-    return replace(manifest, key=key, label=label)
+    return replace(manifest, key=key, label=label, taxonomy=taxonomy)
 
 
 def record_use(line: Line, manifest: Manifest, kind: str, name: str, detail: str) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from mlplatform.datasets.format.manifest import Manifest
 from mlplatform.datasets.line import Line, check_dataset_name, check_store, dataset_names
 from mlplatform.storage import Storage, open_storage
+from mlplatform.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from mlplatform.datasets.blame import Blame
+    from mlplatform.datasets.class_counts import PackClasses
     from mlplatform.datasets.commit import Committed
     from mlplatform.datasets.diff import Place, RecordDelta, VersionDiff
     from mlplatform.datasets.forget import Forgotten
@@ -32,6 +34,7 @@ class DatasetStore:
             url: A local folder, or an fsspec URL such as `s3://bucket/datasets`.
         """
         self._storage: Storage = open_storage(url)
+        self._classes: PackClasses = {}
 
     @property
     def url(self) -> str:
@@ -63,6 +66,7 @@ class DatasetStore:
         is_firewall_on: bool = True,
         workers: int = 0,
         beam_options: Sequence[str] | None = None,
+        taxonomy: str | None = None,
     ) -> "Committed":
         """Commit Examples as a version; the same content as a version that is there makes no new one.
 
@@ -80,6 +84,9 @@ class DatasetStore:
             beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
                 all runs Beam in this process. None does without Beam: quicker where one machine is enough, up
                 to some ten million records.
+            taxonomy: The design of the classes, a YAML document (docs/reference/taxonomy.md); None keeps what
+                the version before declared, "" declares none. For content that is there already, another one
+                is declared for the version that it is.
 
         Returns:
             The version, and whether it is new.
@@ -94,9 +101,12 @@ class DatasetStore:
             FixedTrainingSplitsError: The content is a version that has other training splits.
             SplitFirewallError: A held-out item would enter training.
             ForgottenRecordError: A record that was forgotten on purpose came back.
+            TaxonomyError: The taxonomy does not fit.
         """
         from mlplatform.datasets.commit import CommitOptions, commit
 
+        if taxonomy:
+            Taxonomy.parse(taxonomy, f"of {dataset}")
         options = CommitOptions(
             key=key,
             label=label,
@@ -104,12 +114,34 @@ class DatasetStore:
             training_splits=training_splits,
             is_firewall_on=is_firewall_on,
             workers=workers,
+            taxonomy=taxonomy,
         )
         if beam_options is not None:
             from mlplatform.datasets.beam_commit import commit_with_beam
 
             return commit_with_beam(self._storage, dataset, examples, options, beam_options)
         return commit(self._storage, dataset, examples, options)
+
+    def declare_taxonomy(self, dataset: str, version: str, text: str) -> Manifest:
+        """Declare the design of the classes for a version; return the version with it.
+
+        Later versions keep it, unless a commit declares another one.
+
+        Args:
+            dataset: The dataset's name.
+            version: `v3`, a tag, the beginning of a digest, or `latest`.
+            text: A YAML document; "" for none.
+
+        Raises:
+            TaxonomyError: It does not fit.
+        """
+        from mlplatform.datasets.notes import declare
+
+        line = self._line(dataset)
+        manifest = line.resolve(version)
+        if text:
+            Taxonomy.parse(text, f"of {dataset}@{manifest.version}")
+        return declare(line, manifest, manifest.key, manifest.label, text)
 
     def log(self, dataset: str) -> list[Manifest]:
         """Return the versions of a dataset, the newest first. Raises DatasetNotFoundError."""
@@ -193,6 +225,26 @@ class DatasetStore:
 
         packs = [*difference.old.packs, *difference.new.packs]
         return read_payloads(self._line(difference.new.dataset), packs, places)
+
+    def class_counts(self, dataset: str, version: str = "latest") -> dict[str, dict[str, int]]:
+        """Return how many records of each class a version has, by split; empty splits where it has no label.
+
+        The first call of a store reads all records; what is known of a pack is kept.
+        """
+        from mlplatform.datasets.class_counts import class_counts
+
+        line = self._line(dataset)
+        manifest = line.resolve(version)
+        if not manifest.label:
+            return {split: {} for split in manifest.splits}
+        return class_counts(line, manifest, manifest.label, self._classes)
+
+    def blamed_payloads(self, dataset: str, found: "Blame") -> list[bytes]:
+        """Return the serialized records that `blame` found; an erased one is all zero bytes."""
+        from mlplatform.datasets.diff import Place, read_payloads
+
+        line = self._line(dataset)
+        return read_payloads(line, line.packs, [Place(one.pack, one.row, "", 1) for one in found.records])
 
     def blame(self, dataset: str, value: str | Sequence[str], *, key: Sequence[str] | None = None) -> "Blame":
         """Trace an item through the versions, and through what was made from them.
@@ -340,6 +392,39 @@ class DatasetStore:
         from mlplatform.datasets.forget import forget
 
         return forget(self._line(dataset), value, key, is_erasing=is_erasing, why=why)
+
+    def relabel(
+        self,
+        dataset: str,
+        corrections: str | os.PathLike[str],
+        *,
+        key: Sequence[str] | None = None,
+        label: str | None = None,
+        message: str = "",
+    ) -> "Committed":
+        """Commit the newest version with other labels: all or none, and no photo is ingested again.
+
+        Only the records that change are read and written. Where no commit has read the dataset's keys yet,
+        all records are read once for them.
+
+        Args:
+            dataset: The dataset's name.
+            corrections: A CSV file with a column for each key feature, and one for the label.
+            key: Features that identify an item; None takes what the newest version declares.
+            label: Feature to correct; None takes what the newest version declares, else `label`.
+            message: Why, for the log.
+
+        Returns:
+            The version, and whether it is new.
+
+        Raises:
+            CorrectionsError: The file does not fit, or the version lacks an item that it names.
+            NoKeyError: No key is given or declared.
+        """
+        from mlplatform.datasets.relabel import relabel
+
+        self._line(dataset).resolve()
+        return relabel(self._storage, dataset, corrections, key=key, label=label, message=message)
 
     def _line(self, dataset: str) -> Line:
         return Line.read(self._storage, dataset)

@@ -1,19 +1,22 @@
 """One class per record: accuracies, classes, confusions, calibration."""
 
+import copy
 import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mlplatform.evaluation.class_design import LOOKED_AT, LookAlikes, Neighbours, clusters, look_alikes
 from mlplatform.evaluation.errors import UnreadableAnswerError, UnreadableLabelError
 from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, Part, Scored, Truths, Value
 from mlplatform.evaluation.outputs import column, described, is_number, numbers, sigmoid, softmax
 from mlplatform.evaluation.statistics import SCORE_BINS, area_under_roc, mean, score_bin, share
 from mlplatform.reports.sections import Cell, Matrix, Section, Table
+from mlplatform.taxonomy import LEVELS, Taxonomy
 
 TOP = 10  # best classes of an answer that are looked at; a class beyond them has the rank NOT_FOUND
 NOT_FOUND = TOP
@@ -27,6 +30,21 @@ _NAMES = ("classes", "class_names")
 # Answers whose best scores differ by less than this are the same.
 _SAME = 1e-6
 _MIN_CONSTANT = 10  # records, before the same answer to all of them means anything
+_TAIL = 0.2  # share of the classes, those with fewest records, that make the tail
+_PROPOSALS, _PROPOSALS_SHOWN, _CLUSTERS_SHOWN = 500, 60, 20
+_SUPPORTS = (1, 2, 5, 10, 20, 50, 100)  # from which on classes are shown together
+
+Self = TypeVar("Self", bound="Classification")
+
+
+def _levels() -> dict[str, Metric]:
+    """Return the metrics of the levels of a taxonomy."""
+    found = {}
+    for level in LEVELS:
+        name = level.replace("_", " ")
+        found[f"{level}_top_1"] = Metric(f"top-1 by {name}", f"first answer right by {name}")
+        found[f"{level}_top_5"] = Metric(f"top-5 by {name}", f"among the first five by {name}")
+    return found
 
 
 class Classification:
@@ -45,6 +63,12 @@ class Classification:
         "top_5": Metric("top-5", "among the first five"),
         "balanced_recall": Metric("balanced recall", "mean recall of the classes"),
         "per_class_recall": Metric("recall of the worst class", "recall of the worst class"),
+        "per_class_top_5": Metric("top-5 of the worst class", "among the first five, of the worst class"),
+        "tail_top_1": Metric("top-1 of the rarest fifth of the classes", "first answer right, rarest fifth"),
+        "tail_top_5": Metric(
+            "top-5 of the rarest fifth of the classes", "among the first five, rarest fifth"
+        ),
+        **_levels(),
         "auc": Metric("AUC", "area under the ROC curve"),
         "log_loss": Metric("log loss", "log loss", is_higher_better=False, high=math.inf),
         "expected_calibration_error": Metric(
@@ -52,12 +76,24 @@ class Classification:
         ),
     }
     primary, tolerance = "top_1", 0.02
+    taxonomy: Taxonomy | None = None
+
+    def with_taxonomy(self: Self, taxonomy: Taxonomy) -> Self:
+        """Return the kind for classes of a taxonomy.
+
+        Names that were given up count as those that took their place, for records and models alike, and
+        figures are computed for each of its levels: an answer with the same group, or below the same node,
+        is right there.
+        """
+        made = copy.copy(self)
+        made.taxonomy = taxonomy
+        return made
 
     def tally(
         self, names: Sequence[str], *, output: str | None = None, min_support: int = 20
     ) -> "ClassTally":
         """Return an empty tally."""
-        return ClassTally(names, output, min_support)
+        return ClassTally(names, output, min_support, self.taxonomy)
 
     def change(self, better: int, worse: int) -> str:
         """Say how many records are answered otherwise."""
@@ -86,6 +122,8 @@ class ClassFigures:
     Attributes:
         label: Its name.
         support: Its records.
+        right: Those that are answered right.
+        in_five: Those that have it among the first five answers.
         recall: Share of them that are answered right.
         precision: Share of the records answered with this class that are of it; None where there are none.
         top_5: Share of its records that have it among the first five answers.
@@ -94,6 +132,8 @@ class ClassFigures:
 
     label: str
     support: int
+    right: int
+    in_five: int
     recall: Figure
     precision: float | None
     top_5: float
@@ -107,10 +147,17 @@ class ClassFigures:
 class ClassTally:
     """Measures classes; memory grows with the number of classes, and of different confusions."""
 
-    def __init__(self, names: Sequence[str], output: str | None, min_support: int) -> None:
+    def __init__(
+        self, names: Sequence[str], output: str | None, min_support: int, taxonomy: Taxonomy | None = None
+    ) -> None:
         self._output, self._min_support = output, min_support
-        self._names = list(names)
-        self._place = {name: place for place, name in enumerate(self._names)}
+        self._taxonomy = taxonomy or Taxonomy()
+        self._names = [self._taxonomy.current(name) for name in names]
+        self._place: dict[str, int] = {}
+        for place, name in enumerate(self._names):
+            self._place.setdefault(name, place)
+        # Where several of an older model's classes are one now, their place is the first one's.
+        self._joined = np.array([self._place[name] for name in self._names], np.int64)
         self._has_names = self._names_are_all = bool(names)
         self._has_digits = any(name.isdecimal() for name in names)
         self._known = len(self._names)  # classes beyond are of records only: the model cannot answer them
@@ -123,6 +170,10 @@ class ClassTally:
         self._bin_confidence = np.zeros(_BINS)
         self._ranked: Array | None = None  # [2, SCORE_BINS]: records by class and score; for two classes
         self._lowest, self._highest = math.inf, -math.inf
+        self._neighbours = Neighbours()
+        self._nodes: dict[tuple[str, str], int] = {}  # numbers of the nodes of all levels
+        self._node_of = {level: np.zeros(0, np.int64) for level in self._taxonomy.levels}  # by class
+        self._level_hits = {level: np.zeros(NOT_FOUND + 1, np.int64) for level in self._node_of}
 
     def finite(self, outputs: Outputs) -> Array:
         """Return which records have finite scores."""
@@ -160,6 +211,13 @@ class ClassTally:
         self._in_five = _added(self._in_five, truth[ranks < 5], classes)
         self._answered = _added(self._answered, first, classes)
         self._confused.update(zip(truth[~is_right].tolist(), first[~is_right].tolist(), strict=True))
+        self._neighbours.add(truth, read.best)
+        for level, hits in self._level_hits.items():
+            nodes = self._nodes_of_classes(level)
+            found = nodes[read.best] == nodes[truth][:, None]
+            hits += np.bincount(
+                np.where(found.any(axis=1), found.argmax(axis=1), NOT_FOUND), minlength=NOT_FOUND + 1
+            )
         loss = -np.log(np.clip(self._probability_of(read, truth, ranks), _LEAST_PROBABILITY, 1.0))
         self._loss += float(loss.sum())
         self._squared_loss += float((loss**2).sum())
@@ -189,6 +247,7 @@ class ClassTally:
         self._answered = _moved(self._answered, other._answered, places, size)
         for (truth, answer), count in other._confused.items():
             self._confused[int(places[truth]), int(places[answer])] += count
+        self._merge_design(other, places)
         self._loss += other._loss
         self._squared_loss += other._squared_loss
         self._bin_records += other._bin_records
@@ -203,6 +262,26 @@ class ClassTally:
             self._place[name] = len(self._names)
             self._names.append(name)
         return self._place[name]
+
+    def _nodes_of_classes(self, level: str) -> Array:
+        """Return the number of each class's node at a level."""
+        known = self._node_of[level]
+        if len(known) < len(self._names):
+            more = [self._taxonomy.node(name, level) for name in self._names[len(known) :]]
+            numbers = [self._nodes.setdefault(node, len(self._nodes)) for node in more]
+            self._node_of[level] = np.concatenate([known, np.array(numbers, np.int64)])
+        return self._node_of[level]
+
+    def _merge_design(self, other: "ClassTally", places: Array) -> None:
+        """Add what another tally of the same taxonomy found of the design of the classes.
+
+        Args:
+            other: It.
+            places: int [classes of the other]: the place here of each of its classes.
+        """
+        self._neighbours.merge(other._neighbours, places)
+        for level, hits in other._level_hits.items():
+            self._level_hits[level] += hits
 
     def _rank(self, read: _Read, truth: Array) -> None:
         """Count records by the score of the second class."""
@@ -251,6 +330,7 @@ class ClassTally:
     def _answerable(self, name: str) -> int:
         """Return the place of a class that the model names in its answers."""
         self._has_names = True
+        name = self._taxonomy.current(name)
         if name not in self._place:
             self._place[name] = len(self._names)
             self._names.append(name)
@@ -271,6 +351,8 @@ class ClassTally:
                 f"it has {count} scores per record, and the model names {self._known} classes",
                 "Correct assets/labels.txt: one class name a line, in the order of the scores.",
             )
+        if len(self._place) < len(self._names) and len(self._joined) == count:
+            probabilities = _summed(probabilities, self._joined)
         best = _best(probabilities, min(TOP, count))
         return _Read(best, np.take_along_axis(probabilities, best, axis=1), probabilities)
 
@@ -279,7 +361,7 @@ class ClassTally:
             raise UnreadableLabelError(
                 _NAME, f"it has {len(values)} values", "A record has one class; several are kind multi_label."
             )
-        name = class_name(values[0])
+        name = self._taxonomy.current(class_name(values[0]))
         if name not in self._place:
             if not self._has_names and self._names and not name.isdecimal():
                 raise UnreadableLabelError(
@@ -302,8 +384,11 @@ class ClassTally:
             return {}
         common = int(self._support.argmax())
         naive = {"naive": float(self._support.max() / records), "naive_answer": repr(self._names[common])}
-        judged = [c for c in self.classes if c.support >= self._min_support]
-        with_support = [c.recall.value for c in self.classes if c.support]
+        classes = [c for c in self.classes if c.support]
+        judged = [c for c in classes if c.support >= self._min_support]
+        with_support = [c.recall.value for c in classes]
+        tail = sorted(classes, key=lambda c: (c.support, c.label))[: math.ceil(_TAIL * len(classes))]
+        of_tail = sum(c.support for c in tail)
         top_1 = share(int(self._hits[0]), records)
         found = {
             "top_1": Figure(top_1.value, top_1.low, top_1.high, **naive),  # type: ignore[arg-type]
@@ -316,8 +401,19 @@ class ClassTally:
             ),
             "per_class_recall": Figure(
                 min((c.recall.value for c in judged), default=math.nan),
-                parts=[Part(f"recall of class {c.label!r}", c.recall.value) for c in judged],
+                parts=self._parts("recall", classes, [c.right for c in classes]),
             ),
+            "per_class_top_5": Figure(
+                min((c.top_5 for c in judged), default=math.nan),
+                parts=self._parts("top-5", classes, [c.in_five for c in classes]),
+            ),
+            "tail_top_1": share(sum(c.right for c in tail), of_tail),
+            "tail_top_5": share(sum(c.in_five for c in tail), of_tail),
+            **{f"{level}_top_1": share(int(hits[0]), records) for level, hits in self._level_hits.items()},
+            **{
+                f"{level}_top_5": share(int(hits[:5].sum()), records)
+                for level, hits in self._level_hits.items()
+            },
             "log_loss": mean(self._loss, self._squared_loss, records),
             "expected_calibration_error": Figure(
                 float(np.abs(self._bin_confidence - self._bin_right).sum() / records)
@@ -328,9 +424,25 @@ class ClassTally:
                                   naive_answer="the same score")  # fmt: skip
         return found
 
+    def _parts(self, words: str, classes: Sequence[ClassFigures], hits: Sequence[int]) -> list[Part]:
+        return [
+            Part(
+                f"{words} of class {one.label!r}",
+                count / one.support,
+                count,
+                one.support,
+                is_supported=one.support >= self._min_support,
+            )
+            for one, count in zip(classes, hits, strict=True)
+        ]
+
     @property
     def classes(self) -> list[ClassFigures]:
-        """Every class that has records or was answered, lowest recall first."""
+        """Every class that has records or was answered, the most certainly bad first.
+
+        That is the one whose recall is lowest at the upper end of its 95 % interval, so that a class with one
+        record is not before one with a hundred.
+        """
         worst: dict[int, tuple[int, str]] = {}
         for (truth, answer), count in self._confused.items():
             worst[truth] = max(worst.get(truth, (0, "")), (count, self._names[answer]))
@@ -343,6 +455,8 @@ class ClassTally:
             ClassFigures(
                 label=self._names[place],
                 support=support[place],
+                right=right[place],
+                in_five=in_five[place],
                 recall=share(right[place], support[place]),
                 precision=right[place] / answered[place] if answered[place] else None,
                 top_5=in_five[place] / support[place] if support[place] else 0.0,
@@ -351,7 +465,7 @@ class ClassTally:
             for place in range(size)
             if support[place] or answered[place]
         ]
-        return sorted(found, key=lambda c: (c.support == 0, c.recall.value, -c.support, c.label))
+        return sorted(found, key=lambda c: (c.support == 0, c.recall.high, c.recall.value, c.label))
 
     @property
     def unknown_labels(self) -> dict[str, int]:
@@ -376,6 +490,7 @@ class ClassTally:
     def details(self) -> Mapping[str, Any]:
         """Return classes, confusions, and classes that the model does not know."""
         pairs = self.confused_pairs(CONFUSED_PAIRS)
+        alike = self.look_alikes
         return {
             "unknown_labels": self.unknown_labels,
             "classes": [c.as_json() for c in self.classes],
@@ -383,7 +498,23 @@ class ClassTally:
                 {"truth": truth, "answer": answer, "records": count, "share_of_truth": part}
                 for truth, answer, count, part in pairs
             ],
+            "look_alikes": [pair.as_json() for pair in alike[:_PROPOSALS]],
+            "clusters": clusters(alike),
+            "without_records": self.without_records,
         }
+
+    @property
+    def look_alikes(self) -> list[LookAlikes]:
+        """Pairs of classes that are taken for each other both ways beyond chance and are in no group yet."""
+        found = look_alikes(self._neighbours, self._names, self._support)
+        group = self._taxonomy.groups and (lambda name: self._taxonomy.node(name, LEVELS[0]))
+        return [pair for pair in found if not group or group(pair.one) != group(pair.other)]
+
+    @property
+    def without_records(self) -> list[str]:
+        """Classes that the model knows and no record is of: nothing is known of them."""
+        support = np.pad(self._support, (0, len(self._names) - len(self._support)))
+        return sorted({name for name in self._names[: self._known] if not support[self._place[name]]})
 
     def sections(self) -> Sequence[Section]:
         """Return the table of classes, where the worst ones go, and the confusions."""
@@ -391,6 +522,8 @@ class ClassTally:
         pairs = self.confused_pairs(_PAIRS_SHOWN)
         left_out = max(len(classes) - _CLASSES_SHOWN, 0)
         found: list[Section] = []
+        if len(classes) > _MATRIX_CLASSES:
+            found.append(self._by_support(classes))
         if classes:
             found.append(
                 Table(
@@ -418,7 +551,112 @@ class ClassTally:
             ]
             columns = ["A record of", "is answered", "Records#", "Share of the class#"]
             found.append(Table("What it confuses most", columns, rows))
+        found += self._proposals()
+        if self.records:
+            found.append(self._calibration())
         return found
+
+    def _by_support(self, classes: Sequence[ClassFigures]) -> Table:
+        """Return how good rare and frequent classes are."""
+        rows: list[list[Cell | str]] = []
+        for low, high in zip(_SUPPORTS, [*_SUPPORTS[1:], math.inf], strict=True):
+            some = [c for c in classes if low <= c.support < high]
+            records = sum(c.support for c in some)
+            if not some:
+                continue
+            name = (
+                f"{low} or more"
+                if high == math.inf
+                else f"{low}"
+                if high == low + 1
+                else f"{low} to {high - 1}"
+            )
+            cells: list[Cell | str] = [name, f"{len(some):,}", f"{records:,}"]
+            for hits in (sum(c.right for c in some), sum(c.in_five for c in some)):
+                figure = share(hits, records)
+                low_end, high_end = figure.low or 0.0, figure.high or 0.0
+                cells += [
+                    f"{100 * figure.value:.1f} %",
+                    Cell(f"{100 * low_end:.0f} % to {100 * high_end:.0f} %", tone="soft"),
+                ]
+            rows.append(cells)
+        without = len(self.without_records)
+        return Table(
+            "Rare and frequent classes",
+            [
+                "Records of a class",
+                "Classes#",
+                "Records#",
+                "First answer right#",
+                "95 %#",
+                "Among five#",
+                "95 %#",
+            ],
+            rows,
+            note=f"{without:,} classes of the model have no record here: nothing is known of them."
+            if without
+            else "",
+        )
+
+    def _proposals(self) -> list[Section]:
+        """Return pairs and clusters of classes that may have to be one, or a group."""
+        alike = self.look_alikes
+        if not alike:
+            return []
+
+        def way(count: int, records: int) -> str:
+            return f"{count:,} of {records:,}"
+
+        left_out = len(alike) - _PROPOSALS_SHOWN
+        found: list[Section] = [
+            Table(
+                "Classes that it does not tell apart",
+                ["Class", "and", "Closeness#", "First, with the second#", "Second, with the first#"],
+                [
+                    [
+                        pair.one,
+                        pair.other,
+                        f"{pair.closeness:.2f}",
+                        way(pair.one_as_other, pair.one_records),
+                        way(pair.other_as_one, pair.other_records),
+                    ]
+                    for pair in alike[:_PROPOSALS_SHOWN]
+                ],
+                text=f"Each is among the first {LOOKED_AT} answers to the other's records, both ways and "
+                "beyond chance. Classes that mean the same may be merged, and those that a photo does not "
+                "tell apart be declared a group, in the dataset's taxonomy.",
+                note=f"{left_out:,} more pairs are in metrics.json." if left_out > 0 else "",
+            )
+        ]
+        if joined := clusters(alike):
+            rows = [[str(len(labels)), ", ".join(labels)] for labels in joined[:_CLUSTERS_SHOWN]]
+            found.append(Table("Clusters of such classes", ["Classes#", "Their names"], rows))
+        return found
+
+    def _calibration(self) -> Table:
+        """Return how often answers are right, by their confidence."""
+        rows: list[list[Cell | str]] = []
+        for number in range(_BINS):
+            records = int(self._bin_records[number])
+            if records:
+                right = share(int(self._bin_right[number]), records)
+                rows.append(
+                    [
+                        f"{100 * number // _BINS} % to {100 * (number + 1) // _BINS} %",
+                        f"{records:,}",
+                        f"{100 * self._bin_confidence[number] / records:.1f} %",
+                        f"{100 * right.value:.1f} %",
+                        Cell(
+                            f"{100 * (right.low or 0):.0f} % to {100 * (right.high or 0):.0f} %", tone="soft"
+                        ),
+                    ]
+                )
+        return Table(
+            "Calibration",
+            ["Confidence", "Records#", "Mean confidence#", "Right#", "95 %#"],
+            rows,
+            text="Of a calibrated model, answers are right as often as its confidence says.",
+        )
 
     def matrix(self, size: int) -> Matrix:
         """Return how records of the classes with most wrong answers are answered, at most `size` classes."""
@@ -484,6 +722,13 @@ def _moved(counts: Array, others: Array, places: Array, size: int) -> Array:
     grown = np.pad(counts, (0, size - len(counts)))
     np.add.at(grown, places[: len(others)], others)
     return np.asarray(grown)
+
+
+def _summed(probabilities: Array, places: Array) -> Array:
+    """Return probabilities in which those of several classes with the same place are added up there."""
+    summed = np.zeros_like(probabilities)
+    np.add.at(summed.T, places, probabilities.T)
+    return summed
 
 
 def _of_two(values: Array, name: str) -> Array:

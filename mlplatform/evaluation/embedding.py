@@ -89,6 +89,11 @@ class VectorTally:
     def _labels(self) -> list[str]:
         return [label for _, label in self._sample.rows]
 
+    @property
+    def vectors(self) -> Array:
+        """The kept vectors, of length 1."""
+        return self._units()
+
     def figures(self) -> Mapping[str, Figure]:
         """Search each kept record among the others."""
         _, labels, counts = np.unique(self._labels, return_inverse=True, return_counts=True)

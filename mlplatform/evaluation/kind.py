@@ -46,10 +46,21 @@ class Metric:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a figure that is judged by itself, such as the recall of one class."""
+    """A part of a figure that is judged by itself, such as the recall of one class.
+
+    Attributes:
+        words: What reasons call it.
+        value: Its value.
+        hits: Its records that are answered rightly, where the value is their share.
+        records: Its records; 0 where the value is no share of records.
+        is_supported: It has enough records to be judged by its value.
+    """
 
     words: str
     value: float
+    hits: int = 0
+    records: int = 0
+    is_supported: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,8 @@ class Figure:
         high: Upper end.
         naive: What an answer that does not look at the record would get; None where that says nothing.
         naive_answer: That answer, in words.
-        parts: What a threshold judges instead of the value, where it judges parts.
+        parts: What a threshold judges instead of the value, where it judges parts; those with few records
+            are among them.
     """
 
     value: float

@@ -1,18 +1,20 @@
 """Thresholds of a kind: what figures must reach, and how far they may fall behind a baseline's."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
 from mlplatform.config import Config, parse_config
-from mlplatform.evaluation.kind import Figure, Kind, Metric
+from mlplatform.evaluation.kind import Figure, Kind, Metric, Part
+from mlplatform.evaluation.tests_of_chance import binomial_tails, fisher_tails, holm
 
 MIN_SUPPORT = 20
 # Of differences between floats: what reaches a limit exactly reaches it.
 _SLACK = 1e-9
+_PARTS_SHOWN = 20  # classes that reasons name
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,27 @@ class Limits:
         changes: Metric name to how much worse than the baseline's it may be: a difference, or a share of the
             baseline's value where the metric has no bounds.
         min_support: Records that a class or a slice needs to be judged by itself.
+        per_class_alpha: Classes are judged whatever their support, and one is rejected only where chance does
+            not explain it: the probability that any of them is rejected wrongly. None judges the values.
+        at_lower_bound: What must be reached must be reached by the worse end of the 95 % interval, where
+            there is one.
     """
 
     levels: Mapping[str, float]
     changes: Mapping[str, float]
     min_support: int = MIN_SUPPORT
+    per_class_alpha: float | None = None
+    at_lower_bound: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the limits as JSON values."""
-        return {"levels": dict(self.levels), "changes": dict(self.changes), "min_support": self.min_support}
+        return {
+            "levels": dict(self.levels),
+            "changes": dict(self.changes),
+            "min_support": self.min_support,
+            "per_class_alpha": self.per_class_alpha,
+            "at_lower_bound": self.at_lower_bound,
+        }
 
 
 def change_key(name: str, metric: Metric) -> str:
@@ -48,7 +62,7 @@ def parse_limits(
     Args:
         kind: The kind whose metrics it names.
         values: Metric names to what they must reach; `max_<metric>_drop` (`_rise` where lower is better) to
-            how much worse than the baseline they may be; `min_support`.
+            how much worse than the baseline they may be; `min_support`, `per_class_alpha`, `at_lower_bound`.
         source: What errors call it.
 
     Raises:
@@ -61,11 +75,15 @@ def parse_limits(
         for name, metric in kind.metrics.items()
         if parsed[change_key(name, metric)] is not None
     }
-    return Limits(levels, changes, parsed["min_support"])
+    return Limits(levels, changes, parsed["min_support"], parsed["per_class_alpha"], parsed["at_lower_bound"])
 
 
 def _model(kind: Kind) -> type[BaseModel]:
-    fields: dict[str, Any] = {"min_support": (int, Field(default=MIN_SUPPORT, ge=1))}
+    fields: dict[str, Any] = {
+        "min_support": (int, Field(default=MIN_SUPPORT, ge=1)),
+        "per_class_alpha": (float | None, Field(default=None, gt=0, lt=1)),
+        "at_lower_bound": (bool, Field(default=False)),
+    }
     for name, metric in kind.metrics.items():
         low = metric.low if math.isfinite(metric.low) else None
         high = metric.high if metric.is_bounded else None
@@ -92,18 +110,77 @@ def missed(kind: Kind, figures: Mapping[str, Figure], limits: Limits, where: str
         if figure is None or (figure.parts is None and math.isnan(figure.value)):
             found.append(f"{where}{metric.words} is not measured for these answers, and must reach {limit:g}")
             continue
-        values = [(part.words, part.value) for part in figure.parts or ()]
-        if figure.parts is None:
-            values = [(metric.words, figure.value)]
-        # The comparison tells which way is wrong; what only just reaches the limit does.
-        slack = -_SLACK if metric.is_higher_better else _SLACK
-        found += [
-            f"{where}{words} is {number(metric, value)}, {_side(metric)} {number(metric, limit)}"
-            f"{_blind(metric, figure)}"
-            for words, value in values
-            if metric.is_worse(value, limit + slack)
-        ]
+        if figure.parts is not None:
+            parts = _missed_parts(metric, figure.parts, limit, limits)
+            found += [
+                f"{where}{part.words} is {number(metric, part.value)}, {_side(metric)} "
+                f"{number(metric, limit)}{_blind(metric, figure)}{_certain(part, limits)}"
+                for part in parts[:_PARTS_SHOWN]
+            ]
+            found += _and_more(f"{where}{metric.words}", len(parts))
+            continue
+        bound = figure.low if metric.is_higher_better else figure.high
+        is_bound = limits.at_lower_bound and bound is not None
+        value = bound if is_bound and bound is not None else figure.value
+        if metric.is_worse(value, limit + _slack(metric)):
+            end = f" at the worse end of its 95 % interval (measured {number(metric, figure.value)})"
+            found.append(
+                f"{where}{metric.words} is {number(metric, value)}{end if is_bound else ''}, "
+                f"{_side(metric)} {number(metric, limit)}{_blind(metric, figure)}"
+            )
     return found
+
+
+def _slack(metric: Metric) -> float:
+    """Return what a limit is moved by: the comparison is right where a value only just reaches it."""
+    return -_SLACK if metric.is_higher_better else _SLACK
+
+
+def _and_more(words: str, count: int) -> list[str]:
+    more = count - _PARTS_SHOWN
+    return [f"{words}: {more} more classes likewise, in metrics.json"] if more > 0 else []
+
+
+def _certain(part: Part, limits: Limits) -> str:
+    if limits.per_class_alpha is None or not part.records:
+        return ""
+    return f" beyond chance ({part.hits} of {part.records} records)"
+
+
+def _missed_parts(metric: Metric, parts: Sequence[Part], limit: float, limits: Limits) -> list[Part]:
+    """Return the parts that miss a level: of those with enough records, or beyond chance."""
+    if limits.per_class_alpha is None:
+        judged = [part for part in parts if part.is_supported]
+        return [part for part in judged if metric.is_worse(part.value, limit + _slack(metric))]
+    counted = [part for part in parts if part.records]
+    tails = binomial_tails([part.hits for part in counted], [part.records for part in counted], limit)
+    are_missed = holm(tails, limits.per_class_alpha)
+    return [part for part, is_missed in zip(counted, are_missed, strict=True) if is_missed]
+
+
+def _fallen_parts(
+    metric: Metric, new: Sequence[Part], old: Sequence[Part], allowed: float, limits: Limits
+) -> list[tuple[Part, Part]]:
+    """Return the parts that fall behind the baseline's by more than allowed, each with the baseline's.
+
+    Beyond chance is what remains where the allowed share of records counts as answered rightly (Fisher's
+    exact test, Holm's method).
+    """
+    before = {part.words: part for part in old}
+    pairs = [(part, before[part.words]) for part in new if part.words in before]
+    if limits.per_class_alpha is None:
+        return [
+            (now, was)
+            for now, was in pairs
+            if now.is_supported
+            and not (was.value - now.value if metric.is_higher_better else now.value - was.value)
+            <= allowed + _SLACK
+        ]
+    counted = [(now, was) for now, was in pairs if now.records and now.records == was.records]
+    spared = [min(now.records, now.hits + math.ceil(allowed * now.records - _SLACK)) for now, _ in counted]
+    tails = fisher_tails(spared, [was.hits for _, was in counted], [now.records for now, _ in counted])
+    are_fallen = holm(tails, limits.per_class_alpha)
+    return [pair for pair, is_fallen in zip(counted, are_fallen, strict=True) if is_fallen]
 
 
 def _blind(metric: Metric, figure: Figure) -> str:
@@ -129,7 +206,19 @@ def fallen(
     found = []
     for name, allowed in limits.changes.items():
         metric = kind.metrics[name]
-        if name not in new or name not in old or math.isnan(old[name].value):
+        if name not in new or name not in old:
+            continue
+        parts, parts_before = new[name].parts, old[name].parts
+        if parts is not None and parts_before is not None:
+            pairs = _fallen_parts(metric, parts, parts_before, allowed, limits)
+            found += [
+                f"{now.words} is {number(metric, now.value)} and falls behind the baseline's "
+                f"{number(metric, was.value)} by more than {allowed:g}{_certain(now, limits)}"
+                for now, was in pairs[:_PARTS_SHOWN]
+            ]
+            found += _and_more(metric.words, len(pairs))
+            continue
+        if math.isnan(old[name].value):
             continue
         before, now = old[name].value, new[name].value
         worse = before - now if metric.is_higher_better else now - before

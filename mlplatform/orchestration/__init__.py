@@ -1,1 +1,1 @@
-"""Running pipelines: on this machine (`local`)."""
+"""Running pipelines: on this machine (`local`), on Kubeflow Pipelines (`kubeflow`)."""

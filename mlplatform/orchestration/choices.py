@@ -67,7 +67,12 @@ class Choices:
 
 
 RUNNERS = Choices(
-    "runner", "mlplatform.runners", {"local": "mlplatform.orchestration.local.runner:LocalRunner"}
+    "runner",
+    "mlplatform.runners",
+    {
+        "local": "mlplatform.orchestration.local.runner:LocalRunner",
+        "kubeflow": "mlplatform.orchestration.kubeflow.runner:KubeflowRunner",
+    },
 )
 ENGINES = Choices(
     "engine",

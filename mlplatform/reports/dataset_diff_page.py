@@ -1,11 +1,12 @@
 """The page of a dataset diff: counts per split and class, pictures of items that came, went and changed."""
 
-import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.progress import Task, track
 from mlplatform.reports.page import picture, write_page
+from mlplatform.reports.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from mlplatform.datasets import DatasetStore
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 MOST_ITEMS = 24  # shown per kind
 MOST_LABELS = 60
 _PICTURE_SIDE = 240  # pixels; larger images are made smaller, so that the page stays small
-_LARGEST_PIXELS = 40_000_000
 _IMAGE_FEATURES = ("image/encoded", "image_raw", "image")
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _HIDDEN = ("image/height", "image/width", "image/format")
 _TONES = {"added": "good", "removed": "bad", "changed": "warn", "moved": "warn", "ambiguous": "warn"}
 _TITLES = {
@@ -39,29 +38,37 @@ def write_dataset_diff(path: Path, store: "DatasetStore", found: "VersionDiff") 
         store: The store that the versions are in.
         found: What changed.
     """
+    return write_page(path, "dataset_diff.html", **diff_context(store, found))
+
+
+def diff_context(store: "DatasetStore", found: "VersionDiff") -> dict[str, Any]:
+    """Return what a template needs to show a difference, pictures included.
+
+    Args:
+        store: The store that the versions are in.
+        found: What changed.
+    """
     rows = [(text, _with_net(row)) for text, row in found.by_label.items()]
     rows.sort(key=lambda item: (-item[1]["total"], item[0]))
     largest = max((row["total"] for _, row in rows), default=1) or 1
     for _, row in rows:
         row["share"] = round(100 * row["total"] / largest)
     counts = {kind: found.count(kind) for kind in _TONES}
-    return write_page(
-        path,
-        "dataset_diff.html",
-        dataset=found.new.dataset,
-        old=found.old,
-        new=found.new,
-        key=found.key,
-        label=found.label,
-        counts={**counts, "unchanged": found.unchanged},
-        tones=_TONES,
-        by_split=found.by_split,
-        split_columns=("added", "removed", "changed", "ambiguous", "moved_in", "moved_out", "unchanged"),
-        by_label=rows[:MOST_LABELS],
-        label_columns=("added", "removed", "changed", "relabelled_in", "relabelled_out"),
-        labels_left_out=max(0, len(rows) - MOST_LABELS),
-        sections=[_section(kind, store, found) for kind in _TITLES if counts[kind]],
-    )
+    return {
+        "dataset": found.new.dataset,
+        "old": found.old,
+        "new": found.new,
+        "key": found.key,
+        "label": found.label,
+        "counts": {**counts, "unchanged": found.unchanged},
+        "tones": _TONES,
+        "by_split": found.by_split,
+        "split_columns": ("added", "removed", "changed", "ambiguous", "moved_in", "moved_out", "unchanged"),
+        "by_label": rows[:MOST_LABELS],
+        "label_columns": ("added", "removed", "changed", "relabelled_in", "relabelled_out"),
+        "labels_left_out": max(0, len(rows) - MOST_LABELS),
+        "sections": [_section(kind, store, found) for kind in _TITLES if counts[kind]],
+    }
 
 
 def _with_net(row: dict[str, int]) -> dict[str, int]:
@@ -95,14 +102,24 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
 
 
 def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
+    bar.advance()
+    return record_card(payload, {*found.key, found.label})
+
+
+def record_card(payload: bytes, hidden: Collection[str] = ()) -> dict[str, Any]:
+    """Return a record as a card shows it: `picture`, a data URI or None, and `features`, names and texts.
+
+    Args:
+        payload: The serialized tf.Example.
+        hidden: Features that are shown elsewhere.
+    """
     from mlplatform.datasets.format.features import record_features, show
 
     features = record_features(payload)
     image = next((features[name] for name in _IMAGE_FEATURES if name in features), None)
     drawn = _drawn(image) if image is not None else None
-    hidden = {*_HIDDEN, *found.key, found.label, *(_IMAGE_FEATURES if drawn else ())}
+    hidden = {*_HIDDEN, *hidden, *(_IMAGE_FEATURES if drawn else ())}
     texts = [(name, show(value)) for name, value in sorted(features.items()) if name not in hidden]
-    bar.advance()
     return {
         "picture": drawn,
         "features": [(name, text if len(text) < 60 else text[:57] + "...") for name, text in texts[:12]],
@@ -110,25 +127,11 @@ def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
 
 
 def _drawn(feature: bytes) -> str | None:
-    """Return an image feature as a small JPEG; None where it is no image."""
-    from PIL import Image
-
+    """Return an image feature as a small JPEG; None where it is not an image."""
     from mlplatform.datasets.format.features import decode
-    from mlplatform.exif import upright
 
     values = decode(feature)
     if not values or not isinstance(values[0], bytes):
         return None
-    try:
-        # The bytes are strangers': no format whose reader runs programs.
-        with Image.open(io.BytesIO(values[0]), formats=_IMAGE_FORMATS) as image:
-            if image.width * image.height > _LARGEST_PIXELS:
-                return None
-            image.draft("RGB", (2 * _PICTURE_SIDE, 2 * _PICTURE_SIDE))
-            small = upright(image.convert("RGB"), values[0])
-            small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-            out = io.BytesIO()
-            small.save(out, "JPEG", quality=80)
-    except Exception:  # noqa: BLE001 - image readers trip over such bytes in any way; it is no picture then
-        return None
-    return picture(out.getvalue())
+    small = thumbnail(values[0], _PICTURE_SIDE)
+    return picture(small) if small else None

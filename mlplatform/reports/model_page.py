@@ -1,7 +1,7 @@
 """The page of one model: how good it is, where it errs, whether it is safe to serve."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.reports.page import write_page
@@ -129,6 +129,7 @@ class ModelPage:
         fits: How the training went.
         pairs: Example mistakes of a confusion, by (truth, answer).
         mistakes: The most surprising mistakes.
+        worst_classes: Example mistakes of the worst classes, by class, the worst first.
         checks: What the serving process found.
         costs: Load time, latency, memory and size.
         notes: Anything else worth knowing.
@@ -148,6 +149,7 @@ class ModelPage:
     costs: Sequence[Cost] = ()
     fits: Sequence[TrainingFit] = ()
     notes: Sequence[str] = ()
+    worst_classes: Mapping[str, Sequence[Mistake]] = field(default_factory=dict)
 
 
 def write_model_page(path: Path, page: ModelPage) -> Path:

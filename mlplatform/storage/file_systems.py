@@ -26,7 +26,12 @@ def file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     with reaching(url):
-        return cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+        files, place = fsspec.core.url_to_fs(url)
+        if files.protocol == "memory":
+            from mlplatform.storage.memory import SafeMemoryFileSystem
+
+            files = SafeMemoryFileSystem()
+        return files, cast(str, place)
 
 
 def identity(info: Mapping[str, Any]) -> tuple[int | str, ...]:

@@ -14,6 +14,7 @@ from tfx import types
 
 from mlplatform.storage import Storage, open_storage
 from mlplatform.storage.urls import is_local, name, parent
+from mlplatform.tfx_io.launcher_paths import copy_of
 
 Artifacts = Mapping[str, Sequence[types.Artifact]]
 
@@ -26,13 +27,15 @@ def fetched(uri: str) -> Iterator[Path]:
         uri: Local path or URL of a folder.
 
     Yields:
-        The folder. A copy of what lies at a URL is deleted when the block ends.
+        The folder. A copy of what lies at a URL is deleted when the block ends; the one that Kubeflow's
+        launcher has made in a container stays.
 
     Raises:
         FileNotFoundError: There is nothing at the URL.
     """
-    if is_local(uri):
-        yield Path(uri)
+    here = Path(uri) if is_local(uri) else copy_of(uri)
+    if here is not None:
+        yield here
         return
     with _temporary_folder() as folder:
         storage, path = _place(uri)

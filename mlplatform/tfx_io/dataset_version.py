@@ -8,6 +8,7 @@ from typing import Any
 from mlplatform.datasets import DatasetStore, Manifest
 from mlplatform.files import write_json
 from mlplatform.storage import open_storage
+from mlplatform.taxonomy import Taxonomy
 from mlplatform.tfx_io.artifacts import published
 
 VERSION_FILE = "version.json"
@@ -29,7 +30,7 @@ def read_version(uri: str) -> dict[str, Any]:
 
 def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
     """Return the facts of `version.json`."""
-    return {
+    facts = {
         "store": store.url,
         "dataset": manifest.dataset,
         "version": manifest.version,
@@ -39,6 +40,14 @@ def version_facts(store: DatasetStore, manifest: Manifest) -> dict[str, Any]:
         "created_at": manifest.created_at,
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
     }
+    return {**facts, "taxonomy": manifest.taxonomy} if manifest.taxonomy else facts
+
+
+def read_taxonomy_of(uri: str) -> Taxonomy | None:
+    """Return the taxonomy of a DatasetVersion artifact; None where the version declares none."""
+    facts = read_version(uri)
+    text = facts.get("taxonomy")
+    return Taxonomy.parse(text, f"of {facts['dataset']}@{facts['version']}") if text else None
 
 
 def check_out_into(uri: str, store: DatasetStore, manifest: Manifest) -> None:

@@ -51,7 +51,7 @@ def train(task: TrainingTask) -> None:
     head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
     network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="image_classifier")
     if task.base_model_dir:
-        start_from(network, labels, task.base_model_dir)
+        start_from(network, labels, task.base_model_dir, task.taxonomy)
 
     history: dict[str, Progress] = {}
     if backbone.is_pretrained:

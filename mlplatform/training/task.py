@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlplatform.taxonomy import Taxonomy
+
 
 def _nothing() -> None:
     """Keep a folder that is kept anyway."""
@@ -25,6 +27,7 @@ class TrainingTask:
         schema_file: Schema of the Examples (`schema.pbtxt`), if the pipeline gives one.
         transform_dir: Transform's output (`tft.TFTransformOutput` reads it), if the pipeline gives one.
         base_model_dir: SavedModel to start from, if the pipeline gives one.
+        taxonomy: The design of the dataset's classes, if the pipeline gives a dataset that has one.
         save: Keeps what is in `work_dir` now. To be called when something is there that is worth an upload,
             such as a checkpoint: where unfinished trainings are kept at a URL, only what was saved survives.
     """
@@ -38,4 +41,5 @@ class TrainingTask:
     schema_file: Path | None = None
     transform_dir: Path | None = None
     base_model_dir: Path | None = None
+    taxonomy: Taxonomy | None = None
     save: Callable[[], None] = _nothing

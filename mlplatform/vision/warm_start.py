@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mlplatform.errors import MlplatformError
 from mlplatform.exported_model.contents import read_labels
+from mlplatform.taxonomy import Taxonomy
 
 
 class BaseModelDoesNotFitError(MlplatformError):
@@ -24,7 +25,9 @@ class BaseModelDoesNotFitError(MlplatformError):
         )
 
 
-def start_from(network: keras.Model, labels: Sequence[str], base_model_dir: Path) -> None:
+def start_from(
+    network: keras.Model, labels: Sequence[str], base_model_dir: Path, taxonomy: Taxonomy | None = None
+) -> None:
     """Give `network` the weights of an exported model; its last layer keeps the classes that both know.
 
     Args:
@@ -32,6 +35,9 @@ def start_from(network: keras.Model, labels: Sequence[str], base_model_dir: Path
             that the base model does not know keep the weights that they have.
         labels: Class names in the order of its outputs.
         base_model_dir: SavedModel that `export_image_classifier` wrote.
+        taxonomy: Under which names the base model knows the classes: one that was renamed, or is a part of a
+            divided one, starts with the weights of the old one; one that others were merged into with the
+            mean of theirs.
 
     Raises:
         BaseModelDoesNotFitError: The networks differ in more than the classes.
@@ -48,7 +54,10 @@ def start_from(network: keras.Model, labels: Sequence[str], base_model_dir: Path
     place = {label: number for number, label in enumerate(read_labels(base_model_dir))}
     kernel, bias = (keras.ops.convert_to_numpy(weight).copy() for weight in new[-2:])
     for number, label in enumerate(labels):
-        if label in place:
-            kernel[:, number], bias[number] = old[-2][:, place[label]], old[-1][place[label]]
+        known = (taxonomy or Taxonomy()).origins(label, place)
+        if known:
+            before = [place[name] for name in known]
+            kernel[:, number] = old[-2][:, before].mean(axis=1)
+            bias[number] = old[-1][before].mean()
     new[-2].assign(kernel)
     new[-1].assign(bias)

@@ -11,6 +11,7 @@ from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.orchestration.engine import parse_engine
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 
@@ -32,8 +33,20 @@ class Thresholds(Config):
     # Lowest share of a category's photos that are answered right, with at least min_support photos.
     per_class_recall: float = Field(default=0.0, ge=0, le=1)
     min_support: int = Field(default=20, ge=1)
-    # How far top-1 may fall below the pushed model's on the same photos.
+    # The same share among the first five answers, and both of the rarest fifth of the categories together.
+    per_class_top_5: float = Field(default=0.0, ge=0, le=1)
+    tail_top_1: float = Field(default=0.0, ge=0, le=1)
+    tail_top_5: float = Field(default=0.0, ge=0, le=1)
+    # By the groups of the dataset's taxonomy.
+    group_top_1: float | None = Field(default=None, ge=0, le=1)
+    group_top_5: float | None = Field(default=None, ge=0, le=1)
+    # The probability that any category is rejected by chance; None judges values, from min_support photos on.
+    per_class_alpha: float | None = Field(default=0.05, gt=0, lt=1)
+    # Judge by the lower end of the 95 % intervals.
+    at_lower_bound: bool = False
+    # How far top-1 may fall below the pushed model's on the same photos, and a category's recall.
     max_top_1_drop: float = Field(default=0.02, ge=0, le=1)
+    max_per_class_recall_drop: float | None = Field(default=None, ge=0, le=1)
 
 
 class ItemCategoryConfig(Config):
@@ -48,6 +61,7 @@ class ItemCategoryConfig(Config):
     follow_links: bool
     shards: int | None = Field(ge=1, le=100_000)
     key: list[Annotated[str, Field(min_length=1)]]
+    taxonomy: str | None = Field(min_length=1)
     firewall: bool
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
@@ -61,6 +75,7 @@ class ItemCategoryConfig(Config):
     allow_withdrawn: bool
     keep: int = Field(ge=0)
     engine: str | dict[str, Any] | None
+    kubernetes: KubernetesOptions
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
@@ -84,7 +99,11 @@ def check_files(settings: ItemCategoryConfig) -> None:
     Raises:
         ConfigError: One or more are missing; all of them are named.
     """
-    named = {"schema": settings.schema_path, "model.backbone": settings.model.weights_file}
+    named = {
+        "schema": settings.schema_path,
+        "model.backbone": settings.model.weights_file,
+        "taxonomy": settings.taxonomy,
+    }
     missing = [f"{key} is {path!r}: there is no such file" for key, path in named.items()
                if path is not None and is_local(path) and not Path(path).expanduser().is_file()]  # fmt: skip
     if missing:

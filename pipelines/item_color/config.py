@@ -12,6 +12,7 @@ from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.evaluation.limits import parse_limits
 from mlplatform.orchestration.engine import parse_engine
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.pipelines.item_category.config import Address, Name
 from mlplatform.pipelines.item_color.kind import ColorName
 from mlplatform.storage.urls import is_local
@@ -46,6 +47,7 @@ class ItemColorConfig(Config):
     allow_withdrawn: bool
     keep: int = Field(ge=0)
     engine: str | dict[str, Any] | None
+    kubernetes: KubernetesOptions
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemColorConfig:

@@ -140,7 +140,7 @@ def bound_of(root: Path, wall_s: float) -> str:
     )
 
 
-def top_1_of(root: Path) -> float:
+def top_1_of(root: Path | str) -> float:
     """Return the accuracy that the newest run of ours measured; 0 where it measured none."""
     return run_metrics(next(read_runs(Home.at(root)))).get("top_1", 0.0)
 

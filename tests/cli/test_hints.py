@@ -8,16 +8,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mlplatform.cli.datasets import store_options
 from mlplatform.cli.hints import with_root
-from mlplatform.cli.options import root_option
 from mlplatform.home import ROOT_VARIABLE
 
 
-def said(text: str, *arguments: str) -> str:
+def printed(text: str, *arguments: str) -> str:
     @click.command()
-    @root_option
-    def command(root: str | None) -> None:
-        del root
+    @store_options
+    def command(store: str | None, root: str | None, as_json: bool) -> None:
+        del store, root, as_json
         click.echo(with_root(text), nl=False)
 
     return CliRunner().invoke(command, arguments).output
@@ -34,13 +34,32 @@ def said(text: str, *arguments: str) -> str:
     ],
 )
 def test_a_suggested_command_names_the_root_that_was_given(text: str, expected: str) -> None:
-    assert said(text, "--root", "my home") == expected
+    assert printed(text, "--root", "my home") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "with: mlplatform datasets commit items DIR",
+            "with: mlplatform datasets commit --store s3://b/s items DIR",
+        ),
+        ("see: mlplatform runs show latest", "see: mlplatform runs show latest"),
+    ],
+)
+def test_a_command_on_datasets_names_the_store_that_was_given(text: str, expected: str) -> None:
+    assert printed(text, "--store", "s3://b/s") == expected
+
+
+def test_the_store_overrides_the_root_for_datasets_alone() -> None:
+    found = printed("mlplatform datasets log a; mlplatform runs list", "--root", "r", "--store", "s")
+    assert found == "mlplatform datasets log --store s a; mlplatform runs list --root r"
 
 
 def test_the_default_root_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     text = "see: mlplatform runs show latest"
-    assert said(text) == said(text, "--root", str(tmp_path)) == text
+    assert printed(text) == printed(text, "--root", str(tmp_path)) == text
 
 
 def test_outside_a_command_a_text_is_left_as_it_is() -> None:

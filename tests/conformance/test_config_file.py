@@ -1,7 +1,6 @@
 """A server with a model config file that is polled: models, policies, versions, batching, socket, metrics."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -258,12 +257,10 @@ def test_unix_socket(server: Any) -> None:
 
 def test_a_rest_request_past_its_time(server: Any, tmp_path: Path) -> None:
     body = {"signature_name": "hold", "inputs": {"folder": [str(tmp_path)]}}
-    started = time.monotonic()
-    answer = server.rest("/v1/models/everything:predict", body)
+    answer = server.rest("/v1/models/everything:predict", body)  # which without "go" never ends by itself
     (tmp_path / "go").touch()
     assert answer.status == 504
     assert answer.error
-    assert time.monotonic() - started < 20
 
 
 class TestMetrics:

@@ -41,7 +41,11 @@ def test_kept_hashes_and_bytes_say_the_same(
     assert len(store.blame("d", "3", key=["number"]).records) == sum(n % 7 == 3 for n in range(200)) + 1
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(st.sampled_from(["a", "b", "ab", "aa", "7", ""]), min_size=1, max_size=8),
     st.sampled_from(["a", "aa", "7", "", "none"]),

@@ -82,7 +82,11 @@ VERSION = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(VERSION, VERSION)
 def test_the_diff_is_the_plain_one_and_balances(
     tmp_path_factory: pytest.TempPathFactory,

@@ -14,11 +14,11 @@ Command = Callable[..., "Finished"]  # noqa: F821 - see tests/conftest.py
 
 
 def test_the_demo_shows_predictions_beside_the_truth_and_writes_a_page(
-    mlplatform: Command, command: Command, tmp_path: Path
+    command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "demo-out"
     words = ("demo", "run", "--out", out, "--categories", 6, "--per-category", 15)
-    done = mlplatform(*words)
+    done = command(*words)
     assert done.code == 0, done.err
     unseen = list(read_unseen(out / "photos"))
     assert len(unseen) == 24

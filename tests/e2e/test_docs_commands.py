@@ -1,14 +1,13 @@
 """The commands of the README and the start page, run as they stand there, one after another."""
 
+import json
 import re
 import shlex
-import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-
-from mlplatform.demo.photos import make_photos
 
 REPOSITORY = Path(__file__).parents[2]
 # A server runs until it is stopped (other tests start it); the last one is the reader's own file.
@@ -30,19 +29,24 @@ def commands(page: str) -> list[str]:
 def test_every_command_of_the_page_works(
     page: str,
     home: Path,
+    photos: Path,
+    alone: Callable[[], AbstractContextManager[None]],
     settings: list[str],
     command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(home, tmp_path / "demo-out" / "home")
-    make_photos(tmp_path / "photos", categories=4, per_category=20, unseen=0, size_px=128)
-    monkeypatch.setenv("MLPLATFORM_HOME", "demo-out/home")
+    """In the root, and on the photos, of a run with a quick network: the pages' runs are cached ones."""
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.setenv("MLPLATFORM_HOME", str(home))
     found = commands(page)
     assert len(found) >= 3
     for line in found:
         words = shlex.split(line, comments=True)[1:]
-        if words[0] == "run" and page != "README.md":  # which trains the default network
-            words += [*settings, "--set", "thresholds.max_top_1_drop=1"]
-        done = command(*words, cwd=tmp_path)
+        if words[0] == "run":
+            words += settings
+        with alone():
+            done = command(*words, cwd=tmp_path)
         assert done.code == 0, f"{line}\n{done.err[-3000:]}"
+    shown = json.loads(command("runs", "show", "--root", home, "--json").out)
+    assert {node["state"] for node in shown["nodes"]} == {"cached"}, "it is another run than that of `home`"

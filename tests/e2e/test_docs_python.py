@@ -7,6 +7,7 @@ there fails as it would for the reader.
 import ast
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,14 +51,14 @@ class World:
     folder: Path
 
     @classmethod
-    def at(cls, folder: Path, photos: Path, home: Path) -> "World":
+    def at(cls, folder: Path, photos: Path, copy_of_home: Callable[[Path], Path]) -> "World":
         """Make the directory out of photos with a listing, and a root after one run of item_category."""
         for at, photo in enumerate(sorted(photos.glob("photos/*/*.jpg"))):
             split = folder / "photos" / ("validation" if at % 5 == 0 else "train")
             (split / photo.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(photo, split / photo.parent.name)
         shutil.copytree(photos, folder / "catalogue")
-        shutil.copytree(home, folder / "home")
+        home = copy_of_home(folder / "home")
         ingested = next((home / "pipelines").glob("*/ImageExampleGen/examples/*"))
         shutil.copytree(ingested, folder / "ingested/examples")
         shutil.rmtree(folder / "ingested/examples/Split-eval")  # not the version that the root holds already
@@ -221,12 +222,12 @@ def names_in(code: str) -> set[str]:
 def test_the_python_of_the_page_runs(
     page: Path,
     photos: Path,
-    home: Path,
+    copy_of_home: Callable[[Path], Path],
     quick: dict[str, dict[str, object]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World.at(tmp_path, photos, home)
+    world = World.at(tmp_path, photos, copy_of_home)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLMD_PASSWORD", "secret")
     thresholds = {**quick["thresholds"], "max_top_1_drop": 1.0}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,16 @@ def test_a_run_leaves_a_version_a_verdict_and_a_pushed_model(home: Path, command
 
 
 def test_the_same_again_from_anywhere_runs_nothing_and_makes_no_version(
-    home: Path, photos: Path, settings: list[str], command: Command, tmp_path: Path
+    home: Path,
+    photos: Path,
+    alone: Callable[[], AbstractContextManager[None]],
+    settings: list[str],
+    command: Command,
+    tmp_path: Path,
 ) -> None:
-    again = command(
-        "run", "item_category", "--data", photos, "--root", home, *settings, "--json", cwd=tmp_path
-    )
+    words = ("run", "item_category", "--data", photos, "--root", home, *settings, "--json")
+    with alone():
+        again = command(*words, cwd=tmp_path)
     assert again.code == 0, again.err
     nodes = json.loads(again.out)["nodes"]
     assert {node["state"] for node in nodes} == {"cached"}, again.err
@@ -61,10 +67,12 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(home: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(
+    photos: Path, copy_of_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     """One server for the tests below: none of their runs may change what it says."""
     folder = tmp_path_factory.mktemp("served")
-    root = shutil.copytree(home, folder / "home")
+    root = copy_of_home(folder / "home")
     with serving(root, folder / "server.log") as port:
         yield Served(root, port, next(read_unseen(photos)).path.read_bytes())
 
@@ -82,7 +90,7 @@ def test_a_model_below_its_thresholds_stops_the_run_and_the_server_keeps_what_it
 ) -> None:
     before = served.answer()
     run = ("run", "item_category", "--data", photos, "--root", served.root, *settings)
-    refused = command(*run, "--set", "thresholds.top_1=1.0", "--set", "model.seed=2")
+    refused = command(*run, "--set", "thresholds.top_1=1.0", "--from", "ModelValidator")
     assert refused.code == 3, refused.err
     assert "top-1 is" in refused.err
     assert "Traceback" not in refused.err

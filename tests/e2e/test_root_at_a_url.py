@@ -32,14 +32,14 @@ def machine(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
 
 @pytest.fixture(scope="module")
 def trained(
-    s3: str, photos: Path, settings: list[str], mlplatform: Command, machine: Callable[[str], None]
+    s3: str, photos: Path, settings: list[str], command: Command, machine: Callable[[str], None]
 ) -> Any:
     """A run with the root at the URL."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", os.environ["HOME"])
         patch.setenv("XDG_CACHE_HOME", "")
         machine("first")
-        done = mlplatform("run", "item_category", "--data", photos, "--root", ROOT, *settings, "--json")
+        done = command("run", "item_category", "--data", photos, "--root", ROOT, *settings, "--json")
         assert done.code == 0, done.err
         machine("second")
         yield json.loads(done.out)

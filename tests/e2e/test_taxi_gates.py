@@ -1,4 +1,4 @@
-"""Taxi trips from CSV to a served answer, by the stock runner: a classification and a regression."""
+"""Taxi trips from CSV to a served answer: a classification by the stock runner, a regression by ours."""
 
 import base64
 import csv
@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from tfx import v1 as tfx
 
+from mlplatform.orchestration.local import LocalRunner
 from mlplatform.serving import ModelServer
 
 TAXI = Path(__file__).parents[2] / "examples/taxi/gated"
@@ -24,7 +25,7 @@ COLUMNS = (
     *("trip_start_hour", "trip_start_day", "trip_start_month"),
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("beam_of_nodes")]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +114,10 @@ def test_trips_become_a_served_classification(trips: Path, taxi: ModuleType, tmp
     assert yes > no
 
 
-def test_trips_become_a_served_regression(trips: Path, taxi: ModuleType, tmp_path: Path) -> None:
-    tfx.orchestration.LocalDagRunner().run(taxi.fare(str(trips), tmp_path, epochs=60, max_rmse=8.0))
+def test_trips_become_a_served_regression(
+    trips: Path, taxi: ModuleType, runner: LocalRunner, tmp_path: Path
+) -> None:
+    runner.run(taxi.fare(str(trips), tmp_path, epochs=60, max_rmse=8.0))
 
     (file,) = tmp_path.glob("reports/*/ModelValidator/verdict.json")
     verdict = json.loads(file.read_text())

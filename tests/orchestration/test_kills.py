@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 TAXI = REPOSITORY.parent / "shared/data/taxi"
 TAXI_NODES = ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
 KILLS = int(os.environ.get("SOAK_RUNNER_KILLS", "50"))
+URL_KILLS = max(1, KILLS * 2 // 5)
 WAYS = (
     ("runner", signal.SIGKILL),
     ("runner", signal.SIGTERM),
@@ -198,3 +199,59 @@ def test_fifty_random_kills_of_a_real_pipeline(tmp_path, soak_seed):
     assert last.process.returncode == 0, last.screen.read_text()
     assert {node["state"] for node in newest_run(root)["nodes"]} <= {"done", "cached"}
     assert_nothing_is_half_done(root / "metadata/metadata.sqlite", root / "pipelines/taxi")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+def test_random_kills_with_a_root_at_a_url_lose_nothing_committed(tmp_path, soak_seed, s3):
+    import keras
+
+    from mlplatform.datasets import DatasetStore
+    from mlplatform.demo.photos import make_photos
+    from mlplatform.home import Home
+    from mlplatform.orchestration.local.ledger_runs import read_runs
+    from mlplatform.registry import ModelStore
+
+    random.seed(soak_seed)
+    photos, network = tmp_path / "photos", tmp_path / "network.keras"
+    listing = photos / "listing.csv"
+    make_photos(photos, categories=6, per_category=20, unseen=12, size_px=64)
+    layers = [keras.Input((32, 32, 3)), keras.layers.AveragePooling2D(8), keras.layers.Flatten()]
+    keras.Sequential(layers).save(network)
+    home = Home.at(f"{s3}/{uuid.uuid4().hex}")
+    name = ["item_category", "--data", str(photos), "--root", str(home.root), "--set", "thresholds.top_1=0.0"]
+    name += [
+        "--set",
+        "thresholds.top_5=0.0",
+        "--set",
+        f"model.backbone={network}",
+        "--set",
+        "model.image_size=32",
+    ]
+    versions, models, runs = set(), set(), set()
+    killed = number = 0
+    while killed < URL_KILLS:
+        number += 1
+        # One photo less each time: another dataset version and another model.
+        listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
+        started = Started([*name, "--set", f"model.epochs={number}"], tmp_path)
+        time.sleep(random.uniform(0, 30))
+        started.kill(*random.choice(WAYS))
+        started.wait_until_gone(timeout_s=120)
+        killed += started.process.returncode != 0
+        store, pushed = DatasetStore(home.datasets), ModelStore(home.models)
+        now = {version.version for version in store.log("items")} if store.names() else set()
+        assert versions <= now
+        versions = now
+        assert not versions or store.verify("items").is_whole
+        there = pushed.versions("item_category") if pushed.names() else []
+        assert models <= {version.version for version in there}
+        models = {version.version for version in there}
+        assert {version.integrity() for version in there} <= {"intact"}
+        listed = {run.run_id for run in read_runs(home)}
+        assert runs <= listed
+        runs = listed
+    print(f"{killed} of {number} runs were still alive when they were killed; {len(models)} models")
+    last = Started([*name, "--set", "model.epochs=1"], tmp_path)
+    last.wait_until_gone(timeout_s=600)
+    assert last.process.returncode == 0, last.screen.read_text()

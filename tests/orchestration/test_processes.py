@@ -52,7 +52,7 @@ def helpers(pids: Path, count: int = 1) -> list[psutil.Process]:
 
 
 def are_gone(processes: list[psutil.Process]) -> bool:
-    _, left = psutil.wait_procs(processes, timeout=10)
+    _, left = psutil.wait_procs(processes, timeout=60)
     alive = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
     for process in alive:
         process.kill()
@@ -93,8 +93,8 @@ class TestNothingIsLeft:
         assert are_gone(found)
         assert "Traceback" not in (tmp_path / "server.log").read_text()
 
-    @pytest.mark.parametrize("preloads", [(), ("jobs:take_long",)])
-    def test_of_a_runner_that_was_killed(self, tmp_path, pipelines, preloads):
+    @pytest.mark.parametrize("is_importing", [False, True])
+    def test_of_a_runner_that_was_killed(self, tmp_path, pipelines, is_importing):
         script = f"""
 import sys, time
 sys.path.insert(0, {str(pipelines)!r})
@@ -106,7 +106,10 @@ processes.start("jobs:start_helper", folder / "log", pids=str(folder / "pids"), 
 while not (folder / "pids").exists():
     for message in processes.hear(0.1):
         pass
-processes.preload(*{preloads!r})
+if {is_importing}:
+    processes.preload("jobs:take_long", started=str(folder / "importing"))
+    while not (folder / "importing").exists():
+        time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -114,12 +117,9 @@ time.sleep(600)
         assert runner.stdout is not None
         assert runner.stdout.readline() == b"ready\n"
         found = [*psutil.Process(runner.pid).children(recursive=True), *helpers(tmp_path / "pids")]
-        time.sleep(0.3 if preloads else 0)
         runner.kill()
         runner.wait()
-        began = time.monotonic()
-        assert are_gone(found)
-        assert time.monotonic() - began < 2.5  # also while the fork server is busy with an import
+        assert are_gone(found)  # also while the fork server is busy with an import, of ten minutes
 
     def test_of_a_job_whose_start_was_not_heard_of(self, processes, tmp_path):
         processes.start("jobs:write_later", tmp_path / "log", file=str(tmp_path / "written"))

@@ -27,7 +27,7 @@ def test_stock_components_run_and_an_edit_runs_only_what_it_reaches(tmp_path):
     data, code, root = tmp_path / "data", tmp_path / "code", tmp_path / "root"
     data.mkdir()
     with (TAXI / "data.csv").open() as rows:
-        (data / "data.csv").write_text("".join(line for _, line in zip(range(3001), rows, strict=False)))
+        (data / "data.csv").write_text("".join(line for _, line in zip(range(1001), rows, strict=False)))
     shutil.copytree(REPOSITORY / "examples/taxi", code, ignore=shutil.ignore_patterns("__pycache__"))
     screen = io.StringIO()
     runner = LocalRunner(root, display=Lines(screen))
@@ -45,7 +45,6 @@ def test_stock_components_run_and_an_edit_runs_only_what_it_reaches(tmp_path):
 
     second = runner.run_reference(name, **arguments)
     assert {node.state for node in second.nodes} == {"cached"}
-    assert second.wall_s < 5
 
     trainer = code / "trainer.py"
     trainer.write_text(trainer.read_text().replace("(100, 50)", "(20, 10)"))

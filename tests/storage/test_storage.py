@@ -155,6 +155,28 @@ class StorageContract:
         assert not source.exists()
         assert storage.paths("d") == ["file"]
 
+    def test_each_reader_has_a_position_of_its_own(self, storage: Storage) -> None:
+        storage.put("d/file", b"0123456789")
+        with storage.open("d/file") as one:
+            assert one.read(4) == b"0123"
+            with storage.open("d/file") as other:
+                assert other.read() == b"0123456789"
+            assert one.read() == b"456789"
+
+    def test_what_many_fetch_and_put_at_once_is_whole(self, storage: Storage, tmp_path: Path) -> None:
+        whole = bytes(3_000_000)
+        source = write_tree(tmp_path / "source", {"a": whole})
+        storage.put_tree("t/0", source)
+
+        def work(number: int) -> bool:
+            storage.put_tree(f"t/{number}", source)
+            storage.fetch_tree("t/0", tmp_path / f"copy-{number}")
+            copies = [(tmp_path / f"copy-{number}" / "a").read_bytes(), storage.read(f"t/{number}/a")]
+            return copies == [whole, whole]
+
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(work, range(1, 9)))
+
     def test_a_missing_file_is_a_missing_file(self, storage: Storage) -> None:
         storage.put("d/there", b"1")
         for act in (storage.read, storage.size, storage.age_s, storage.open):

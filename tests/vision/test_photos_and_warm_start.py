@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlplatform.taxonomy import Taxonomy
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.photos import photo_batches
 from mlplatform.vision.signatures import export_image_classifier
@@ -56,6 +57,24 @@ def test_a_new_model_starts_with_the_classes_that_both_know(colours: ModuleType,
     np.testing.assert_array_equal(kernel[:, 0], old_kernel[:, 1])
     np.testing.assert_array_equal(kernel[:, 1], untouched)
     np.testing.assert_array_equal(kernel[:, 2], old_kernel[:, 2])
+
+
+def test_a_new_model_starts_with_what_became_of_the_old_classes(colours: ModuleType, tmp_path: Path) -> None:
+    labels = ["blue", "green", "red"]
+    old = colours.colour_network(16, labels)
+    export_image_classifier(old, labels, 16, tmp_path / "old", samples=colours.examples(1))
+    new = colours.colour_network(16, ["none", "of", "these"])
+    taxonomy = Taxonomy.parse(
+        "renames: {blue: azure}\nmerges: {warm: [green, red]}\nsplits: {azure: [light, dark]}",
+        "taxonomy.yaml",
+    )
+
+    start_from(new, ["light", "dark", "warm"], tmp_path / "old", taxonomy)
+
+    kernel, old_kernel = np.array(new.weights[0]), np.array(old.weights[0])
+    np.testing.assert_array_equal(kernel[:, 0], old_kernel[:, 0])
+    np.testing.assert_array_equal(kernel[:, 1], old_kernel[:, 0])
+    np.testing.assert_allclose(kernel[:, 2], (old_kernel[:, 1] + old_kernel[:, 2]) / 2, rtol=1e-6)
 
 
 def test_a_base_model_of_another_network_is_refused(colours: ModuleType, tmp_path: Path) -> None:

@@ -148,6 +148,30 @@ def traces_of_text(text: bytes) -> set[bytes]:
     return {_field(0x0A, text), b"/" + text}
 
 
+def with_text(record: bytes, name: str, text: str) -> bytes:
+    """Return a record in which a feature has one value, written as text; all other features are as they were.
+
+    Args:
+        record: A serialized tf.Example; one that is not plain is returned as it is.
+        name: The feature.
+        text: The value; a feature of whole numbers gets the number that it is.
+
+    Returns:
+        The record itself where it has this value already.
+    """
+    features = record_features(record)
+    if not features:
+        return record
+    before, (value, *numbers) = features.get(name, b""), candidates(text)
+    if before[:1] == b"\x1a" and numbers:
+        value = numbers[0]
+    if before and decode(before) == decode(value):
+        return record
+    entries = {**features, name: value}
+    pairs = [_field(0x0A, key.encode()) + _field(0x12, feature) for key, feature in sorted(entries.items())]
+    return _field(0x0A, b"".join(_field(0x0A, pair) for pair in pairs))
+
+
 def _mix(value: UInt64s) -> UInt64s:
     value = value * _MIX
     return value ^ (value >> np.uint64(32))

@@ -65,11 +65,13 @@ class Declared:
         key: Features that identify an item; empty where none does.
         label: Feature that holds the class; "" where none does.
         training_splits: Splits that are trained on; the items of all others are held out.
+        taxonomy: The design of its classes, a YAML document; "" where none is declared.
     """
 
     key: list[str]
     label: str
     training_splits: list[str]
+    taxonomy: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Manifest:
         created_by: Who committed, user@host.
         message: Why, in the words of who committed.
         source: What was committed: a folder's path or URL.
+        taxonomy: The design of its classes, a YAML document; "" where none is declared.
     """
 
     dataset: str
@@ -113,6 +116,7 @@ class Manifest:
     message: str
     source: str
     record_id: str = field(default=RECORD_ID)
+    taxonomy: str = ""
 
     @property
     def version(self) -> str:
@@ -131,7 +135,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the file's bytes: the fields, and a checksum over them."""
-        return sealed({"format": FORMAT, **asdict(self)})
+        fields = asdict(self)
+        if not self.taxonomy:
+            del fields["taxonomy"]
+        return sealed({"format": FORMAT, **fields})
 
     @classmethod
     def from_json(cls, data: bytes, path: str) -> "Manifest":
@@ -164,6 +171,7 @@ class Manifest:
             created_by=fields.text("created_by"),
             message=fields.text("message"),
             source=fields.text("source"),
+            taxonomy=fields.text("taxonomy") if "taxonomy" in fields else "",
         )
         if (manifest.parent == "") != (manifest.number == 1):
             raise fields.wrong("parent", "the digest of the version before")

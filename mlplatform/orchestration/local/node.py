@@ -114,6 +114,7 @@ def run_node(
         execution_id=info.execution_id,
         inputs=_records(inputs, cache),
         outputs=_records(outputs, cache),
+        made_in=cache.made_in,
     )
 
 
@@ -153,9 +154,17 @@ def _artifacts_of(handle: Any, execution_id: int) -> tuple[Artifacts, Artifacts]
 
 def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[ArtifactRecord]]:
     return {
-        key: [ArtifactRecord(a.id, a.type, a.uri, artifact_digest(a, cache.digests)) for a in found]
+        key: [
+            ArtifactRecord(a.id, a.type, a.uri, artifact_digest(a, cache.digests), _properties(a))
+            for a in found
+        ]
         for key, found in artifacts.items()
     }
+
+
+def _properties(artifact: ArtifactFacts) -> dict[str, Any]:
+    every = {**artifact.properties, **artifact.custom_properties}
+    return {name: value for name, value in every.items() if isinstance(value, (str, int, float))}
 
 
 def _result_message(execution: metadata_store_pb2.Execution) -> str:

@@ -15,6 +15,7 @@ from mlplatform.errors import UsageError
 DEFAULT_FUNCTION = "create_pipeline"
 CHECK_FUNCTION = "check_arguments"
 PACKAGED = "mlplatform.pipelines"
+NODE_OPTIONS = "kubernetes"
 
 
 class PipelineNotFoundError(UsageError):
@@ -127,11 +128,24 @@ def find_function(reference: str) -> Callable[..., Any]:
 def make_pipeline(reference: str, data: str | None, root: str, overrides: Mapping[str, Any]) -> Any:
     """Call the function with `data` and `root`, where its signature takes them, and with the overrides.
 
+    The override `kubernetes` holds options of the nodes; of a function that does not take it, they are kept
+    with the pipeline that it makes.
+
     Raises:
         PipelineNotFoundError: There is no such pipeline.
         PipelineArgumentError: `data`, or an override, is not what the function takes.
+        ConfigError: The options of the nodes do not fit the pipeline.
     """
-    return _call(find_function(reference), reference, data, root, overrides)
+    function, options = find_function(reference), None
+    if NODE_OPTIONS in overrides and not _takes(function, NODE_OPTIONS):
+        overrides = dict(overrides)
+        options = overrides.pop(NODE_OPTIONS)
+    pipeline = _call(function, reference, data, root, overrides)
+    if options is not None:
+        from mlplatform.orchestration.kubeflow.options import with_options
+
+        with_options(pipeline, options)
+    return pipeline
 
 
 def check_where_it_runs(reference: str, data: str | None, root: str, overrides: Mapping[str, Any]) -> None:
@@ -147,6 +161,11 @@ def check_where_it_runs(reference: str, data: str | None, root: str, overrides: 
     function = getattr(load_module(reference), CHECK_FUNCTION, None)
     if callable(function):
         _call(function, reference, data, root, overrides)
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _call(

@@ -7,7 +7,9 @@ import pytest
 
 from mlplatform.components.data_validator.baseline import Baseline
 from mlplatform.components.data_validator.policy import KIND_OF_ANOMALY, KINDS, Policy
+from mlplatform.components.data_validator.problems import taxonomy_problems
 from mlplatform.config import ConfigError, parse_config
+from mlplatform.taxonomy import Taxonomy
 
 Gate = Callable[..., Any]
 Shop = Callable[..., dict[str, list[dict[str, Any]]]]
@@ -205,6 +207,20 @@ def test_a_class_that_is_not_trained_is_told(shop: Shop, gate: Gate) -> None:
     assert problem.action == "warn"
     assert "'gloves'" in problem.description
     assert "gloves" in next(f for f in done.schema.feature if f.name == "label").string_domain.value
+
+
+def test_classes_that_are_not_as_the_taxonomy_has_them_are_reported() -> None:
+    taxonomy = Taxonomy.parse("tree: {all: [hat, cup]}\nrenames: {cap: hat}", "taxonomy.yaml")
+    labels = {"train": {"hat": 5, "cap": 2}, "eval": {"cup": 1, "lamp": 1}}
+    problems = {
+        (p.kind, p.split): p.description for p in taxonomy_problems(labels, taxonomy, "label", Policy())
+    }
+    assert problems == {
+        ("retired_label", "train"): "2 records have a class under a name that was given up: 'cap' (now hat)",
+        ("unlisted_label", "eval"): "1 of its 2 classes are not in the taxonomy's tree: 'lamp'",
+    }
+    without_tree = Taxonomy.parse("renames: {cap: hat}", "taxonomy.yaml")
+    assert [p.kind for p in taxonomy_problems(labels, without_tree, "label", Policy())] == ["retired_label"]
 
 
 def test_drift_from_a_baseline_is_told_and_can_block(shop: Shop, gate: Gate, usual: Any) -> None:

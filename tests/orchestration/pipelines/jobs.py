@@ -40,8 +40,9 @@ def fail_at_length() -> None:
     raise ValueError("x" * 500_000)
 
 
-def take_long() -> None:
-    time.sleep(120)
+def take_long(started: str) -> None:
+    Path(started).touch()
+    time.sleep(600)
 
 
 def add_to_path(entry: str) -> None:

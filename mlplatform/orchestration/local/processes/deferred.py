@@ -6,16 +6,22 @@ service's client: a third of the whole import. A pipeline that uses the extensio
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 DEFERRED = frozenset({"tfx.v1.extensions.google_cloud_ai_platform"})
+_put_off: set[str] = set()
 
 
-def defer_imports() -> None:
-    """Let this process, and its forked children, run the modules in `DEFERRED` when they are first used."""
+def defer_imports(names: Iterable[str] = DEFERRED) -> None:
+    """Let this process, and its forked children, run modules when they are first used.
+
+    Args:
+        names: The modules. A package's own modules can be imported meanwhile.
+    """
+    _put_off.update(names)
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 
@@ -25,7 +31,7 @@ class _Finder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in DEFERRED else None
+        spec = PathFinder.find_spec(name, path, target) if name in _put_off else None
         if spec is not None:
             spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
         return spec

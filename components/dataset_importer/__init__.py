@@ -1,0 +1,1 @@
+"""Gives a stored dataset version as the Examples of a pipeline."""

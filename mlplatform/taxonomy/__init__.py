@@ -1,0 +1,6 @@
+"""The design of a dataset's classes: their tree, their history, and what no photo tells apart."""
+
+from mlplatform.taxonomy.errors import TaxonomyError
+from mlplatform.taxonomy.taxonomy import GROUP, LEVELS, Taxonomy, read_taxonomy
+
+__all__ = ["GROUP", "LEVELS", "Taxonomy", "TaxonomyError", "read_taxonomy"]

@@ -1,0 +1,1 @@
+"""Helps teams to test their pipelines."""
