@@ -10,6 +10,7 @@ from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.orchestration.engine import parse_engine
 from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
@@ -73,6 +74,7 @@ class ItemCategoryConfig(Config):
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    engine: str | dict[str, Any] | None
     kubernetes: KubernetesOptions
 
 
@@ -87,6 +89,7 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
         values["splits"] = changes["splits"]
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
+    parse_engine(settings.engine)
     return settings
 
 
