@@ -239,3 +239,19 @@ def test_the_report_of_1200_classes_stays_small() -> None:
     assert all(len(getattr(section, "rows", [])) <= 60 for section in tables.values())
     assert len(json.dumps(tally.details())) < 1200 * 500
     assert all(abs(int(p.one.split()[1]) - int(p.other.split()[1])) == 1 for p in tally.look_alikes[:50])
+
+
+def test_what_parts_found_of_levels_and_look_alikes_is_what_the_whole_finds() -> None:
+    kind = Classification().with_taxonomy(TestTaxonomy.TAXONOMY)
+    random = np.random.default_rng(3)
+    truths = random.integers(0, 12, 900).tolist()
+    answers = [t ^ 1 if random.random() < 0.5 else t for t in truths]
+    whole = answered(truths, answers, kind)
+    parts = answered(truths[:400], answers[:400], kind)
+    parts.merge(answered(truths[400:], answers[400:], kind))
+
+    for name, figure in whole.figures().items():
+        assert parts.figures()[name].value == pytest.approx(figure.value, nan_ok=True), name
+    assert whole.figures()["group_top_1"].value > whole.figures()["top_1"].value
+    assert parts.look_alikes == whole.look_alikes
+    assert whole.look_alikes
