@@ -59,6 +59,8 @@ EXTRAS_REQUIRE = {
     "s3": ["s3fs>=2024.12", "boto3>=1.34"],  # boto3: Beam's own file system for it
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
+    # Searches for hyperparameters.
+    "tune": ["optuna>=4"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
     "signing": ["model-signing>=1.1", "pyopenssl>=24"],
     "dev": [
@@ -71,6 +73,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.11",
         "nbconvert>=7",  # what the notebook context of TFX 1.21 imports
         "nbformat>=5",
+        "optuna>=4",
         "pyopenssl>=24",
         "pytest>=8",
         "pytest-timeout>=2.3",

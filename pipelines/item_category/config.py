@@ -12,6 +12,7 @@ from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
+from mlplatform.training.search_settings import SearchSettings, check_space
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
@@ -66,6 +67,7 @@ class ItemCategoryConfig(Config):
     drift_threshold: float = Field(ge=0, le=1)
     serving_logs: str | None = Field(min_length=1)
     model: ClassifierSettings
+    search: SearchSettings
     thresholds: Thresholds
     budget: Budget
     model_name: Name
@@ -85,6 +87,7 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
         values["splits"] = changes["splits"]
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
+    check_space(settings.search, settings.model, source="item_category.search.space")
     return settings
 
 
