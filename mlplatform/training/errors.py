@@ -99,3 +99,14 @@ class NoTrialFigureError(UsageError):
             f"search: the history of a trial has no metric {self.monitor!r} to judge it by; {has}. Set "
             "search.monitor to one of them; metrics that begin with val_ need evaluation splits."
         )
+
+
+class ColumnError(UsageError):
+    """A column of a table cannot be learned from."""
+
+    def __init__(self, column: str, found: str, remedy: str) -> None:
+        super().__init__(column, found, remedy)
+        self.column, self.found, self.remedy = column, found, remedy
+
+    def __str__(self) -> str:
+        return f"column {self.column!r}: {self.found}. {self.remedy}"
