@@ -20,6 +20,7 @@ from mlplatform.reports.model_page import Check, Cost, Mistake, ModelPage, Train
 from mlplatform.reports.page import picture
 from mlplatform.reports.sections import Cell, Section, Table
 from mlplatform.training.history import read_history
+from mlplatform.training.search import read_trials
 from mlplatform.vision.examples import IMAGE, read_records
 
 _PAIRS_WITH_EXAMPLES = 4
@@ -66,6 +67,7 @@ def write_report(
     if measured is not None:
         mistakes, pairs, worst = _mistakes(measured, parts)
         sections = [*measured.tally.sections(), *_slices(measured.kind, slices, question)]
+    sections += _trials(run_dir) if run_dir else []
     page = ModelPage(
         title=title,
         made_at=made_at,
@@ -98,6 +100,26 @@ def _costs(serving: ServingCheck, budget: Budget) -> list[Cost]:
         for name, (words, form) in _COST_UNITS.items()
         if name in serving.figures
     ]
+
+
+def _trials(run_dir: Path) -> list[Section]:
+    """Return the table of a search for hyperparameters; none where there was none."""
+    trials, monitor = read_trials(run_dir)
+    if not trials:
+        return []
+    names = list(trials[0][1].hyperparameters)
+    rows: list[list[Cell | str]] = [
+        [
+            str(place),
+            *(str(trial.hyperparameters[name]) for name in names),
+            "" if trial.value is None else f"{trial.value:.4f}",
+            f"{trial.seconds:.1f}",
+        ]
+        for place, trial in trials
+    ]
+    columns = ["Trial#", *(f"{name}#" for name in names), f"{monitor}#", "Seconds#"]
+    text = "The model was trained with the values of the first one."
+    return [Table("Search for hyperparameters, the best trial first", columns, rows, text=text)]
 
 
 def _fits(run_dir: Path) -> list[TrainingFit]:

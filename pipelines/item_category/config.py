@@ -14,6 +14,7 @@ from mlplatform.orchestration.engine import parse_engine
 from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
+from mlplatform.training.search_settings import SearchSettings, check_space
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
@@ -68,6 +69,7 @@ class ItemCategoryConfig(Config):
     drift_threshold: float = Field(ge=0, le=1)
     serving_logs: str | None = Field(min_length=1)
     model: ClassifierSettings
+    search: SearchSettings
     thresholds: Thresholds
     budget: Budget
     model_name: Name
@@ -90,6 +92,7 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
     parse_engine(settings.engine)
+    check_space(settings.search, settings.model, source="item_category.search.space")
     return settings
 
 

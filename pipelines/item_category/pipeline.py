@@ -156,6 +156,7 @@ def _compose(
         train_splits=[photos.train_split],
         eval_splits=[photos.validation_split],
         work_dir=home.work,
+        search=settings.search.model_dump() if settings.search.trials else None,
     )
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
