@@ -59,12 +59,18 @@ EXTRAS_REQUIRE = {
     "s3": ["s3fs>=2024.12", "boto3>=1.34"],  # boto3: Beam's own file system for it
     "gcs": ["gcsfs>=2024.12"],
     "azure": ["adlfs>=2024.12"],
+    # Indexes of more than about 100,000 items; smaller ones need NumPy alone.
+    "search": ["faiss-cpu>=1.11"],
     # Searches for hyperparameters.
     "tune": ["optuna>=4"],
     # Signatures of pushed models. model-signing imports OpenSSL and does not declare it.
     "signing": ["model-signing>=1.1", "pyopenssl>=24"],
+    # Compiling for Kubeflow Pipelines, and the entry point of its containers; TFX's own extra is empty from
+    # Python 3.12 on. No client: its releases pin what no TFX takes.
+    "kubeflow": ["kfp-pipeline-spec>=0.2.2", "googleapis-common-protos>=1.56"],
     "dev": [
         "build>=1.2",
+        "faiss-cpu>=1.11",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "kfp-pipeline-spec>=0.2.2",  # what TFX compiles pipelines for Kubeflow with

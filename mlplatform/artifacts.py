@@ -47,6 +47,32 @@ class DataVerdict(Artifact):
         return bool(_facts(self.uri, "verdict.json").get("accepted", False))
 
 
+class EmbeddingIndex(Artifact):
+    """An index of embeddings: `manifest.json` at its URI says of what, of which kind, and how good."""
+
+    TYPE_NAME = "mlplatform.EmbeddingIndex"
+
+    @property
+    def items(self) -> int:
+        """How many item ids it holds."""
+        return int(_facts(self.uri, "manifest.json").get("entries", 0))
+
+    @property
+    def kind(self) -> str:
+        """`exact`, `ivf` or `pq`."""
+        return str(_facts(self.uri, "manifest.json").get("kind", ""))
+
+    @property
+    def embedding_fingerprint(self) -> str:
+        """The embedding that its vectors are of."""
+        return str(_facts(self.uri, "manifest.json").get("fingerprint", ""))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was measured of it."""
+        return dict(_facts(self.uri, "manifest.json").get("report", {}))
+
+
 class RejectedRecords(Artifact):
     """Records left out of a dataset: `rejects.jsonl` (file, reason) and `summary.json` at its URI."""
 

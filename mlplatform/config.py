@@ -6,7 +6,8 @@ the key that was meant.
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,10 +80,14 @@ def _problem(kind: type[BaseModel], found: dict[str, Any]) -> str:
 
 
 def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """Return the keys of the block at a place, within blocks, and lists and mappings of blocks."""
+    inner: Any = kind
     for part in place:
-        field = kind.model_fields.get(part)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return sorted(kind.model_fields)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            field = inner.model_fields.get(part)
+            inner = field.annotation if field else None
+        elif get_origin(inner) in (dict, list):
+            inner = get_args(inner)[-1]
+        if get_origin(inner) in (Union, UnionType):  # such as a block that may be missing
+            inner = next((each for each in get_args(inner) if each is not type(None)), None)
+    return sorted(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []

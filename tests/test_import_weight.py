@@ -38,7 +38,8 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "compile", "runs", "datasets", "models", "serve", "demo", "doctor"]
+    "command",
+    ["run", "compile", "runs", "datasets", "models", "search", "lineage", "ui", "serve", "demo", "doctor"],
 )
 def test_the_help_of_every_command_loads_nothing_heavy(command: str) -> None:
     code = (

@@ -25,9 +25,27 @@ def root_option(command: Command) -> Command:
     )(command)
 
 
+def host_option(command: Command) -> Command:
+    """Add `--host URL`: a Kubeflow Pipelines server, whose runs are meant then."""
+    return click.option(
+        "--host", metavar="URL", default=None, help="Ask this Kubeflow Pipelines server, for its own runs."
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`: one JSON document on stdout, everything else on stderr."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def engine_option(command: Command) -> Command:
+    """Add `--engine-option KEY=VALUE`: options of the engine that `--engine` names."""
+    return click.option(
+        "--engine-option",
+        "engine_options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="An option of the engine (repeatable), such as parallelism=4; the value is YAML.",
+    )(command)
 
 
 def echo_json(document: object) -> None:

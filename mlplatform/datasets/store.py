@@ -12,6 +12,7 @@ from mlplatform.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from mlplatform.datasets.blame import Blame
+    from mlplatform.datasets.class_counts import PackClasses
     from mlplatform.datasets.commit import Committed
     from mlplatform.datasets.diff import Place, RecordDelta, VersionDiff
     from mlplatform.datasets.forget import Forgotten
@@ -33,6 +34,7 @@ class DatasetStore:
             url: A local folder, or an fsspec URL such as `s3://bucket/datasets`.
         """
         self._storage: Storage = open_storage(url)
+        self._classes: PackClasses = {}
 
     @property
     def url(self) -> str:
@@ -223,6 +225,26 @@ class DatasetStore:
 
         packs = [*difference.old.packs, *difference.new.packs]
         return read_payloads(self._line(difference.new.dataset), packs, places)
+
+    def class_counts(self, dataset: str, version: str = "latest") -> dict[str, dict[str, int]]:
+        """Return how many records of each class a version has, by split; empty splits where it has no label.
+
+        The first call of a store reads all records; what is known of a pack is kept.
+        """
+        from mlplatform.datasets.class_counts import class_counts
+
+        line = self._line(dataset)
+        manifest = line.resolve(version)
+        if not manifest.label:
+            return {split: {} for split in manifest.splits}
+        return class_counts(line, manifest, manifest.label, self._classes)
+
+    def blamed_payloads(self, dataset: str, found: "Blame") -> list[bytes]:
+        """Return the serialized records that `blame` found; an erased one is all zero bytes."""
+        from mlplatform.datasets.diff import Place, read_payloads
+
+        line = self._line(dataset)
+        return read_payloads(line, line.packs, [Place(one.pack, one.row, "", 1) for one in found.records])
 
     def blame(self, dataset: str, value: str | Sequence[str], *, key: Sequence[str] | None = None) -> "Blame":
         """Trace an item through the versions, and through what was made from them.

@@ -11,16 +11,23 @@ from mlplatform.registry.event import Event
 from mlplatform.registry.ledger import Ledger
 
 # In `runs/RUN_ID`, by whoever runs the pipeline.
-RUN_STARTED = "run.started"  # pipeline, reference, arguments, options; code: commit and libraries
-RUN_FINISHED = "run.finished"  # state, seconds
+RUN_STARTED = "run.started"  # pipeline, reference, arguments, options; code: commit, is_dirty, libraries
+RUN_FINISHED = "run.finished"  # state, seconds, nodes, failed, metrics; reused: runs whose results were taken
 NODE_STARTED = "node.started"  # node, type
-NODE_FINISHED = "node.finished"  # node, state, why, seconds, peak_memory_mb, cpu_s, inputs, outputs, error
+NODE_FINISHED = "node.finished"  # node, state, why, seconds, cpu_s, inputs, outputs, error, made_in, ...
 
 # In `runs/RUN_ID`, by the components.
 VERDICT = "verdict"  # node, gate, is_accepted, reasons, path
 REPORT = "report"  # node, path
 DATASET_USED = "dataset.used"  # node, dataset (NAME@VERSION), digest, splits
 MODEL_TRAINED = "model.trained"  # node, digest of the model, dataset
+
+NOTICE_SENT = "notice.sent"  # occasion, way
+NOTICE_FAILED = "notice.failed"  # occasion, way, problem
+
+# In `runs/RUN_ID`, by people.
+RUN_TAGGED = "run.tagged"  # added, removed: tags
+RUN_NOTED = "run.noted"  # note
 
 # In `models/NAME`, by the model store.
 MODEL_CLAIMED = "model.claimed"  # version: its number is taken, its files are being uploaded
@@ -37,7 +44,10 @@ DATASET_FORGOTTEN = "dataset.forgotten"  # keys are never written
 
 
 class ArtifactFacts(TypedDict):
-    """An artifact that a node took or gave, in `inputs` and `outputs` of `node.finished`."""
+    """An artifact that a node took or gave, in `inputs` and `outputs` of `node.finished`.
+
+    Runners add `id`, and `properties`: what `mlplatform.registry.artifacts` finds artifacts by.
+    """
 
     key: str
     type: str

@@ -1,5 +1,6 @@
 """The page of a dataset diff: counts per split and class, pictures of items that came, went and changed."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,29 +38,37 @@ def write_dataset_diff(path: Path, store: "DatasetStore", found: "VersionDiff") 
         store: The store that the versions are in.
         found: What changed.
     """
+    return write_page(path, "dataset_diff.html", **diff_context(store, found))
+
+
+def diff_context(store: "DatasetStore", found: "VersionDiff") -> dict[str, Any]:
+    """Return what a template needs to show a difference, pictures included.
+
+    Args:
+        store: The store that the versions are in.
+        found: What changed.
+    """
     rows = [(text, _with_net(row)) for text, row in found.by_label.items()]
     rows.sort(key=lambda item: (-item[1]["total"], item[0]))
     largest = max((row["total"] for _, row in rows), default=1) or 1
     for _, row in rows:
         row["share"] = round(100 * row["total"] / largest)
     counts = {kind: found.count(kind) for kind in _TONES}
-    return write_page(
-        path,
-        "dataset_diff.html",
-        dataset=found.new.dataset,
-        old=found.old,
-        new=found.new,
-        key=found.key,
-        label=found.label,
-        counts={**counts, "unchanged": found.unchanged},
-        tones=_TONES,
-        by_split=found.by_split,
-        split_columns=("added", "removed", "changed", "ambiguous", "moved_in", "moved_out", "unchanged"),
-        by_label=rows[:MOST_LABELS],
-        label_columns=("added", "removed", "changed", "relabelled_in", "relabelled_out"),
-        labels_left_out=max(0, len(rows) - MOST_LABELS),
-        sections=[_section(kind, store, found) for kind in _TITLES if counts[kind]],
-    )
+    return {
+        "dataset": found.new.dataset,
+        "old": found.old,
+        "new": found.new,
+        "key": found.key,
+        "label": found.label,
+        "counts": {**counts, "unchanged": found.unchanged},
+        "tones": _TONES,
+        "by_split": found.by_split,
+        "split_columns": ("added", "removed", "changed", "ambiguous", "moved_in", "moved_out", "unchanged"),
+        "by_label": rows[:MOST_LABELS],
+        "label_columns": ("added", "removed", "changed", "relabelled_in", "relabelled_out"),
+        "labels_left_out": max(0, len(rows) - MOST_LABELS),
+        "sections": [_section(kind, store, found) for kind in _TITLES if counts[kind]],
+    }
 
 
 def _with_net(row: dict[str, int]) -> dict[str, int]:
@@ -93,14 +102,24 @@ def _section(kind: str, store: "DatasetStore", found: "VersionDiff") -> dict[str
 
 
 def _side(payload: bytes, found: "VersionDiff", bar: Task) -> dict[str, Any]:
+    bar.advance()
+    return record_card(payload, {*found.key, found.label})
+
+
+def record_card(payload: bytes, hidden: Collection[str] = ()) -> dict[str, Any]:
+    """Return a record as a card shows it: `picture`, a data URI or None, and `features`, names and texts.
+
+    Args:
+        payload: The serialized tf.Example.
+        hidden: Features that are shown elsewhere.
+    """
     from mlplatform.datasets.format.features import record_features, show
 
     features = record_features(payload)
     image = next((features[name] for name in _IMAGE_FEATURES if name in features), None)
     drawn = _drawn(image) if image is not None else None
-    hidden = {*_HIDDEN, *found.key, found.label, *(_IMAGE_FEATURES if drawn else ())}
+    hidden = {*_HIDDEN, *hidden, *(_IMAGE_FEATURES if drawn else ())}
     texts = [(name, show(value)) for name, value in sorted(features.items()) if name not in hidden]
-    bar.advance()
     return {
         "picture": drawn,
         "features": [(name, text if len(text) < 60 else text[:57] + "...") for name, text in texts[:12]],

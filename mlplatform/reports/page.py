@@ -3,12 +3,16 @@
 import base64
 import errno
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -46,7 +50,15 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
 
 def render(template: str, **context: Any) -> str:
     """Return a template of this folder as HTML; a name that it uses and is not given is an error."""
-    return _TEMPLATES.get_template(template).render(**context)
+    return visible(_TEMPLATES.get_template(template).render(**context))
+
+
+def visible(text: str) -> str:
+    """Return a text in which what turns its direction around, or hides in it, can be seen.
+
+    Names and logs come from anywhere, and would read as something else. It is UTF-8 afterwards.
+    """
+    return _UNSEEN.sub("\ufffd", text)
 
 
 def picture(encoded: bytes, kind: str = "jpeg") -> str:

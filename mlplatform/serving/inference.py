@@ -177,7 +177,8 @@ def wanted_outputs(signature: Signature, output_filter: Iterable[str]) -> list[s
 def _request_inputs(signature: Signature, request: predict_pb2.PredictRequest) -> dict[str, Array]:
     defaults: Mapping[str, Any] = getattr(signature.definition, "defaults", {})
     sent, known = set(request.inputs), set(signature.inputs)
-    if len(sent) > len(known) or (len(sent) < len(known) and not defaults):
+    needed = known - set(signature.defaults)
+    if len(sent) > len(known) or (len(sent) < len(needed) and not defaults):
         raise invalid_argument(
             f"input size does not match signature: {len(sent)}!={len(known)} "
             f"len({{{_joined(sent)}}}) != len({{{_joined(known)}}}). "
@@ -194,10 +195,23 @@ def _request_inputs(signature: Signature, request: predict_pb2.PredictRequest) -
             inputs[alias] = to_array(request.inputs[alias], alias, filling)
         elif alias in defaults:
             inputs[alias] = to_array(defaults[alias], alias)
-        else:
+        elif alias not in signature.defaults:
             raise invalid_argument(f"input {alias} is required and has no default value")
+    inputs = with_defaults(signature, inputs)
     signature.check_inputs(inputs)
     return inputs
+
+
+def with_defaults(signature: Signature, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Return the inputs, and what a request may leave out, for as many rows."""
+    missing = [alias for alias in signature.defaults if alias not in inputs]
+    if not missing:
+        return inputs
+    rows = next((len(array) for array in inputs.values() if array.ndim), 0)
+    filled = dict(inputs)
+    for alias in missing:
+        filled[alias] = np.full(rows, signature.defaults[alias], np.object_)
+    return {alias: filled[alias] for alias in signature.inputs}
 
 
 def _joined(names: Iterable[str]) -> str:

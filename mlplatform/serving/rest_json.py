@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, input_pb2, regression_pb2
 
-from mlplatform.serving.inference import SIGNATURE_FIELD
+from mlplatform.serving.inference import SIGNATURE_FIELD, with_defaults
 from mlplatform.serving.json_values import (
     InstanceError,
     batch_to_array,
@@ -117,7 +117,7 @@ def _named_rows(instances: Sequence[Any], signature: Signature, *, may_hold_bool
     for place, instance in enumerate(instances):
         if not _is_named(instance):
             raise invalid_argument(f"Expecting object but got list at item {place} of input list")
-        if set(instance) == wanted:
+        if wanted - set(signature.defaults) <= set(instance) <= wanted:
             continue
         unknown = next((key for key in instance if key not in wanted), None)
         if unknown is not None:
@@ -132,7 +132,8 @@ def _named_rows(instances: Sequence[Any], signature: Signature, *, may_hold_bool
     inputs = {}
     for name, spec in signature.inputs.items():
         try:
-            values = [instance[name] for instance in instances]
+            default = signature.defaults.get(name, b"").decode()
+            values = [instance.get(name, default) for instance in instances]
             inputs[name] = batch_to_array(values, spec, may_hold_bools=may_hold_bools)
         except InstanceError as error:
             raise invalid_argument(
@@ -153,10 +154,11 @@ def _columns(value: Any, signature: Signature, *, may_hold_bools: bool) -> dict[
         return {name: to_array(value, spec, may_hold_bools=may_hold_bools)}
     inputs = {}
     for name, spec in signature.inputs.items():
-        if name not in value:
+        if name in value:
+            inputs[name] = to_array(value[name], spec, may_hold_bools=may_hold_bools)
+        elif name not in signature.defaults:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        inputs[name] = to_array(value[name], spec, may_hold_bools=may_hold_bools)
-    return inputs
+    return with_defaults(signature, inputs)
 
 
 def _is_named(value: Any) -> bool:

@@ -86,6 +86,7 @@ class Signature:
         resizes: `run` takes other numbers of rows than the signature's shapes say.
         runs_row_by_row: It computes one row after the other, so that requests gain nothing from a shared run.
         keeps_rows: Outputs have a row for each row of the inputs; False once a call showed otherwise.
+        defaults: Texts that a request may leave out, by alias, and what each row of them then is.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Signature:
     resizes: bool = False
     runs_row_by_row: bool = False
     keeps_rows: bool = True
+    defaults: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def is_batchable(self) -> bool:

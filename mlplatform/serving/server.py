@@ -35,6 +35,7 @@ from mlplatform.serving.rest_api import RestServer
 from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
 from mlplatform.serving.scheduling import BatchingParameters, Scheduler
+from mlplatform.serving.search import attach_index
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.settings import ServerSettings, SettingsError
 from mlplatform.serving.text_config import read_batching_parameters, read_metrics_path
@@ -196,7 +197,17 @@ class ModelServer:
                 iterations=self.settings.num_request_iterations_for_warmup,
                 batch_sizes=self._batching.usual_sizes,
             )
+        attach_index(servable, self._base_path(folder, model))
         return servable
+
+    def _base_path(self, folder: Path, model: str) -> str:
+        """Return the folder of a model's versions, where what was added to its index since lies, too."""
+        settings = self.settings
+        if settings.serves_root:
+            return self._store.base_path(model)
+        if settings.model_base_path and not settings.model_config_file:
+            return absolute(settings.model_base_path)
+        return str(folder.parent)
 
     def _source(self, config: ModelConfig) -> VersionSource:
         """Return where the versions of a model come from."""

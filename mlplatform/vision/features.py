@@ -82,6 +82,24 @@ class FeatureStore:
                 rows = order[first : first + batch_size]
                 yield features[rows, views[first : first + batch_size]].astype(np.float32), labels[rows]
 
+    def views(self, batch_size: int, *, seed: int | None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield float32 features of all views (batch, views, width) and int32 labels (batch,).
+
+        Args:
+            batch_size: Photos per batch; the last batch may be smaller.
+            seed: Order of the photos; None for the order of the files. Unknown classes are not left out.
+        """
+        shards = self.shards
+        random = None if seed is None else np.random.default_rng(seed)
+        if random is not None:
+            shards = [shards[number] for number in random.permutation(len(shards))]
+        for start in range(0, len(shards), _SHARDS_IN_MEMORY):
+            features, labels = _load(shards[start : start + _SHARDS_IN_MEMORY])
+            order = np.arange(len(labels)) if random is None else random.permutation(len(labels))
+            for first in range(0, len(order), batch_size):
+                rows = order[first : first + batch_size]
+                yield features[rows].astype(np.float32), labels[rows]
+
 
 def compute_features(
     backbone: keras.Model,

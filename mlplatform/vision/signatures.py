@@ -4,7 +4,7 @@ The signatures are a contract: `docs/reference/model-signatures.md`.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -81,7 +81,7 @@ class ImageClassifier(tf.Module):
 
         @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
         def pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = _finite(images)
+            images = finite_pixels(images)
             return self._answer(images, self._probabilities(images))
 
         functions = {"serving_default": serving_default, "image_bytes": image_bytes, "pixels": pixels}
@@ -136,7 +136,13 @@ def export_image_classifier(
         partial = Path(scratch) / "model"
         signatures = module.signatures()
         tf.saved_model.save(module, str(partial), signatures=signatures)
-        _write_warmup(signatures, samples, image_size, partial / WARMUP_FILE)
+        encoded = photos_of(samples)
+        inputs = {
+            "serving_default": ("examples", tf.constant(list(samples))),
+            "image_bytes": ("image_bytes", encoded),
+            "pixels": ("images", decode_batch(encoded[:1], image_size)),
+        }
+        write_warmup(signatures, inputs, partial / WARMUP_FILE)
         partial.rename(folder)
 
 
@@ -155,7 +161,8 @@ def check_labels(labels: Sequence[str]) -> None:
         seen.add(label)
 
 
-def _finite(images: tf.Tensor) -> tf.Tensor:
+def finite_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Return pixels clipped to 0 to 255; in the graph, an error where one is no finite number."""
     wrong = tf.where(~tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3]))[:, 0]
     text = tf.strings.join(
         [
@@ -172,19 +179,23 @@ def _finite(images: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(images, 0.0, 255.0)
 
 
-def _write_warmup(
-    signatures: dict[str, tf.types.experimental.ConcreteFunction],
-    samples: Sequence[bytes],
-    image_size: int,
+def photos_of(samples: Sequence[bytes]) -> tf.Tensor:
+    """Return the photos of serialized Examples, string (samples,)."""
+    return tf.io.parse_example(list(samples), {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
+
+
+def write_warmup(
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction],
+    inputs: Mapping[str, tuple[str, tf.Tensor]],
     file: Path,
 ) -> None:
-    """Ask each signature about the samples; keep questions and answers as TensorFlow Serving reads them."""
-    encoded = tf.io.parse_example(list(samples), {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
-    inputs = {
-        "serving_default": ("examples", tf.constant(list(samples))),
-        "image_bytes": ("image_bytes", encoded),
-        "pixels": ("images", decode_batch(encoded[:1], image_size)),
-    }
+    """Ask signatures; keep questions and answers as TensorFlow Serving reads them.
+
+    Args:
+        signatures: Functions by name.
+        inputs: By signature, the name of its input and its value.
+        file: The file; its folder is made.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for name, (key, value) in inputs.items():

@@ -10,6 +10,8 @@ from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.orchestration.engine import parse_engine
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 from mlplatform.training.search_settings import SearchSettings, check_space
@@ -74,6 +76,8 @@ class ItemCategoryConfig(Config):
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    engine: str | dict[str, Any] | None
+    kubernetes: KubernetesOptions
 
 
 def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
@@ -88,6 +92,7 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
     check_space(settings.search, settings.model, source="item_category.search.space")
+    parse_engine(settings.engine)
     return settings
 
 

@@ -13,6 +13,8 @@ from mlplatform.components.image_example_gen.photo_folder import (
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.reference import Reference, version_reference
 from mlplatform.home import Home
+from mlplatform.orchestration.engine import parse_engine, use_engine
+from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
 
 if TYPE_CHECKING:
@@ -180,10 +182,14 @@ def _compose(
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
-    return Pipeline(
+    components = [*before, version, data_gate, trainer, model_gate, pusher]
+    use_engine(components, parse_engine(settings.engine))
+    pipeline: Pipeline = Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
-        components=[*before, version, data_gate, trainer, model_gate, pusher],
+        components=components,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )
+    with_options(pipeline, settings.kubernetes)
+    return pipeline

@@ -181,3 +181,30 @@ def test_the_server_takes_the_flag(network: Path) -> None:
         Client(f"127.0.0.1:{server.grpc_port}") as client,
     ):
         assert client.predict("m", images(2))["scores"].shape == (2, 16)
+
+
+def test_an_error_that_quotes_bytes_is_reported_with_them(tmp_path: Path) -> None:
+    """TensorFlow puts the bytes of a request into its text, which Python cannot decode."""
+    import tensorflow as tf
+
+    from mlplatform.serving.saved_model import load
+    from mlplatform.serving.status import Code, StatusError
+
+    module = tf.Module()
+    module.weight = tf.Variable(1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def parsed(text: Any) -> dict[str, Any]:
+        return {"y": module.weight * tf.strings.to_number(text)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def stateless(text: Any) -> dict[str, Any]:
+        return {"y": tf.strings.to_number(text)}
+
+    tf.saved_model.save(module, str(tmp_path), signatures={"parsed": parsed, "stateless": stateless})
+    signatures = load(tmp_path, "numbers", 1).signatures
+    for signature in signatures.values():
+        with pytest.raises(StatusError) as caught:
+            signature.run({"text": np.array([b"1.5 \xff"], object)})
+        assert caught.value.code == Code.INVALID_ARGUMENT
+        assert r"could not correctly convert string: 1.5 \xff" in caught.value.text

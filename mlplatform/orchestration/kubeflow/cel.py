@@ -16,7 +16,7 @@ _PYTHON = {"&&": " and ", "||": " or ", "!": "~", "true": "True", "false": "Fals
 _ALLOWED = (
     ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Invert, ast.USub, ast.Compare, ast.Eq,
     ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
-    ast.Mod, ast.Attribute, ast.Subscript, ast.Index, ast.Call, ast.Name, ast.Load, ast.Constant,
+    ast.Mod, ast.Attribute, ast.Subscript, ast.Call, ast.Name, ast.Load, ast.Constant,
 )  # fmt: skip
 
 

@@ -43,11 +43,13 @@ def check_package(spec: Any, platform: Any = None) -> None:
         PackageError: Something is wrong; all of it is named.
     """
     name = _name_of(spec)
-    problems = _form(spec)
-    if problems:  # nothing can be said of the rest
-        raise PackageError(name, problems)
-    problems = [*_head(spec), *_numbers(spec), *_tasks(spec), *_executors(spec)]
-    problems += [*_platform(spec, platform or {}), *_size(spec, platform or {})]
+    try:
+        problems = _form(spec)
+        if not problems:  # else nothing can be said of the rest
+            problems = [*_head(spec), *_numbers(spec), *_tasks(spec), *_executors(spec)]
+            problems += [*_platform(spec, platform or {}), *_size(spec, platform or {})]
+    except (AttributeError, TypeError) as error:  # protobuf takes an empty list for a message
+        problems = [f"it is not a pipeline spec: a part of it has another form ({error})"]
     if problems:
         raise PackageError(name, list(dict.fromkeys(problems)))
 

@@ -66,7 +66,7 @@ class Client:
         Raises:
             HostError: There is no address, or it is none of HTTP.
         """
-        named = (host or os.environ.get(HOST_VARIABLE) or "").rstrip("/")
+        named = host or os.environ.get(HOST_VARIABLE) or ""
         parts = urllib.parse.urlsplit(named if "://" in named else f"http://{named}")
         try:
             is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -75,7 +75,7 @@ class Client:
         if not named or not is_address or parts.query or parts.fragment or any(c.isspace() for c in named):
             raise HostError(named)
         return cls(
-            host=named if "://" in named else f"http://{named}",
+            host=(named if "://" in named else f"http://{named}").rstrip("/"),
             namespace=namespace if namespace is not None else os.environ.get(NAMESPACE_VARIABLE, ""),
             token=os.environ.get(TOKEN_VARIABLE, ""),
             cookies=os.environ.get(COOKIES_VARIABLE, ""),

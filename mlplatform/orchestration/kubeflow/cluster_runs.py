@@ -1,16 +1,18 @@
 """Runs on a cluster as records: what the server says of them, and what the root's ledger knows."""
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.orchestration.kubeflow.errors import ClusterRunFailedError
 from mlplatform.orchestration.local.ledger_runs import run_of_events
 from mlplatform.orchestration.local.records import NodeRecord, NodeState, RunRecord, RunState, node_states
-from mlplatform.registry.events import RUN_FINISHED, RUN_STARTED, run_stream
+from mlplatform.registry.events import RUN_FINISHED, RUN_STARTED, VERDICT, run_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.storage.urls import join
 
@@ -51,10 +53,21 @@ def write_started(
         for node in record.nodes
     ]
     at = {"at": record.started_at} if record.started_at else {}
-    ledger = Ledger(home.ledger)
-    if RUN_STARTED not in {event.kind for event in ledger.events(run_stream(record.run_id))}:
-        ledger.append(run_stream(record.run_id), RUN_STARTED, **{**facts, **at, "nodes": nodes})
+    try:
+        ledger = Ledger(home.ledger)
+        if RUN_STARTED not in {event.kind for event in ledger.events(run_stream(record.run_id))}:
+            ledger.append(run_stream(record.run_id), RUN_STARTED, **{**facts, **at, "nodes": nodes})
+    except (MlplatformError, OSError) as error:  # the run is there, and its first pod writes the same
+        logging.getLogger(__name__).warning("run %s is submitted; %s", record.run_id, error)
     return record
+
+
+def is_refused_by_a_gate(home: Home, run_id: str, nodes: Collection[str]) -> bool:
+    """Say whether a gate said no in one of the nodes of a run."""
+    return any(
+        event.kind == VERDICT and event.get("node") in nodes and event.get("is_accepted") is False
+        for event in Ledger(home.ledger).events(run_stream(run_id))
+    )
 
 
 def is_written(home: Home, run_id: str) -> bool:

@@ -1,12 +1,15 @@
 """Lets TFX be imported without TensorFlow, for executors that need none.
 
-TFX's file layer imports TensorFlow for its file systems, and each `tfx.components.x` imports all components.
-Both are put off: the file systems until a URL needs one of them, the components until somebody asks
-`tfx.components` for a name. What an executor imports itself is imported as ever.
+TFX's file layer imports TensorFlow for its file systems, each `tfx.components.x` imports all components, and
+every artifact imports TensorFlow's tools for documentation. The first two are put off: the file systems until
+a URL needs one of them, the components until somebody asks `tfx.components` for a name. What an executor
+imports itself is imported as ever.
 """
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlplatform.orchestration.local.processes.deferred import DEFERRED, defer_imports
@@ -21,6 +24,8 @@ def prepare() -> None:
     if "tfx" in sys.modules:
         return
     defer_imports(DEFERRED | {_PLUGIN, "tfx.components"})
+    with _absent("tensorflow"):  # of which it takes decorators for documentation, or else makes its own
+        importlib.import_module("tfx.utils.doc_controls")
     from tfx.dsl.io import filesystem, filesystem_registry
 
     class TensorFlowWhenNeeded(filesystem.Filesystem):
@@ -33,6 +38,25 @@ def prepare() -> None:
             setattr(TensorFlowWhenNeeded, name, staticmethod(_Later(name)))
     registry = filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY
     registry.register(TensorFlowWhenNeeded, priority=_PRIORITY, use_as_fallback=True)
+
+
+def complete() -> None:
+    """Give TFX its own file systems, where something has imported TensorFlow: some of TFX counts on them."""
+    if "tensorflow" in sys.modules:
+        _ = importlib.import_module(_PLUGIN).TensorflowFilesystem
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Let a module that is not imported yet be one that is not installed, within the block."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class _Later:

@@ -29,6 +29,7 @@ from tfx.utils import name_utils
 
 from mlplatform.errors import MissingExtraError
 from mlplatform.orchestration.kubeflow.errors import CompileError
+from mlplatform.orchestration.kubeflow.resolver import STRATEGIES
 
 try:
     from tfx.orchestration.kubeflow.v2 import compiler_utils, pipeline_builder
@@ -36,14 +37,6 @@ except ImportError as error:  # kfp-pipeline-spec
     raise MissingExtraError("kfp-pipeline-spec", "kubeflow", "compiling for Kubeflow Pipelines") from error
 
 EXIT_DAG = "tfx-dag"  # TFX's name of the part that an exit handler follows
-# What the look-up of a resolver's task knows.
-STRATEGIES = frozenset(
-    {
-        "tfx.dsl.input_resolution.strategies.latest_artifact_strategy.LatestArtifactStrategy",
-        "tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy.LatestBlessedModelStrategy",
-        "tfx.dsl.input_resolution.strategies.span_range_strategy.SpanRangeStrategy",
-    }
-)
 IMAGE = "image"  # stands for each task's image until its options are known
 
 
@@ -128,8 +121,8 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     info = copy.copy(pipeline.pipeline_info)
     info.pipeline_name = name.replace("_", "-")
     view = _View(info, components, registry, pipeline.beam_pipeline_args, pipeline.enable_cache)
-    _forget_keys(components, registry)
     try:
+        _forget_keys(components, registry)
         nodes = [_facts(name, node) for node in every]
         built = pipeline_builder.PipelineBuilder(
             view, default_image=IMAGE, default_commands=[], exit_handler=exit_handler,

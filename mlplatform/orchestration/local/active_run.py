@@ -150,6 +150,7 @@ class ActiveRun:
                 continue
             again = NodeRecord(node.id, node.type, "cached", why, node.upstream, now())
             again.inputs, again.outputs = node.inputs, node.outputs
+            again.made_in = node.made_in or old.run_id
             again.execution_id = repeated.get(node.execution_id, 0)
             self.record.nodes.append(again)
             details = earlier.read_details(node.id)
@@ -381,6 +382,7 @@ class ActiveRun:
         if outcome is not None and exited.status == 0:
             record.why, record.execution_id = outcome.why, outcome.execution_id
             record.inputs, record.outputs = outcome.inputs, outcome.outputs
+            record.made_in = outcome.made_in
             self._change(record, outcome.state)
             return
         failure = self._failures.setdefault(record.id, Failure.of_death(killed(exited)))

@@ -13,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from mlplatform.beam.job_server import require_job_server
 from mlplatform.beam.runners import runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
@@ -68,6 +69,7 @@ def run_node(
     _let_workers_import()
     executor_spec = runner_utils.extract_executor_spec(deployment, node.id)
     beam_arguments = getattr(executor_spec, "beam_pipeline_args", ())
+    require_job_server(beam_arguments)
     if not beam_arguments or runs_in_process(beam_arguments):
         beam_in_process.prepare()
     tft_in_process.prepare()
@@ -112,6 +114,7 @@ def run_node(
         execution_id=info.execution_id,
         inputs=_records(inputs, cache),
         outputs=_records(outputs, cache),
+        made_in=cache.made_in,
     )
 
 
@@ -151,9 +154,17 @@ def _artifacts_of(handle: Any, execution_id: int) -> tuple[Artifacts, Artifacts]
 
 def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[ArtifactRecord]]:
     return {
-        key: [ArtifactRecord(a.id, a.type, a.uri, artifact_digest(a, cache.digests)) for a in found]
+        key: [
+            ArtifactRecord(a.id, a.type, a.uri, artifact_digest(a, cache.digests), _properties(a))
+            for a in found
+        ]
         for key, found in artifacts.items()
     }
+
+
+def _properties(artifact: ArtifactFacts) -> dict[str, Any]:
+    every = {**artifact.properties, **artifact.custom_properties}
+    return {name: value for name, value in every.items() if isinstance(value, (str, int, float))}
 
 
 def _result_message(execution: metadata_store_pb2.Execution) -> str:

@@ -89,6 +89,7 @@ class NodeOutcome:
         execution_id: Its execution in ML Metadata.
         inputs: Artifacts per input key.
         outputs: Artifacts per output key.
+        made_in: The run whose result was taken; empty where none was.
     """
 
     state: NodeState
@@ -96,3 +97,4 @@ class NodeOutcome:
     execution_id: int = 0
     inputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
     outputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
+    made_in: str = ""

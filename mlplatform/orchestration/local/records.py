@@ -36,12 +36,14 @@ class ArtifactRecord:
         type: Name of its artifact type.
         uri: Where it lies.
         digest: Digest of its content and properties; empty where it could not be read.
+        properties: Its properties that JSON can hold.
     """
 
     id: int
     type: str
     uri: str
     digest: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +65,7 @@ class NodeRecord:
         inputs: Artifacts per input key.
         outputs: Artifacts per output key.
         error: The cause of a failure, in a few lines.
+        made_in: The run whose result was taken; empty where none was.
     """
 
     id: str
@@ -78,6 +81,7 @@ class NodeRecord:
     inputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
     outputs: dict[str, list[ArtifactRecord]] = field(default_factory=dict)
     error: str = ""
+    made_in: str = ""
 
 
 @dataclass
@@ -286,11 +290,12 @@ class RunFolder:
     def is_live(self) -> bool:
         """Say whether a runner holds the lock."""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, which a file that may only be read allows, too: the reader may be another account.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
@@ -308,7 +313,7 @@ class RunFolder:
     def _read(self) -> RunRecord:
         try:
             return run_from_json(json.loads((self.path / "run.json").read_text("utf-8")))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return RunRecord(self.path.name, "", state="unreadable")
 
     def read(self) -> RunRecord:

@@ -6,7 +6,9 @@ when the run ends. Of a root at a URL, the logs and details of finished nodes ar
 """
 
 import contextlib
+import logging
 import queue
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.home import Home
+from mlplatform.notices import has_settings
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     ArtifactRecord,
@@ -26,6 +29,8 @@ from mlplatform.orchestration.local.run_metrics import run_metrics
 from mlplatform.registry.events import (
     NODE_FINISHED,
     NODE_STARTED,
+    NOTICE_FAILED,
+    NOTICE_SENT,
     RUN_FINISHED,
     RUN_STARTED,
     run_stream,
@@ -34,6 +39,9 @@ from mlplatform.registry.ledger import Ledger
 from mlplatform.storage import Storage, open_storage
 from mlplatform.storage.urls import is_local, join
 
+log = logging.getLogger(__name__)
+
+_GIT_S = 20.0  # a large checkout on a slow disk takes some seconds
 FLUSH_S = 60.0  # how long the end of a run waits for a ledger that does not answer
 
 
@@ -64,7 +72,9 @@ class RunEvents:
         folder = Path(record.reference).parent if record.reference.endswith(".py") else Path()
 
         def write() -> None:
-            code = {"commit": commit_of(folder.absolute()), "libraries": facts["versions"]}
+            code: dict[str, Any] = {"commit": commit_of(folder.absolute()), "libraries": facts["versions"]}
+            if code["commit"]:
+                code["is_dirty"] = is_dirty(folder.absolute())
             self._append(RUN_STARTED, **facts, code=code)
 
         self.is_started = True
@@ -90,15 +100,44 @@ class RunEvents:
         facts: dict[str, Any] = {"state": record.state, "seconds": record.wall_s, "pipeline": record.pipeline}
         facts |= {"nodes": node_states(record), "failed": [node.id for node in record.failed]}
         facts["metrics"] = run_metrics(record)
+        facts["reused"] = sorted({node.made_in for node in record.nodes if node.made_in})
 
         def write() -> None:
             self._publish(RUNNER_LOG)
             self._append(RUN_FINISHED, **facts)
+            self._notify(record)
             if self._ledger is not None:
                 with contextlib.suppress(Exception):  # all is written; readers are only quicker with it
                     self._ledger.compact()
+            if any(node.state not in ("cached", "skipped") for node in record.nodes):
+                self._write_page()  # else that of the run which made the results says all
 
         self._put(write)
+
+    def _write_page(self) -> None:
+        """Write the run's page; one that cannot be written, or made, is no failure of the run."""
+        try:
+            from mlplatform.orchestration.local.run_document import write_run_page
+
+            write_run_page(self._home, self._folder)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("the page of run %s is not written: %s", self._folder.run_id, error)
+
+    def _notify(self, record: RunRecord) -> None:
+        """Notify people where this run failed, was refused, or ended well after one that did not."""
+        try:
+            if not has_settings(self._home):
+                return
+            from mlplatform.notices.send import send
+            from mlplatform.orchestration.local.occasions import notice_of
+
+            ledger = Ledger(self._home.ledger)
+            notice = notice_of(self._home, ledger, record)
+            for way, problem in (send(self._home, notice) if notice is not None else {}).items():
+                facts = {"occasion": notice.occasion if notice else "", "way": way, "problem": problem}
+                self._append(NOTICE_FAILED if problem else NOTICE_SENT, **facts)
+        except Exception as error:  # noqa: BLE001 - the run is over, and what it did is done
+            log.warning("nobody was notified of run %s: %s", record.run_id, error)
 
     def run_interrupted(self, run: str) -> None:
         """Note that an earlier run was killed: it could not do so itself."""
@@ -154,6 +193,18 @@ def _node_facts(node: NodeRecord) -> dict[str, Any]:
 
 def _flat(artifacts: dict[str, list[ArtifactRecord]]) -> list[dict[str, Any]]:
     return [{"key": key, **asdict(each)} for key, found in artifacts.items() for each in found]
+
+
+def is_dirty(folder: Path) -> bool | None:
+    """Return whether files that Git tracks differ from the commit; None where Git does not say in time."""
+    command = ["git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no"]
+    try:
+        found = subprocess.run(
+            command, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=_GIT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return bool(found.stdout.strip())
 
 
 def commit_of(folder: Path) -> str:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from mlplatform.orchestration.local.processes.deferred import defer_imports
+from mlplatform.orchestration.kubeflow import light_tfx
 
 
 def main(modules: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(modules: list[str]) -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what modules print is no answer
     gc.disable()
-    defer_imports()
+    light_tfx.prepare()
     for module in modules:
         importlib.import_module(module)
     gc.enable()

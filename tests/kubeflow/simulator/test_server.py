@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -63,10 +63,7 @@ def executor(spec: Spec, name: str = "SchemaGen") -> dict[str, Any]:
 
 
 def source(spec: Spec) -> dict[str, Any]:
-    return cast(
-        "dict[str, Any]",
-        tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"],
-    )
+    return tasks(spec)["SchemaGen"]["inputs"]["artifacts"]["statistics"]["taskOutputArtifact"]  # type: ignore[no-any-return]
 
 
 MUTATIONS: dict[str, Callable[[Spec], Any]] = {

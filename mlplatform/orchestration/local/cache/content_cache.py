@@ -207,6 +207,11 @@ class ContentCache:
         )
         return self._result
 
+    @property
+    def made_in(self) -> str:
+        """The run whose result was taken; empty where none was."""
+        return self._result.run if self.is_hit and self._result is not None else ""
+
     def finish(self) -> str:
         """Write down the decision, and what the result depends on; return the reason in one line."""
         details = self._details()

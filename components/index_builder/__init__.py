@@ -1,0 +1,1 @@
+"""Builds a search index of photos beside the model that embeds them; see README.md."""

@@ -1,0 +1,31 @@
+"""`mlplatform ui`: the dashboard."""
+
+import click
+
+from mlplatform.cli.options import root_option
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--allowed-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="A name that people use for this server beyond loopback (repeatable).",
+)
+@click.option("--token", envvar="MLPLATFORM_UI_TOKEN", default="", help="What must be known to see anything.")
+@root_option
+def ui(port: int, host: str, allowed: tuple[str, ...], token: str, root: str | None) -> None:
+    """Show runs, datasets and models in a browser, until Ctrl-C.
+
+    Nothing can be changed there. Listens on loopback alone; beyond it, every name that people use must be
+    allowed, and a token is asked for: where none is given, a new one is printed.
+    """
+    from mlplatform.home import Home
+    from mlplatform.ui.process import serve_until_stopped
+
+    serve_until_stopped(Home.at(root), host, port, allowed=allowed, token=token, say=click.echo)

@@ -1,0 +1,209 @@
+"""How rows are found: exactly with NumPy, or through cells of codes with faiss and an exact second look."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlplatform.errors import MissingExtraError
+from mlplatform.search.errors import IndexDamagedError
+
+Array = NDArray[Any]
+
+EXACT_UP_TO = 100_000  # rows below which an index saves nothing that a person could notice
+CELLS_UP_TO = 5_000_000  # rows above which 8-bit codes take too much memory
+SCANNED_UP_TO = 100_000  # passing rows below which a filtered search scans these alone
+_BLOCK = 16_384  # rows that are turned into float32 at a time
+_SEED = 1234
+
+
+class Engine(Protocol):
+    """Finds rows."""
+
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+        """Return the nearest rows, the best first, and their scores.
+
+        Args:
+            query: float32 (dimensions,), of length 1.
+            count: How many, at least 1. Of rows that score as the last one does, an exact engine gives all.
+            allowed: bool (rows,); None allows all.
+
+        Returns:
+            int64 rows and float32 scores; fewer than `count` only where there are no more.
+        """
+
+
+def choose_kind(rows: int) -> str:
+    """Return the kind of index that so many rows need."""
+    if rows <= EXACT_UP_TO:
+        return "exact"
+    return "ivf" if rows <= CELLS_UP_TO else "pq"
+
+
+def cells_for(rows: int) -> int:
+    """Return the number of cells: a power of 2 near 1.6 times the root of the rows, each with 39 at least."""
+    cells = 2 ** round(math.log2(max(1.6 * math.sqrt(rows), 1.0)))
+    return int(max(1, min(cells, rows // 39)))
+
+
+class ExactEngine:
+    """Compares a query with every row; in memory, float32."""
+
+    def __init__(self, vectors: Array) -> None:
+        self._vectors = np.ascontiguousarray(vectors, np.float32)
+
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+        if allowed is None:
+            return best_of(self._vectors @ query, count)
+        rows = np.flatnonzero(allowed)
+        places, scores = best_of(scores_of(self._vectors, rows, query), count)
+        return rows[places], scores
+
+
+class FaissEngine:
+    """Looks into the nearest cells, then scores the best candidates exactly from the stored vectors.
+
+    Args:
+        index: A faiss index whose ids are the rows.
+        vectors: float16 (rows, dimensions), as they are stored; may be mapped from disk.
+        probe: Cells that a search looks into.
+        candidates: Rows that are scored exactly, per row that is wanted.
+    """
+
+    def __init__(self, index: Any, vectors: Array, probe: int, candidates: int) -> None:
+        self._index, self._vectors = index, vectors
+        self.probe, self.candidates = probe, candidates
+
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+        rows = len(self._vectors)
+        passing = rows if allowed is None else int(np.count_nonzero(allowed))
+        if passing == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        # The faiss selector finds too few where few rows pass, or those that pass lie together.
+        if allowed is not None and passing <= SCANNED_UP_TO:
+            return self._scan(query, count, np.flatnonzero(allowed))
+        probe = min(-(-self.probe * rows // passing), self._index.nlist)
+        wanted = min(count * self.candidates, passing)
+        while True:
+            found = self._candidates(query, wanted, probe, allowed)
+            if len(found) >= min(count, passing) or probe >= self._index.nlist:
+                break
+            probe = min(2 * probe, self._index.nlist)
+        places, scores = best_of(scores_of(self._vectors, found, query), count)
+        return found[places], scores
+
+    def _scan(self, query: Array, count: int, rows: Array) -> tuple[Array, Array]:
+        places, scores = best_of(scores_of(self._vectors, rows, query), count)
+        return rows[places], scores
+
+    def _candidates(self, query: Array, wanted: int, probe: int, allowed: Array | None) -> Array:
+        faiss = load_faiss()
+        faiss.omp_set_num_threads(1)  # a server has threads of its own; the setting is this thread's
+        parameters = faiss.SearchParametersIVF(nprobe=probe)
+        bitmap = None
+        if allowed is not None:
+            bitmap = np.packbits(allowed, bitorder="little")  # must live as long as the search
+            parameters.sel = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bitmap))
+        _, ids = self._index.search(query[None], wanted, params=parameters)
+        del bitmap
+        return np.asarray(ids[0][ids[0] >= 0])
+
+
+def best_of(scores: Array, count: int) -> tuple[Array, Array]:
+    """Return the places of the `count` highest scores, and all that are as high as the last of them."""
+    if count < len(scores):
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        places = np.flatnonzero(scores >= least)
+    else:
+        places = np.arange(len(scores))
+    order = np.argsort(-scores[places], kind="stable")
+    return places[order], scores[places[order]]
+
+
+def scores_of(vectors: Array, rows: Array, query: Array) -> Array:
+    """Return the products of some rows with a query, float32, a block at a time."""
+    scores = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        part = vectors[rows[start : start + _BLOCK]].astype(np.float32, copy=False)
+        scores[start : start + _BLOCK] = part @ query
+    return scores
+
+
+def blocks_of(vectors: Array) -> Iterator[Array]:
+    """Yield the rows as float32, a block at a time."""
+    for start in range(0, len(vectors), _BLOCK):
+        yield np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
+
+
+def load_faiss() -> Any:
+    """Return the module faiss.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("faiss-cpu", "search", "an approximate index") from error
+    return faiss
+
+
+def build_faiss(vectors: Array, kind: str, cells: int, subvectors: int) -> Any:
+    """Return a trained and filled faiss index. The same rows give the same index.
+
+    Args:
+        vectors: float16 or float32 (rows, dimensions).
+        kind: `ivf` or `pq`.
+        cells: Cells of the first look.
+        subvectors: Of `pq`: bytes per row; divides the dimensions.
+    """
+    faiss = load_faiss()
+    faiss.omp_set_num_threads(1)
+    rows, dimensions = vectors.shape
+    coarse = faiss.IndexFlatIP(dimensions)
+    if kind == "ivf":
+        codes = faiss.ScalarQuantizer.QT_8bit
+        index = faiss.IndexIVFScalarQuantizer(coarse, dimensions, cells, codes, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = faiss.IndexIVFPQ(coarse, dimensions, cells, subvectors, 8, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.seed = 10, _SEED
+    sample = min(rows, max(64 * cells, 64 * 256 if kind == "pq" else 0))
+    chosen = np.sort(np.random.default_rng(_SEED).choice(rows, sample, replace=False))
+    index.train(np.ascontiguousarray(vectors[chosen], np.float32))
+    for block in blocks_of(vectors):
+        index.add(block)
+    return index
+
+
+def write_faiss(index: Any, path: Path) -> None:
+    """Write a faiss index to a file."""
+    load_faiss().write_index(index, os.fspath(path))
+
+
+def open_faiss(folder: Path, name: str, rows: int, dimensions: int, cells: int) -> Any:
+    """Map a faiss index, whose digest was compared before: the library itself sees no damage.
+
+    Raises:
+        IndexDamagedError: It is another one than the manifest says.
+        MissingExtraError: faiss is not installed.
+    """
+    faiss = load_faiss()
+    try:
+        index = faiss.read_index(os.fspath(folder / name), faiss.IO_FLAG_MMAP)
+    except RuntimeError as error:
+        text = str(error).splitlines()[0][:200]
+        raise IndexDamagedError(str(folder), name, f"is not a faiss index ({text})") from error
+    found = {"rows": index.ntotal, "dimensions": index.d, "cells": getattr(index, "nlist", 0)}
+    wanted = {"rows": rows, "dimensions": dimensions, "cells": cells}
+    if found != wanted or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise IndexDamagedError(str(folder), name, f"has {found} by another metric, or not {wanted}")
+    return index
+
+
+def parameters_of(manifest: Mapping[str, int]) -> tuple[int, int, int]:
+    """Return cells, probe and candidates."""
+    return manifest.get("cells", 0), manifest.get("probe", 1), manifest.get("candidates", 3)

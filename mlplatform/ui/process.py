@@ -1,0 +1,73 @@
+"""The dashboard as a process: listens, prints its address, and ends by Ctrl-C or SIGTERM."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+
+from mlplatform.errors import MlplatformError
+from mlplatform.home import Home
+from mlplatform.ui.access import TOKEN, access_for
+from mlplatform.ui.server import Pages, UiServer, listen
+from mlplatform.ui.site import Site, link
+
+
+class PortTakenError(MlplatformError):
+    """The dashboard cannot listen on an address."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        super().__init__(host, port, problem)
+        self.host, self.port, self.problem = host, port, problem
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}, port {self.port}: {self.problem}. Give another port; 0 is any."
+
+
+def serve_until_stopped(
+    home: Home, host: str, port: int, *, allowed: tuple[str, ...], token: str, say: Callable[[str], object]
+) -> None:
+    """Show a root until the process is asked to stop.
+
+    Args:
+        home: The root.
+        host: The address to listen on.
+        port: The port; 0: any free one.
+        allowed: Names that people use for it, beside loopback's own.
+        token: What must be known; empty makes one where the address is not loopback.
+        say: Takes the line with the address.
+
+    Raises:
+        OpenAddressError: It is reached from other machines, and no name is allowed.
+        PortTakenError: It cannot listen there.
+    """
+    access_for(host, port, allowed=allowed, token=token)  # before anything is opened
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise PortTakenError(host, port, error.strerror or str(error)) from error
+    port = listener.getsockname()[1]
+    access = access_for(host, port, allowed=allowed, token=token)
+    name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
+    site = Site(home)
+    server = UiServer(Pages(site), access)
+    try:
+        asyncio.run(_serve(server, listener, lambda: say(f"http://{name}:{port}{_start(access.token)}")))
+    finally:
+        server.close()
+        site.index.close()
+
+
+def _start(token: str) -> str:
+    return link(**{TOKEN: token})
+
+
+async def _serve(server: UiServer, listener: socket.socket, ready: Callable[[], object]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    runner = await listen(server, listener)
+    ready()
+    await stopped.wait()
+    await runner.cleanup()

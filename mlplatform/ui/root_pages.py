@@ -1,0 +1,147 @@
+"""The pages about all of a root: what is going on, what gates refused, lineage, disk, and reports."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mlplatform.home import Home
+from mlplatform.registry.lineage_graph import LineageGraph
+from mlplatform.reports.kept import kept_reports
+from mlplatform.storage.urls import is_local
+from mlplatform.ui.index import Filter
+from mlplatform.ui.lineage import NothingNamedError
+from mlplatform.ui.lineage import lineage as find_lineage
+from mlplatform.ui.model_pages import report_row, serving_now
+from mlplatform.ui.site import Data, PageNotFoundError, Request, Site
+
+_MOST_NODES = 80  # drawn in one graph
+_RECENT = 8
+_DISK_KNOWN_FOR_S = 60.0
+
+
+def home(site: Site, request: Request) -> Data:
+    """What serves, what runs, and what gates refused last."""
+    del request
+    site.index.refresh()
+    reports = kept_reports(site.home.reports)
+    reasons = site.refusals()
+    live = site.index.page(Filter(state="running"))
+    return {
+        "root": site.home.root,
+        "models": serving_now(site),
+        "datasets": site.datasets.names(),
+        "running": live,
+        "newest": site.index.page(Filter(), count=_RECENT),
+        "counts": site.index.counts(Filter()),
+        "refused": [
+            report_row(r) | {"reasons": reasons.get((r.run, r.gate), [])}
+            for r in reports
+            if r.is_accepted is False
+        ][:_RECENT],
+        "is_live": bool(live),
+    }
+
+
+def gates(site: Site, request: Request) -> Data:
+    """What the gates decided, the newest first; why, in each one's report."""
+    decision = request.choice("decision", ("all", "refused", "accepted"))
+    wanted = {"refused": (False,), "accepted": (True,), "all": (True, False, None)}[decision]
+    reports = [report for report in kept_reports(site.home.reports) if report.is_accepted in wanted]
+    reasons = site.refusals()
+    rows = [report_row(r) | {"reasons": reasons.get((r.run, r.gate), [])} for r in reports]
+    return {"decision": decision, "reports": rows[:200], "left_out": max(0, len(rows) - 200)}
+
+
+def lineage(site: Site, request: Request) -> Data:
+    """What something was made from, and what was made from it."""
+    what, hops = request.get("what")[:300], request.number("hops", 2)
+    direction = request.choice("direction", ("both", "up", "down"))
+    asked: Data = {"what": what, "direction": direction, "hops": hops, "about": ""}
+    if not what:
+        return asked | {"nodes": [], "edges": [], "left_out": 0}
+    try:
+        named, part = find_lineage(site.home, what, direction, hops=hops or None, graph=site.graph())  # type: ignore[arg-type]
+    except NothingNamedError as error:
+        raise PageNotFoundError(f"{error.looked_for} named {what!r}") from error
+    left_out = max(0, len(part.nodes) - _MOST_NODES)
+    return asked | {"about": named.id, **_cut(part).as_json(), "left_out": left_out}
+
+
+def _cut(part: LineageGraph) -> LineageGraph:
+    if len(part.nodes) <= _MOST_NODES:
+        return part
+    kept = set(list(part.nodes)[:_MOST_NODES])
+    fewer = LineageGraph()
+    for name in kept:
+        fewer.add(part.nodes[name])
+    for edge in part.edges:
+        if {edge.source, edge.target} <= kept:
+            fewer.link(part.nodes[edge.source], part.nodes[edge.target], edge.how)
+    return fewer
+
+
+def disk(site: Site, request: Request) -> Data:
+    """How large each part of the root is, and what `mlplatform datasets gc` would delete.
+
+    Measured anew after a minute, as that reads every folder.
+    """
+    del request
+    known = _known_sizes.get(site.home.root)
+    if known is None or time.monotonic() - known[0] > _DISK_KNOWN_FOR_S:
+        data = {"root": site.home.root, "parts": _parts(site.home), "unneeded": _unneeded(site)}
+        known = _known_sizes[site.home.root] = (time.monotonic(), data)
+    return known[1]
+
+
+_known_sizes: dict[str, tuple[float, Data]] = {}
+
+
+def _parts(home: Home) -> list[dict[str, Any]]:
+    if not is_local(home.root) or not Path(home.root).is_dir():
+        return []
+    with os.scandir(home.root) as entries:
+        folders = sorted((e.name, e.path) for e in entries if e.is_dir(follow_symlinks=False))
+    return [{"part": name, **_measured(path)} for name, path in folders]
+
+
+def _unneeded(site: Site) -> dict[str, int]:
+    """Return the bytes and files of the dataset store that no version needs."""
+    found = [each for each in site.datasets.gc(is_dry_run=True) if not each.is_spared]
+    return {"bytes": sum(each.size for each in found), "files": len(found)}
+
+
+def _measured(folder: str) -> dict[str, int]:
+    size, files, left, seen = 0, 0, [folder], set()
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                        continue
+                    facts = entry.stat(follow_symlinks=False)
+                    files += 1
+                    if facts.st_nlink == 1 or facts.st_ino not in seen:  # a checkout links the store's files
+                        seen.add(facts.st_ino)
+                        size += facts.st_blocks * 512
+        except OSError:  # deleted meanwhile
+            continue
+    return {"bytes": size, "files": files}
+
+
+def report_file(site: Site, request: Request) -> bytes:
+    """The page of a report that is listed."""
+    wanted = request.names["run"] + "/" + request.names["gate"] + "/report.html"
+    pages = {report.page for report in kept_reports(site.home.reports) if report.page}
+    if wanted not in pages:
+        raise PageNotFoundError("report")
+    if not is_local(site.home.root):
+        from mlplatform.storage import open_storage
+
+        return open_storage(site.home.reports).read(wanted)
+    place = Path(site.home.reports)
+    file = place / wanted
+    if not file.resolve().is_relative_to(place.resolve()):  # through a link
+        raise PageNotFoundError("report")
+    return file.read_bytes()

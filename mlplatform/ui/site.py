@@ -1,0 +1,207 @@
+"""What the pages read, and how they are asked: a page is a function from a request to plain data.
+
+The data is what `?format=json` returns; a template of the same name shows it.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from mlplatform.datasets import DatasetStore
+from mlplatform.errors import UsageError
+from mlplatform.home import Home
+from mlplatform.orchestration.local.ledger_runs import KeptRun
+from mlplatform.registry import ModelStore
+from mlplatform.registry.events import RUN_FINISHED, VERDICT, run_stream
+from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.lineage_graph import RUN, LineageGraph
+from mlplatform.registry.model_ledger import ModelLedger
+from mlplatform.storage.urls import is_local
+from mlplatform.ui.index import RunIndex, is_young
+from mlplatform.ui.lineage import read_graph
+
+MAX_NUMBER = 1_000_000_000
+
+
+class PageNotFoundError(UsageError):
+    """There is no such page, or nothing of that name for it to show."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"there is no {self.what} here."
+
+
+class BadQueryError(UsageError):
+    """A value of a request cannot be meant."""
+
+    def __init__(self, name: str, value: str, wanted: str) -> None:
+        super().__init__(name, value, wanted)
+        self.name, self.value, self.wanted = name, value, wanted
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value[:80]!r}: give {self.wanted}."
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        names: The parts of the path that name something, by what they name.
+        query: The values of the query by their name, each with all that were given.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the last value of a query parameter."""
+        return (self.query.get(name) or [default])[-1]
+
+    def all(self, name: str) -> list[str]:
+        """Return all values of a query parameter."""
+        return list(self.query.get(name, ()))
+
+    def number(self, name: str, default: int) -> int:
+        """Return a query parameter as a whole number, 0 or more. Raises BadQueryError."""
+        text = self.get(name, str(default))
+        if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= MAX_NUMBER):
+            raise BadQueryError(name, text, f"a whole number from 0 to {MAX_NUMBER:,}")
+        return int(text)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Return a query parameter that is one of some values, the first by default. Raises BadQueryError."""
+        value = self.get(name) or choices[0]
+        if value not in choices:
+            raise BadQueryError(name, value, f"one of {', '.join(choices)}")
+        return value
+
+
+Data = dict[str, Any]
+
+
+class Site:
+    """Everything of one root that pages show; threads may share it.
+
+    Args:
+        home: The root.
+        every_s: Seconds between two looks for new runs, 0 or more.
+    """
+
+    def __init__(self, home: Home, *, every_s: float = 0.5) -> None:
+        self.home = home
+        self.index = RunIndex(home, every_s=every_s)
+        self.ledger = Ledger(home.ledger)
+        self.models = ModelStore(home.models)
+        self.datasets = DatasetStore(home.datasets)
+        self._graph: tuple[object, LineageGraph] | None = None
+        self._open_runs: set[str] = set()  # those in the graph that have not ended
+        self._refusals: tuple[object, dict[tuple[str, str], list[str]]] | None = None
+        self._reading_graph = threading.Lock()
+
+    def run(self, run_id: str) -> KeptRun:
+        """Return a run that was listed. Raises PageNotFoundError."""
+        found = self.index.run(run_id)
+        if found is None:
+            raise PageNotFoundError(f"run {run_id[:80]!r}")
+        return found
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models."""
+        return self.models.names()
+
+    def dataset(self, request: Request) -> str:
+        """Return the dataset that a request names. Raises PageNotFoundError."""
+        name = request.names["dataset"]
+        if name not in self.datasets.names():
+            raise PageNotFoundError(f"dataset {name[:80]!r}")
+        return name
+
+    def model(self, request: Request) -> str:
+        """Return the model that a request names. Raises PageNotFoundError."""
+        name = request.names["model"]
+        if name not in self.model_names():
+            raise PageNotFoundError(f"model {name[:80]!r}")
+        return name
+
+    def graph(self) -> LineageGraph:
+        """Return the lineage of the root; read again where something happened since."""
+        with self._reading_graph:
+            stamp = self._ledger_stamp()
+            if self._graph is None or stamp is None:
+                self._graph = (stamp, read_graph(self.home))
+                self._open_runs = {
+                    n.name
+                    for n in self._graph[1].nodes.values()
+                    if n.kind == RUN and not n.facts.get("state")
+                }
+            elif self._graph[0] != stamp:
+                self._graph = (stamp, self._with_new_runs(self._graph[1]))
+            return self._graph[1]
+
+    def _with_new_runs(self, graph: LineageGraph) -> LineageGraph:
+        """Return the graph with the runs that are not in it yet, and those that had not ended."""
+        names = {stream.partition("/")[2] for stream in self.ledger.streams("runs")}
+        wanted = {name for name in names if f"run:{name}" not in graph.nodes or name in self._open_runs}
+        runs = {name: self.ledger.events(run_stream(name)) for name in wanted}
+        models = ModelLedger(self.home.models)
+        graph = graph.with_more(runs, {name: models.events(name) for name in models.names()})
+        self._open_runs = {n for n in wanted if not any(e.kind == RUN_FINISHED for e in runs[n])}
+        return graph
+
+    def refusals(self) -> dict[tuple[str, str], list[str]]:
+        """Return why gates refused, by run and node; read again where something happened since."""
+        with self._reading_graph:
+            stamp = self._ledger_stamp()
+            if self._refusals is None or stamp is None or self._refusals[0] != stamp:
+                self._refusals = (stamp, _refusals(self.ledger))
+            return self._refusals[1]
+
+    def _ledger_stamp(self) -> object:
+        """Return what differs when the ledger has more; None where that costs as much as reading it."""
+        if not is_local(self.home.root):
+            return None
+        times = []
+        place = Path(self.home.ledger)
+        for folder in (place / "index", place / "index" / "open", place / "runs", place / "models"):
+            try:
+                times.append(folder.stat().st_mtime_ns)
+            except FileNotFoundError:
+                times.append(0)
+        times += [mtime for _, mtime in _mtimes(place / "models")]
+        return object() if is_young(*times) else tuple(times)
+
+
+def _refusals(ledger: Ledger) -> dict[tuple[str, str], list[str]]:
+    refused = ledger.overview("runs", containing='"is_accepted": false')
+    return {
+        (event.run, str(event.get("node"))): [str(reason) for reason in found]
+        for happened in refused.values()
+        for event in happened
+        if event.kind == VERDICT and isinstance(found := event.get("reasons"), list)
+    }
+
+
+def _mtimes(folder: Path) -> list[tuple[str, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries)
+    except FileNotFoundError:
+        return []
+
+
+Page = Callable[[Site, Request], Data]
+
+
+def link(*parts: object, **query: object) -> str:
+    """Return the address of a page: the parts of its path, and a query without its empty values."""
+    path = "/" + "/".join(quote(str(part), safe="", errors="replace") for part in parts)
+    given = {name: value for name, value in query.items() if value not in ("", None)}
+    return f"{path}?{urlencode(given, doseq=True, errors='replace')}" if given else path

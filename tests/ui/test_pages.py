@@ -1,0 +1,284 @@
+"""The pages of the dashboard: each answers what a new user asks, as HTML and as JSON."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mlplatform.home import Home
+from mlplatform.orchestration.local.records import NodeRecord, RunFolder, RunRecord
+from mlplatform.registry import ModelStore
+from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.run_marks import tag_run
+from mlplatform.ui.index import Filter, RunIndex
+from mlplatform.ui.server import Pages
+from mlplatform.ui.site import Site
+
+Get = Callable[[str], SimpleNamespace]
+FIRST, FAILED, SECOND = (f"2026010{day}T010203.000-aaa{day}" for day in (1, 2, 3))
+ALL = [
+    "/",
+    "/runs",
+    "/runs?q=failed",
+    f"/runs/{FIRST}",
+    f"/runs/{FAILED}",
+    f"/runs/{SECOND}",
+    f"/runs/{SECOND}/nodes/Trainer",
+    f"/runs/{SECOND}/logs/Trainer",
+    f"/runs/{SECOND}/logs/_runner",
+    "/compare",
+    f"/compare?run={FIRST}&run={SECOND}",
+    "/datasets",
+    "/datasets/items",
+    "/datasets/items/versions/v2",
+    "/datasets/items/diff?old=v1&new=v2",
+    "/datasets/items/record",
+    "/datasets/items/record?key=item-3",
+    "/models",
+    "/models/item_category",
+    "/models/item_category/versions/1",
+    "/lineage",
+    "/lineage?what=item_category@2&hops=0",
+    "/gates",
+    "/disk",
+]
+
+
+@pytest.mark.parametrize("target", ALL)
+def test_every_page_and_its_twin(get: Get, target: str) -> None:
+    page = get(target)
+    assert page.status == 200
+    assert isinstance(page.data, dict)
+    # The policy of the pages lets nothing of this kind work, nor anything of another host.
+    assert not re.search(r"<script|\son\w+=|style=|javascript:|https?://", page.text)
+    assert page.text.count("<h1") == 1
+    assert re.search(r"<title>[^<]+</title>", page.text)
+    for control in re.findall(r"<(?:input|select)\b[^>]*>", page.text):
+        assert "hidden" in control or "aria-label" in control or "<label" in page.text
+
+
+def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
+    seen, left = set(), ["/"]
+    while left:
+        target = left.pop()
+        page = get(target)
+        assert page.status == 200, target
+        if not page.type.startswith("text/html") or target.startswith("/files/"):
+            continue
+        found = re.findall(r'(?:href|src|action)="(/[^"#]*)"', page.text)
+        for each in (link.replace("&amp;", "&") for link in found):
+            if each not in seen and not each.startswith("/assets/") and "format=json" not in each:
+                seen.add(each)
+                if "/diff" not in each or "old=" in each:
+                    left.append(each)
+    assert {target.partition("?")[0] for target in ALL} <= {target.partition("?")[0] for target in seen}
+
+
+def test_why_did_the_run_fail(get: Get) -> None:
+    assert FAILED in get("/").text  # one click away
+    page = get(f"/runs/{FAILED}")
+    assert page.text.index("no photo could be read") < page.text.index("<svg")
+    assert "3 records of train have no label" in page.text
+    assert f"/runs/{FAILED}/logs/Trainer" in page.text
+    assert "no photo could be read" in get(f"/runs/{FAILED}/logs/Trainer").text
+
+
+def test_which_photos_were_new_and_which_models_saw_an_item(get: Get) -> None:
+    page = get("/datasets/items/diff?old=v1&new=v2")
+    assert page.data["counts"] == {
+        "added": 10, "removed": 2, "changed": 1, "moved": 0, "ambiguous": 0, "unchanged": 27,
+    }  # fmt: skip
+    assert page.text.count('src="data:image/jpeg') == 14  # added, removed, and the changed one twice
+    record = get("/datasets/items/record?key=item-3")
+    assert [one["label"] for one in record.data["records"]] == ["hats", "shoes"]
+    assert [m["name"] for m in record.data["made"] if m["kind"] == "model"] == [
+        "item_category@1",
+        "item_category@2",
+    ]
+    assert "No record" in get("/datasets/items/record?key=item-4711").text
+
+
+def test_what_serves_and_where_it_came_from(get: Get) -> None:
+    [model] = get("/models").data["models"]
+    assert (model["newest"]["version"], model["labels"]) == (2, {"stable": 1})
+    card = get("/models/item_category/versions/stable").data
+    assert [dataset["name"] for dataset in card["datasets"]] == ["items@v1"]
+    assert [gate["gate"] for gate in card["gates"]] == ["ModelValidator"]
+    assert [event["event"] for event in card["events"]] == ["push", "promote"]
+
+
+def test_classes_over_versions_are_counted_from_the_records(get: Get) -> None:
+    data = get("/datasets/items").data
+    rows = {row["label"]: row["counts"] for row in data["classes"]}
+    assert rows == {"hats": [10, 12], "shirts": [10, 12], "shoes": [10, 14]}
+    assert data["class_splits"] == {"v1": {"eval": 6, "train": 24}, "v2": {"eval": 6, "train": 32}}
+
+
+def test_what_differs_between_two_runs_comes_first(get: Get) -> None:
+    data = get(f"/compare?run={SECOND}&run={FIRST}").data
+    assert [run["run_id"] for run in data["runs"]] == [FIRST, SECOND]
+    assert data["differences"]["data"][0]["values"] == ["items@v1", "items@v2"]
+    assert data["differences"]["arguments"] == [{"name": "epochs", "values": [None, "3"], "differs": True}]
+    assert data["same"]["versions"] == 2
+
+
+def test_a_log_is_searched_whole(get: Get) -> None:
+    data = get(f"/runs/{FIRST}/logs/Trainer?q=STEP").data
+    assert (data["found"], data["lines"]) == (2, ["2: step 1 of 2", "3: step 2 of 2"])
+    assert get(f"/files/logs/{FIRST}/Trainer").text.startswith("Trainer begins")
+
+
+def test_runs_are_filtered_and_paged(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    for number in range(7):
+        folder = RunFolder(home.runs / f"2026010{number + 1}T000000.000-0000")
+        folder.create()
+        state = "failed" if number % 2 else "done"
+        nodes = [NodeRecord("Train", "T", "failed" if number % 2 else "done")]
+        folder.write(RunRecord(folder.run_id, f"p{number % 3}", state=state, nodes=nodes))
+        folder.release()
+    index = RunIndex(home, every_s=0)
+    index.refresh()
+    first = index.page(Filter(), count=3)
+    assert [run["run_id"][:8] for run in first] == ["20260107", "20260106", "20260105"]
+    rest = index.page(Filter(), before=first[-1]["run_id"], count=9)
+    assert [run["run_id"][:8] for run in rest] == ["20260104", "20260103", "20260102", "20260101"]
+    assert index.counts(Filter(state="failed")) == {"done": 4, "failed": 3}
+    assert {run["pipeline"] for run in index.page(Filter(pipeline="p1"))} == {"p1"}
+    assert index.page(Filter(words="train FAILED"))[0]["state"] == "failed"
+    assert index.page(Filter(words="100%")) == index.page(Filter(words="_' OR 1=1 --")) == []
+    tag_run(Ledger(home.ledger), first[0]["run_id"], add=["best"])
+    index.refresh()
+    assert [run["tags"] for run in index.page(Filter(tag="best"))] == [["best"]]
+    assert len(index.page(Filter(words="best"))) == 1
+    index.close()
+
+
+def test_a_new_run_and_its_end_are_seen_at_the_next_look(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    index = RunIndex(home, every_s=0)
+    index.refresh()
+    assert index.page(Filter()) == []
+    folder = RunFolder(home.runs / "20260101T000000.000-0000")
+    folder.create()
+    record = RunRecord(folder.run_id, "p")
+    folder.write(record)
+    index.refresh()
+    assert index.page(Filter())[0]["state"] == "running"
+    record.state = "done"
+    folder.write(record)
+    index.refresh()
+    assert index.page(Filter())[0]["state"] == "done"
+    folder.release()
+    index.close()
+    # Kept: another process starts with what this one knew.
+    (folder.path / "run.json").write_text("{}")
+    again = RunIndex(home, every_s=0)
+    again.refresh()
+    assert again.page(Filter())[0]["state"] == "done"
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["garbled", "folder"])
+def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str) -> None:
+    home = Home.at(tmp_path)
+    file = home.cache / "ui" / "runs-1.sqlite"
+    if damage == "folder":
+        file.mkdir(parents=True)  # as good as a root that cannot be written
+    else:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"no database" * 1000)
+    Ledger(home.ledger).append("runs/one", "run.started", pipeline="p")
+    index = RunIndex(home, every_s=0)
+    index.refresh()
+    assert [run["run_id"] for run in index.page(Filter())] == ["one"]
+    index.close()
+
+
+def test_a_root_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    home = Home.at("memory://ui/root")
+    ledger = Ledger(home.ledger)
+    ledger.append("runs/one", "run.started", pipeline="p")
+    ledger.append("runs/one", "run.finished", state="done", metrics={"top_1": 0.5})
+    site = Site(home, every_s=0)
+    pages = Pages(site)
+    [run] = json.loads(pages.answer("/runs.json").body)["runs"]
+    assert (run["run_id"], run["metrics"]) == ("one", {"top_1": 0.5})
+    for target in ("/", "/runs/one", "/models", "/datasets", "/lineage?what=one", "/gates", "/disk"):
+        assert pages.answer(target).status == 200
+    site.index.close()
+
+
+def test_an_empty_root_says_what_to_do(tmp_path: Path) -> None:
+    site = Site(Home.at(tmp_path / "nothing"))
+    pages = Pages(site)
+    for target in ("/", "/runs", "/models", "/datasets", "/gates", "/disk", "/lineage", "/compare"):
+        answer = pages.answer(target)
+        assert answer.status == 200, answer.body.decode()
+    assert b"mlplatform run" in pages.answer("/").body
+    site.index.close()
+
+
+def test_nothing_heavy_is_loaded_to_look(home: Home) -> None:
+    targets = [target for target in ALL if "datasets" not in target]
+    code = (
+        "import sys, json\nfrom mlplatform.home import Home\nfrom mlplatform.ui.server import Pages\n"
+        "from mlplatform.ui.site import Site\n"
+        f"pages = Pages(Site(Home.at({home.root!r})))\n"
+        f"assert {{pages.answer(t).status for t in {targets!r}}} == {{200}}\n"
+        "from mlplatform.cli.main import cli\n"
+        f"cli(['lineage', 'item_category@1', '--root', {home.root!r}], standalone_mode=False)\n"
+        "heavy = {'tensorflow', 'tfx', 'apache_beam', 'ml_metadata', 'keras', 'grpc', 'pandas'}\n"
+        "print(sorted(heavy & {m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_lineage_that_is_kept_in_memory_takes_what_happens_since(tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "root")
+    ledger = Ledger(home.ledger)
+    ledger.append("runs/one", "run.started", pipeline="p", code={"commit": "abcdef1"})
+    site = Site(home, every_s=0)
+    assert set(site.graph().nodes) == {"run:one", "code:abcdef1"}
+    before = site.graph()
+    ledger.append("runs/one", "dataset.used", dataset="d@v1", digest="x")
+    ledger.append("runs/two", "run.finished", state="done", reused=["one"])
+    assert set(site.graph().around("dataset:d@v1", "down").nodes) == {"dataset:d@v1", "run:one", "run:two"}
+    assert set(before.nodes) == {"run:one", "code:abcdef1"}  # who still reads it is not disturbed
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_text("x")
+    ModelStore(home.models).push(model, "m", run="two")
+    assert "model:m@1" in site.graph().around("code:abcdef1", "down").nodes
+    site.index.close()
+
+
+def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
+    left = Path(own_home.datasets) / "items" / "packs" / f"{'0' * 32}.tfrecord"
+    left.write_bytes(bytes(5000))
+    os.utime(left, (1, 1))  # of a commit that was killed long ago
+    site = Site(own_home)
+    data = json.loads(Pages(site).answer("/disk.json").body)
+    assert data["unneeded"] == {"bytes": 5000, "files": 1}
+    assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
+    assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
+    site.index.close()
+
+
+def test_pages_and_assets_are_small(get: Get, pages: Pages) -> None:
+    sizes = {
+        target: len(gzip.compress(get(target).text.encode()))
+        for target in ALL
+        if "key=" not in target and "diff" not in target
+    }
+    assert max(sizes.values()) <= 15_000, sizes
+    assert sum(len(pages.answer(f"/assets/{name}").body) for name in ("style.css", "icon.svg")) <= 150_000
