@@ -193,7 +193,8 @@ def _set_node(
     """Complete a node's task and container; return the places that it reads if its cache is to know them."""
     component = spec["components"][task["componentRef"]["name"]]
     executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
-    is_cached = bool(task.pop("cachingOptions", None)) if own.cache is None else own.cache
+    pipeline_caches = task.pop("cachingOptions", None) is not None
+    is_cached = pipeline_caches if own.cache is None else own.cache
     container = executor.get("container")
     if container is None:  # an importer; without the cache it imports again
         return []
