@@ -4,7 +4,8 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format constraints bench bench-datasets bench-local bench-root bench-search bench-serving soak clean
+.PHONY: help env demo test test-engines lint format constraints bench bench-datasets bench-local bench-root bench-search bench-serving flink-up flink-down \
+	soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +67,21 @@ bench-serving: $(READY) ## Model server against the in-process model and a Pytho
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
 	@$(COMPILED)
 	@$(PY) -m pytest -m soak $(ARGS)
+
+test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
+	@$(COMPILED)
+	@FLINK=$(FLINK) $(PY) -m pytest -m engines $(ARGS)
+
+# A Flink cluster of this machine's processes, for development and the tests on engines.
+FLINK ?= $(HOME)/.cache/mlplatform/flink
+TASK_MANAGERS ?= 3
+
+flink-up: $(VENV)/ready ## Start a Flink cluster and Beam's job server on this machine (localhost:8099)
+	@sh tools/flink/setup.sh $(FLINK) $(PY)
+	@bash tools/flink/cluster.sh $(FLINK) start $(TASK_MANAGERS)
+
+flink-down: ## Stop the Flink cluster
+	@bash tools/flink/cluster.sh $(FLINK) stop
 
 clean: ## Remove the environment and what tools left
 	rm -rf $(NATIVE)/*.so $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlplatform.components.batch_predictor.component import BatchPredictor as BatchPredictor
     from mlplatform.components.data_validator.component import DataValidator as DataValidator
     from mlplatform.components.dataset_importer.component import DatasetImporter as DatasetImporter
     from mlplatform.components.dataset_versioner.component import DatasetVersioner as DatasetVersioner
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
 
 _HOME_OF = {
+    "BatchPredictor": "mlplatform.components.batch_predictor.component",
     "DataValidator": "mlplatform.components.data_validator.component",
     "DatasetImporter": "mlplatform.components.dataset_importer.component",
     "DatasetVersioner": "mlplatform.components.dataset_versioner.component",
@@ -25,6 +27,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "BatchPredictor",
     "DataValidator",
     "DatasetImporter",
     "DatasetVersioner",

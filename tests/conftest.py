@@ -175,7 +175,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files, and leave the minutes-long studies out unless they are asked for by name (`-m soak`).
+    """Order the files; leave out what is asked for by name (`-m soak`, `-m engines`) and is not.
 
     Parallel workers take whole files in this order: those that take long come first, so that no worker is
     left with one of them at the end.
@@ -183,9 +183,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     e2e = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
-    if "soak" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("soak")]
+    left_out = [mark for mark in ("soak", "engines") if mark not in config.option.markexpr]
+    long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
 

@@ -34,6 +34,7 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "erasures": component_spec.ExecutionParameter(type=str, optional=True),
     }
     PARAMETER_ROLES = {"store": WRITTEN, "erasures": READ, "taxonomy": READ}  # noqa: RUF012 - the local runner reads it
+    ENGINE_PARAMETER = "beam_options"
     INPUTS = {  # noqa: RUF012
         "ingested_examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
     }

@@ -9,7 +9,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_trainer import executor
-from mlplatform.components.model_trainer.train import check_path
+from mlplatform.components.model_trainer.train import check_path, parse_search
 from mlplatform.roles import WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late
 
@@ -23,6 +23,7 @@ class ModelTrainerSpec(component_spec.ComponentSpec):
         "train_splits": component_spec.ExecutionParameter(type=str),
         "eval_splits": component_spec.ExecutionParameter(type=str),
         "work_dir": component_spec.ExecutionParameter(type=str, optional=True),
+        "search": component_spec.ExecutionParameter(type=str, optional=True),
     }
     PARAMETER_ROLES = {"work_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
     INPUTS = {  # noqa: RUF012
@@ -62,6 +63,7 @@ class ModelTrainer(base_component.BaseComponent):
         base_model: channel.BaseChannel | None = None,
         dataset: channel.BaseChannel | None = None,
         work_dir: str | Late | None = None,
+        search: Mapping[str, Any] | Late | None = None,
     ) -> None:
         """Declare the training.
 
@@ -81,12 +83,17 @@ class ModelTrainer(base_component.BaseComponent):
             work_dir: Folder or URL where unfinished trainings are kept, so that one that was killed resumes,
                 at a URL also on another machine. Default: beside the component's outputs where those are
                 local, else nowhere.
+            search: Which hyperparameters are searched, and how (`SearchSettings`): several trainings then
+                compete, and the best is the model. `run_fn` has to write a history. None for no search.
 
         Raises:
             RunFunctionError: `run_fn` is not `package.module:function`.
+            ConfigError: `search` has an unknown key, or a value that does not fit.
         """
         if not is_late(run_fn):
             check_path(run_fn)
+        if search is not None and not is_late(search):
+            parse_search(search)
         super().__init__(
             spec=ModelTrainerSpec(
                 examples=examples,
@@ -102,6 +109,7 @@ class ModelTrainer(base_component.BaseComponent):
                 train_splits=converted(train_splits, lambda names: json.dumps(list(names))),
                 eval_splits=converted(eval_splits, lambda names: json.dumps(list(names))),
                 work_dir=converted(work_dir),
+                search=converted(search, lambda values: json.dumps(dict(values), sort_keys=True)),
                 model=channel.Channel(type=standard_artifacts.Model),
                 model_run=channel.Channel(type=standard_artifacts.ModelRun),
             )

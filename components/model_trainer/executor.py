@@ -12,7 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from mlplatform.components.model_trainer.train import train
+from mlplatform.components.model_trainer.train import parse_search, train
 from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import on_this_machine
 from mlplatform.tfx_io.dataset_version import note_use, read_taxonomy_of, read_version
@@ -62,6 +62,7 @@ class Executor(base_executor.BaseExecutor):
                 taxonomy=read_taxonomy_of(str(dataset))
                 if (dataset := _path(input_dict, "dataset"))
                 else None,
+                search=parse_search(json.loads(exec_properties.get("search") or "{}")),
             )
         if input_dict.get("dataset"):
             uri = artifact_utils.get_single_uri(input_dict["dataset"])

@@ -12,11 +12,14 @@ from typing import Any, cast
 
 from mlplatform.components.model_trainer.errors import NoModelError, RunFunctionError
 from mlplatform.components.model_trainer.unfinished import unfinished
+from mlplatform.config import parse_config
 from mlplatform.fingerprints.code_closure import Closure, closure_of
 from mlplatform.taxonomy import Taxonomy
+from mlplatform.training.search_settings import SearchSettings
 from mlplatform.training.task import TrainingTask
 
 RunFunction = Callable[[TrainingTask], object]
+_NO_SEARCH = SearchSettings()
 
 
 def train(
@@ -33,6 +36,7 @@ def train(
     base_model_dir: Path | None = None,
     name_of: Callable[[str], str] = str,
     taxonomy: Taxonomy | None = None,
+    search: SearchSettings = _NO_SEARCH,
 ) -> None:
     """Call the model's training code and see that it wrote a model.
 
@@ -51,6 +55,7 @@ def train(
         name_of: What an input is called in the name of the training: where it really lies, if what is read
             is a copy with another path each time.
         taxonomy: The design of the dataset's classes.
+        search: Which hyperparameters are searched, and how.
 
     Raises:
         RunFunctionError: `run_fn` leads to no function.
@@ -60,7 +65,9 @@ def train(
     function = find_function(run_fn)
     code = closure_of([run_fn.partition(":")[0]])
     inputs = [*train_files, "", *eval_files, *map(str, (schema_file, transform_dir, base_model_dir))]
-    settings = {**hyperparameters, "taxonomy": taxonomy.text} if taxonomy else hyperparameters
+    settings = {**hyperparameters, "taxonomy": taxonomy.text} if taxonomy else dict(hyperparameters)
+    if search.trials:
+        settings["search"] = search.model_dump()
     key = training_key(run_fn, code, inputs, settings, name_of)
     with unfinished(os.fspath(work_root), key) as work:
         logs = work.folder / "run"
@@ -78,12 +85,30 @@ def train(
             taxonomy=taxonomy,
             save=work.save,
         )
-        function(task)
+        chosen: Mapping[str, Any] = {}
+        if search.trials:
+            # Here, as few trainings search.
+            from mlplatform.training.search import train_best
+
+            chosen = train_best(function, task, search)
+        else:
+            function(task)
         if not (model_dir / "saved_model.pb").is_file():
             raise NoModelError(run_fn, str(model_dir))
-        (logs / "hyperparameters.json").write_text(json.dumps(dict(hyperparameters), indent=2), "utf-8")
+        (logs / "hyperparameters.json").write_text(
+            json.dumps({**hyperparameters, **chosen}, indent=2), "utf-8"
+        )
         shutil.copytree(logs, run_dir, dirs_exist_ok=True)
         work.remove()
+
+
+def parse_search(values: Mapping[str, Any]) -> SearchSettings:
+    """Return the settings of a search.
+
+    Raises:
+        ConfigError: A key is unknown, or a value does not fit.
+    """
+    return parse_config(SearchSettings, values, source="ModelTrainer's search")
 
 
 def check_path(path: str) -> None:

@@ -13,6 +13,7 @@ class Baseline:
     Attributes:
         folder: Its SavedModel.
         name: What to call it in reports.
+        url: Where it lies, where that is a URL and `folder` a copy; else empty.
         is_pushed: It is what servers have, not a model that the pipeline was given. Where it does not load,
             no server answers with it, so it keeps no new model out.
     """
@@ -20,6 +21,7 @@ class Baseline:
     folder: Path
     name: str
     is_pushed: bool = True
+    url: str = ""
 
 
 def pushed_model(models_dir: str, name: str, judged: Path) -> str | None:

@@ -15,13 +15,13 @@ import tensorflow as tf
 from mlplatform.components.model_validator.errors import NotComparableError, NothingToEvaluateError
 from mlplatform.components.model_validator.records import Record, Records
 from mlplatform.components.model_validator.report import features_shown, read_examples, small_photo
-from mlplatform.components.model_validator.served_model import ServedModel, ServedSignature, brief, values_of
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.examples_folder import list_shards
 from mlplatform.datasets.reference import version_reference
 from mlplatform.evaluation.errors import UnreadableAnswerError
 from mlplatform.evaluation.kind import Figure, Metric, Scored
+from mlplatform.prediction.served_model import ServedModel, ServedSignature, brief, values_of
 from mlplatform.progress import track
 from mlplatform.reports.compare_page import ChangedRecord, ComparePage, write_compare_page
 from mlplatform.reports.page import picture

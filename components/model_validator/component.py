@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import channel, component_spec, standard_artifacts
 from tfx.utils import proto_utils
 
@@ -55,7 +55,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
     }
 
 
-class ModelValidator(base_component.BaseComponent):
+class ModelValidator(base_beam_component.BaseBeamComponent):
     """Blesses a model that is good enough and safe to serve; else fails the run with every reason.
 
     Safe to serve: loaded in a process of its own on CPU, it answers real and odd requests alike through all
@@ -65,7 +65,7 @@ class ModelValidator(base_component.BaseComponent):
     """
 
     SPEC_CLASS = ModelValidatorSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
     DRIVER_CLASS = driver.Driver
 
     def __init__(

@@ -47,17 +47,6 @@ class NotAnsweredError(MlplatformError):
         return f"it does not answer real records (from number {self.place + 1} on): {self.cause}"
 
 
-class ModelNotLoadableError(MlplatformError):
-    """TensorFlow cannot load a SavedModel: files are missing, damaged, or use unknown operations."""
-
-    def __init__(self, folder: str, cause: str) -> None:
-        super().__init__(folder, cause)
-        self.folder, self.cause = folder, cause
-
-    def __str__(self) -> str:
-        return f"the model in {self.folder} does not load: {self.cause}"
-
-
 class BaselineError(MlplatformError):
     """The model to compare with cannot be scored, so nothing says whether the new one falls behind it."""
 

@@ -7,28 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from tfx import types
-from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import io_utils, path_utils, proto_utils
 
 from mlplatform import progress
+from mlplatform.beam.runners import is_one_process, runs_in_process
 from mlplatform.components.model_validator.baseline import Baseline, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import Question, parse_budget
-from mlplatform.storage.urls import is_local
+from mlplatform.storage import open_storage
+from mlplatform.storage.urls import is_local, join
 from mlplatform.storage.urls import name as name_of
 from mlplatform.tfx_io.artifacts import fetched, on_this_machine
+from mlplatform.tfx_io.beam_executor import BeamExecutor
 from mlplatform.tfx_io.dataset_version import read_taxonomy_of
 from mlplatform.tfx_io.examples import split_files
 from mlplatform.tfx_io.runs import note_verdict, run_id
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
+_WORK = "work"
 _BLESSED, _INFRA_BLESSED = "BLESSED", "INFRA_BLESSED"
 _IS_BLESSED, _MODEL_URI, _MODEL_ID = "blessed", "current_model", "current_model_id"
 
 
-class Executor(base_executor.BaseExecutor):
+class Executor(BeamExecutor):
     """Judges a model, blesses it or fails the run."""
 
     def Do(  # noqa: N802 - TFX's name
@@ -38,16 +41,21 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         # Here, as TensorFlow Model Analysis is heavy and who composes a pipeline does not need it.
-        from mlplatform.components.model_validator.validate import Terms, validate_model
+        from mlplatform.components.model_validator.validate import Engine, Terms, validate_model
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
         reports_dir = exec_properties.get("reports_dir")
         own = ("model", "baseline_model")  # fetched by themselves, under their own URIs
         others = {name: given for name, given in input_dict.items() if name not in own}
+        arguments: list[str] = self._beam_pipeline_args or []
+        is_alone = is_one_process(arguments)
+        if not runs_in_process(arguments):
+            del others["examples"]  # the workers read them where they lie
         with (
             saved_model(model) as folder,
             _baseline(input_dict, exec_properties, folder) as baseline,
+            _work_dir(artifact_utils.get_single_uri(output_dict["evaluation"])) as work_dir,
             on_this_machine(others, output_dict),
         ):
             terms = Terms(
@@ -61,10 +69,11 @@ class Executor(base_executor.BaseExecutor):
                 eval_config=_eval_config(exec_properties.get("eval_config")),
                 run=run_id(self._context),
                 model_uri="" if is_local(model.uri) else model.uri,
+                engine=None if is_alone else Engine(arguments, _where_it_lies(model, folder), work_dir),
             )
             verdict = validate_model(
                 folder,
-                split_files(input_dict["examples"], splits),
+                split_files(input_dict["examples"], splits, may_be_remote=True),
                 terms,
                 output_dir=Path(artifact_utils.get_single_uri(output_dict["evaluation"])),
                 reports_dir=reports_dir or None,
@@ -83,6 +92,22 @@ class Executor(base_executor.BaseExecutor):
                 progress.say(f"accepted, but note: {note}")
             _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
             _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
+
+
+def _where_it_lies(model: types.Artifact, folder: Path) -> str:
+    """Return where a model's SavedModel lies that is in `folder` on this machine."""
+    if is_local(model.uri):
+        return str(folder)
+    return str(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))
+
+
+@contextmanager
+def _work_dir(evaluation: str) -> Iterator[str]:
+    """Give a folder or URL that an engine's workers write to, and delete what they wrote."""
+    try:
+        yield join(evaluation, _WORK)
+    finally:
+        open_storage(evaluation).delete_tree(_WORK)
 
 
 def _question(exec_properties: dict[str, Any], dataset: Path | None) -> Question:
@@ -120,7 +145,12 @@ def _baseline(
     if given:
         model = artifact_utils.get_single_instance(given)
         with saved_model(model) as folder:
-            yield Baseline(folder, f"the given baseline model ({model.uri})", is_pushed=False)
+            yield Baseline(
+                folder,
+                f"the given baseline model ({model.uri})",
+                is_pushed=False,
+                url=_where_it_lies(model, folder),
+            )
         return
     models_dir, name = exec_properties.get("models_dir"), exec_properties.get("model_name")
     if "baseline" in exec_properties:  # the driver's choice
@@ -131,7 +161,7 @@ def _baseline(
         yield None
         return
     with fetched(url) as folder:
-        yield Baseline(folder, f"version {name_of(url)} of {name}, pushed before")
+        yield Baseline(folder, f"version {name_of(url)} of {name}, pushed before", url=url)
 
 
 def _bless(blessing: types.Artifact, file_name: str, model: types.Artifact) -> None:

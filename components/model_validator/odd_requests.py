@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from mlplatform.components.model_validator.served_model import values_of, without
+from mlplatform.prediction.served_model import values_of, without
 
 _MOST_FEATURES = 50  # of a record, that are changed one by one
 _LONG_TEXT = 10_000

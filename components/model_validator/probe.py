@@ -32,7 +32,11 @@ from mlplatform.components.model_validator.odd_requests import (
     odd_values,
 )
 from mlplatform.components.model_validator.peak_memory import peak_memory_mb
-from mlplatform.components.model_validator.served_model import (
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.evaluation.errors import UnreadableAnswerError
+from mlplatform.evaluation.outputs import is_number
+from mlplatform.exported_model.contents import largest_difference, read_warmup
+from mlplatform.prediction.served_model import (
     Array,
     ServedModel,
     ServedSignature,
@@ -41,10 +45,6 @@ from mlplatform.components.model_validator.served_model import (
     texts,
     values_of,
 )
-from mlplatform.components.model_validator.settings import Question
-from mlplatform.evaluation.errors import UnreadableAnswerError
-from mlplatform.evaluation.outputs import is_number
-from mlplatform.exported_model.contents import largest_difference, read_warmup
 from mlplatform.serving.mixed_precision import BFLOAT16, asked_precision
 from mlplatform.serving.saved_model import frozen_graph
 from mlplatform.serving.tflite_model import TFLITE_FOLDER

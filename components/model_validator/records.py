@@ -10,9 +10,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from mlplatform.components.model_validator.errors import UnsupportedExamplesError
-from mlplatform.components.model_validator.served_model import features_in_words, values_of, without
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.evaluation.kind import Value
+from mlplatform.prediction.served_model import features_in_words, values_of, without
 from mlplatform.vision.examples import IMAGE, ITEM_ID, read_records, turn_webp
 
 BATCH_PHOTOS, BATCH_ROWS = 32, 256
@@ -24,12 +24,13 @@ class Record:
     """One record.
 
     Attributes:
-        place: Its place in the evaluation splits, from 0.
+        place: Its place in its part of the evaluation splits, from 0.
         example: The Example as it is sent to the model: without its truth, which no client knows.
         truth: Values of the label's feature.
         item_id: What a person finds it by; empty where it has none.
         slices: Its values by the question's slices.
         was_webp: Its photo was WebP, which was turned into PNG as this TensorFlow cannot read it.
+        part: The part of the evaluation splits that its place counts in, from 0.
     """
 
     place: int
@@ -38,20 +39,30 @@ class Record:
     item_id: str
     slices: tuple[str, ...]
     was_webp: bool = False
+    part: int = 0
 
 
 class Records:
     """Reads the records of the evaluation splits, as often as they are asked for."""
 
-    def __init__(self, files: Sequence[str], question: Question, transform_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        question: Question,
+        transform_dir: Path | None = None,
+        *,
+        part: int = 0,
+    ) -> None:
         """Read nothing yet.
 
         Args:
             files: TFRecord files of Examples.
             question: Where the truth stands, and what slices there are.
             transform_dir: Transform's output; label and slices may then be features that it makes.
+            part: Which part of all evaluation files these are, from 0.
         """
-        self.files, self._question = files, question
+        self.files, self._question, self._part = files, question, part
+        self.read = 0  # records that `batches` has yielded
         self._derived = _Derived(transform_dir, question) if transform_dir else None
 
     def batches(self) -> Iterator[list[Record]]:
@@ -64,7 +75,9 @@ class Records:
         size = BATCH_PHOTOS if first and IMAGE in first[0].features.feature else BATCH_ROWS
         place = 0
         for batch in read_records(self.files).batch(size).prefetch(1).as_numpy_iterator():
-            yield self._records(batch, place)
+            found = self._records(batch, place)
+            self.read += len(found)
+            yield found
             place += len(batch)
 
     def samples(self, count: int) -> list[tf.train.Example]:
@@ -95,7 +108,15 @@ class Records:
             )
             was_webp = bool(values_of(example, IMAGE)) and turn_webp(example)
             found.append(
-                Record(place + number, without(example, label), truth, _item_id(example), slices, was_webp)
+                Record(
+                    place + number,
+                    without(example, label),
+                    truth,
+                    _item_id(example),
+                    slices,
+                    was_webp,
+                    self._part,
+                )
             )
         return found
 

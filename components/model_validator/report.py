@@ -9,17 +9,18 @@ from PIL import Image
 
 from mlplatform.components.model_validator.scoring import Measured, Slice
 from mlplatform.components.model_validator.scoring import Mistake as Wrong
-from mlplatform.components.model_validator.served_model import values_of
 from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.evaluation.kind import Figure, Kind
 from mlplatform.evaluation.limits import number
 from mlplatform.exif import upright
+from mlplatform.prediction.served_model import values_of
 from mlplatform.reports import model_page
 from mlplatform.reports.model_page import Check, Cost, Mistake, ModelPage, TrainingFit, write_model_page
 from mlplatform.reports.page import picture
 from mlplatform.reports.sections import Cell, Section, Table
 from mlplatform.training.history import read_history
+from mlplatform.training.search import read_trials
 from mlplatform.vision.examples import IMAGE, read_records
 
 _PAIRS_WITH_EXAMPLES = 4
@@ -51,17 +52,22 @@ def write_report(
     baseline: Mapping[str, Figure],
     baseline_text: str,
     serving: ServingCheck,
-    files: Sequence[str],
+    parts: Sequence[Sequence[str]],
     run_dir: Path | None = None,
 ) -> Path:
-    """Write the HTML page to `path`; `measured` is None where the model could not even be loaded."""
+    """Write the HTML page to `path`.
+
+    `measured` is None where the model could not even be loaded; `parts` are the files of each part of the
+    records.
+    """
     mistakes: list[Mistake] = []
     pairs: dict[tuple[str, str], list[Mistake]] = {}
     worst: dict[str, list[Mistake]] = {}
     sections: list[Section] = []
     if measured is not None:
-        mistakes, pairs, worst = _mistakes(measured, files)
+        mistakes, pairs, worst = _mistakes(measured, parts)
         sections = [*measured.tally.sections(), *_slices(measured.kind, slices, question)]
+    sections += _trials(run_dir) if run_dir else []
     page = ModelPage(
         title=title,
         made_at=made_at,
@@ -94,6 +100,26 @@ def _costs(serving: ServingCheck, budget: Budget) -> list[Cost]:
         for name, (words, form) in _COST_UNITS.items()
         if name in serving.figures
     ]
+
+
+def _trials(run_dir: Path) -> list[Section]:
+    """Return the table of a search for hyperparameters; none where there was none."""
+    trials, monitor = read_trials(run_dir)
+    if not trials:
+        return []
+    names = list(trials[0][1].hyperparameters)
+    rows: list[list[Cell | str]] = [
+        [
+            str(place),
+            *(str(trial.hyperparameters[name]) for name in names),
+            "" if trial.value is None else f"{trial.value:.4f}",
+            f"{trial.seconds:.1f}",
+        ]
+        for place, trial in trials
+    ]
+    columns = ["Trial#", *(f"{name}#" for name in names), f"{monitor}#", "Seconds#"]
+    text = "The model was trained with the values of the first one."
+    return [Table("Search for hyperparameters, the best trial first", columns, rows, text=text)]
 
 
 def _fits(run_dir: Path) -> list[TrainingFit]:
@@ -149,7 +175,7 @@ def _slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[Sec
 
 
 def _mistakes(
-    measured: Measured, files: Sequence[str]
+    measured: Measured, parts: Sequence[Sequence[str]]
 ) -> tuple[list[Mistake], dict[tuple[str, str], list[Mistake]], dict[str, list[Mistake]]]:
     """Return the most surprising mistakes, those of the main confusions, and of the worst classes."""
     surest = measured.mistakes.surest
@@ -161,14 +187,19 @@ def _mistakes(
     of_classes = measured.mistakes.of_classes(worst[:_WORST_CLASSES], _OF_CLASS)
     groups = [*of_pairs.values(), *of_classes.values()]
     shown = [*surest, *(wrong for kept in groups for wrong in kept)]
-    examples = read_examples(files, {wrong.place for wrong in shown})
+    wanted: dict[int, set[int]] = {}
+    for wrong in shown:
+        wanted.setdefault(wrong.where[0], set()).add(wrong.where[1])
+    examples = {part: read_examples(parts[part], places) for part, places in wanted.items()}
 
     def mistake(wrong: Wrong) -> Mistake:
-        example = examples[wrong.place]
+        part, place = wrong.where
+        example = examples[part][place]
         has_photo = bool(values_of(example, IMAGE))
         return Mistake(
             picture=picture(small_photo(values_of(example, IMAGE)[0])) if has_photo else "",
-            item_id=wrong.item_id or f"record {wrong.place + 1}",
+            item_id=wrong.item_id
+            or f"record {place + 1}" + (f" of file {part + 1}" if len(parts) > 1 else ""),
             truth=wrong.truth,
             answer=wrong.answer,
             score=wrong.surprise if of_pairs else None,

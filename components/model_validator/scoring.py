@@ -1,9 +1,10 @@
 """Ask a model, and its baseline, about every record; keep what does not grow with records times classes.
 
-A plain loop in this process. A tally could be the accumulator of a Beam CombineFn: it would need to be merged
-with another one, which sums of counts can and the samples of charts can by drawing again.
+A plain loop over some of the records. What it found of all parts of the records can be merged, in any order
+(`scoring_on_beam`).
 """
 
+import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,10 +16,10 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.errors import NotAnsweredError
 from mlplatform.components.model_validator.records import Record, Records
-from mlplatform.components.model_validator.served_model import ServedModel, ServedSignature, brief
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.evaluation.errors import UnreadableAnswerError
 from mlplatform.evaluation.kind import Figure, Kind, Outputs, Scored, Tally
+from mlplatform.prediction.served_model import ServedModel, ServedSignature, brief
 from mlplatform.progress import track
 
 MISTAKES, MISTAKES_OF_PAIR = 24, 6
@@ -34,22 +35,22 @@ class Mistake:
 
     Attributes:
         surprise: As its kind gives it.
-        from_end: Its place among the records, from 0, negated.
+        from_end: The part of the records that it is in, and its place there, both from 0, negated.
         item_id: What a person finds it by; empty where it has none.
         truth: The truth in words.
         answer: The answer in words.
     """
 
     surprise: float
-    from_end: int
+    from_end: tuple[int, int]
     item_id: str
     truth: str
     answer: str
 
     @property
-    def place(self) -> int:
-        """Its place among the records, from 0."""
-        return -self.from_end
+    def where(self) -> tuple[int, int]:
+        """The part of the records that it is in, and its place there, both from 0."""
+        return -self.from_end[0], -self.from_end[1]
 
 
 class Mistakes:
@@ -66,11 +67,21 @@ class Mistakes:
             record, surprise = records[row], float(scored.surprise[row])
             if not scored.pairs and len(self._all) == MISTAKES and surprise <= self._all[0].surprise:
                 continue
-            mistake = Mistake(surprise, -record.place, record.item_id, scored.truth(row), scored.answer(row))
+            from_end = (-record.part, -record.place)
+            mistake = Mistake(surprise, from_end, record.item_id, scored.truth(row), scored.answer(row))
             _keep(self._all, mistake, MISTAKES)
             if scored.pairs:
                 pair = (mistake.truth, mistake.answer)
                 self._pairs[pair] += 1
+                _keep(self._of_pair.setdefault(pair, []), mistake, MISTAKES_OF_PAIR)
+
+    def merge(self, other: "Mistakes") -> None:
+        """Add those of another part of the records."""
+        for mistake in other._all:
+            _keep(self._all, mistake, MISTAKES)
+        self._pairs.update(other._pairs)
+        for pair, mistakes in other._of_pair.items():
+            for mistake in mistakes:
                 _keep(self._of_pair.setdefault(pair, []), mistake, MISTAKES_OF_PAIR)
 
     @property
@@ -88,7 +99,8 @@ class Mistakes:
 
     def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
         """Return those of the most frequent confusions, by (truth, answer)."""
-        return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in self._pairs.most_common(count)}
+        most = heapq.nsmallest(count, self._pairs.items(), lambda one: (-one[1], one[0]))
+        return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in most}
 
 
 def _keep(heap: list[Mistake], mistake: Mistake, most: int) -> None:
@@ -104,39 +116,77 @@ class Slice:
     figures: Mapping[str, Figure]
 
 
-class Measured:
-    """What is measured of one model."""
+class Asked:
+    """A model that is asked about records."""
 
-    def __init__(self, model: ServedModel, question: Question, kind: Kind) -> None:
-        self.model, self._question, self.kind = model, question, kind
+    def __init__(self, model: ServedModel, kind: Kind) -> None:
+        """Ask a loaded model through a signature that the kind can judge."""
+        self.model, self._kind = model, kind
+        self._signature: ServedSignature | None = None
+
+    def answers(self, records: Sequence[Record]) -> Outputs:
+        """Return the model's outputs for a batch.
+
+        Raises:
+            NotAnsweredError: It fails, or has no signature for such records.
+        """
+        examples = [record.example for record in records]
+        if self._signature is None:
+            self._signature, reason = self.model.judged(self._kind.signatures, examples[0])
+            if self._signature is None:
+                raise NotAnsweredError(records[0].place, reason)
+        # A kind may ask about more than the records, such as about altered photos.
+        more = getattr(self._kind, "more_outputs", None)
+        # Of how many records the parts before are made is not known: theirs come before.
+        place = records[0].place + (records[0].part << 32)
+        try:
+            outputs = self._signature.answer(examples)
+            if more is not None:
+                outputs = {**outputs, **more(examples, self._signature.answer, place)}
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise NotAnsweredError(records[0].place, brief(error)) from error
+        wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]
+        if wrong:
+            cause = f"output {wrong[0]!r} has {len(outputs[wrong[0]])} rows for {len(records)} records"
+            raise NotAnsweredError(records[0].place, cause)
+        return outputs
+
+
+@dataclass
+class _Slice:
+    """What is measured of the records with one value of a slice."""
+
+    tally: Tally
+    records: int = 0
+
+
+class Measured:
+    """What is measured of one model, on all records or on a part of them."""
+
+    def __init__(self, names: Sequence[str], question: Question, kind: Kind) -> None:
+        """Begin without records; `names` are the class names that the model carries."""
+        self._names, self._question, self.kind = names, question, kind
         self.tally = self._empty()
         self.records = self.webp_photos = 0
         self.mistakes = Mistakes()
-        self._slices: dict[str, Tally] = {}
-        self._slice_records: Counter[str] = Counter()
-        self._values: Counter[tuple[str, ...]] = Counter()  # values by slice
-        self.unmeasured: set[tuple[str, ...]] = set()  # slices with too many of them
+        self._slices: dict[tuple[str, ...], dict[str, _Slice]] = {tuple(n): {} for n in question.slices}
+        self.unmeasured: set[tuple[str, ...]] = set()  # slices with too many values
         self._not_finite = 0
         self._not_finite_slices: Counter[str] = Counter()
-        self._first_not_finite = ""
-        self._signature: ServedSignature | None = None
+        self._first_not_finite: tuple[int, int, str] | None = None
 
     def _empty(self) -> Tally:
         question = self._question
-        return self.kind.tally(
-            self.model.names, output=question.output, min_support=question.limits.min_support
-        )
+        return self.kind.tally(self._names, output=question.output, min_support=question.limits.min_support)
 
-    def add(self, records: Sequence[Record]) -> Scored:
-        """Ask the model about a batch and measure its answers.
+    def add(self, records: Sequence[Record], outputs: Outputs) -> Scored:
+        """Measure the answers to a batch.
 
         Raises:
-            NotAnsweredError: It fails, or its outputs are no answer of the kind.
+            NotAnsweredError: The outputs are no answer of the kind.
         """
-        outputs = self._answers(records)
-        truths = [record.truth for record in records]
         try:
-            scored = self.tally.add(outputs, truths)
+            scored = self.tally.add(outputs, [record.truth for record in records])
         except UnreadableAnswerError as error:
             raise NotAnsweredError(records[0].place, str(error)) from error
         self.records += len(records)
@@ -146,68 +196,89 @@ class Measured:
         self._look_for_not_finite(records, scored)
         return scored
 
-    def _answers(self, records: Sequence[Record]) -> Outputs:
-        examples = [record.example for record in records]
-        if self._signature is None:
-            self._signature, reason = self.model.judged(self.kind.signatures, examples[0])
-            if self._signature is None:
-                raise NotAnsweredError(records[0].place, reason)
-        # A kind may ask about more than the records, such as about altered photos.
-        more = getattr(self.kind, "more_outputs", None)
-        try:
-            outputs = self._signature.answer(examples)
-            if more is not None:
-                outputs = {**outputs, **more(examples, self._signature.answer, records[0].place)}
-        except (tf.errors.OpError, ValueError, TypeError) as error:
-            raise NotAnsweredError(records[0].place, brief(error)) from error
-        wrong = [name for name, array in outputs.items() if array.ndim and len(array) != len(records)]
-        if wrong:
-            cause = f"output {wrong[0]!r} has {len(outputs[wrong[0]])} rows for {len(records)} records"
-            raise NotAnsweredError(records[0].place, cause)
-        return outputs
+    def merge(self, other: "Measured") -> None:
+        """Add what was measured of the same model on another part of the records."""
+        self.tally.merge(other.tally)
+        self.records += other.records
+        self.webp_photos += other.webp_photos
+        self.mistakes.merge(other.mistakes)
+        self.unmeasured |= other.unmeasured
+        for names, parts in other._slices.items():
+            for name, part in parts.items():
+                found = self._slice(names, name)
+                if found is not None:
+                    found.tally.merge(part.tally)
+                    found.records += part.records
+        self._not_finite += other._not_finite
+        self._not_finite_slices.update(other._not_finite_slices)
+        firsts = [one for one in (self._first_not_finite, other._first_not_finite) if one is not None]
+        self._first_not_finite = min(firsts, default=None)
 
     def _add_slices(self, records: Sequence[Record], outputs: Outputs) -> None:
-        for number, names in enumerate(map(tuple, self._question.slices)):
+        for number, names in enumerate(self._slices):
             rows_of: dict[str, list[int]] = {}
             for row, record in enumerate(records):
                 rows_of.setdefault(record.slices[number], []).append(row)
             for name, rows in rows_of.items():
-                if name not in self._slices:
-                    if self._values[names] == LARGEST_SLICES:
-                        self.unmeasured.add(names)
-                        continue
-                    self._values[names] += 1
-                    self._slices[name] = self._empty()
-                self._slice_records[name] += len(rows)
+                found = self._slice(names, name)
+                if found is None:
+                    continue
+                found.records += len(rows)
                 part = {key: array[rows] if array.ndim else array for key, array in outputs.items()}
-                self._slices[name].add(part, [records[row].truth for row in rows])
+                found.tally.add(part, [records[row].truth for row in rows])
+
+    def _slice(self, names: tuple[str, ...], name: str) -> _Slice | None:
+        """Return what is measured of a slice's value; None for one beyond those with the smallest hashes.
+
+        These are the same for every part of the records, so that each of them has all of its records.
+        """
+        parts = self._slices[names]
+        if name not in parts:
+            if len(parts) == LARGEST_SLICES:
+                self.unmeasured.add(names)
+                last = max(parts, key=_hash)
+                if _hash(name) > _hash(last):
+                    return None
+                del parts[last]
+            parts[name] = _Slice(self._empty())
+        return parts[name]
 
     def _look_for_not_finite(self, records: Sequence[Record], scored: Scored) -> None:
         for row in np.flatnonzero(np.isnan(scored.error)).tolist():
             record = records[row]
             self._not_finite += 1
             self._not_finite_slices.update(record.slices)
-            number = f"number {record.place + 1}"
-            self._first_not_finite = self._first_not_finite or record.item_id or number
+            if self._first_not_finite is None:
+                name = record.item_id or f"number {record.place + 1}"
+                self._first_not_finite = (record.part, record.place, name)
 
     def slices(self) -> list[Slice]:
         """Return the slices, those with most records first."""
+        found = [
+            (name, part.records, part.tally)
+            for parts in self._slices.values()
+            for name, part in parts.items()
+        ]
         return [
-            Slice(name, records, self._slices[name].figures())
-            for name, records in sorted(self._slice_records.items(), key=lambda item: (-item[1], item[0]))
+            Slice(name, records, tally.figures())
+            for name, records, tally in sorted(found, key=lambda one: (-one[1], one[0]))
         ]
 
     def faults(self) -> list[str]:
         """Return why the model cannot be good, whatever the thresholds are."""
         faults = list(self.tally.faults())
-        if self._not_finite:
+        if self._first_not_finite is not None:
             all_of = [n for n, count in self._not_finite_slices.items() if count == self._not_finite]
             where = f", all of them with {', '.join(all_of)}" if all_of else ""
             faults.append(
                 f"the answers to {self._not_finite} of {self.records} records are not finite numbers, such "
-                f"as that to record {self._first_not_finite}{where}"
+                f"as that to record {self._first_not_finite[2]}{where}"
             )
         return faults
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
 
 
 class Comparison:
@@ -223,19 +294,38 @@ class Comparison:
         self.worse += int((one > other + _SAME).sum())
 
 
+@dataclass
+class Scores:
+    """What was found of a model and its baseline, on all records or on a part of them."""
+
+    new: Measured
+    old: Measured | None
+    compared: Comparison
+
+    def merge(self, other: "Scores") -> None:
+        """Add what was found on another part of the records."""
+        self.new.merge(other.new)
+        if self.old is not None and other.old is not None:
+            self.old.merge(other.old)
+        self.compared.better += other.compared.better
+        self.compared.worse += other.compared.worse
+
+
 def score(
-    new: Measured,
     records: Records,
+    question: Question,
+    new: Asked,
     *,
-    old: "Measured | None" = None,
+    old: Asked | None = None,
     on_error: Callable[[Exception], Exception] | None = None,
     write: Write | None = None,
-) -> Comparison:
+) -> Scores:
     """Ask both models about all records.
 
     Args:
+        records: What they are asked about.
+        question: What they are to answer.
         new: The model that is judged.
-        records: What it is asked about.
         old: The baseline, if there is one.
         on_error: Makes the error to raise of what fails while the baseline is asked.
         write: Takes each batch and its scores.
@@ -245,23 +335,29 @@ def score(
         UnsupportedExamplesError: A record has no truth.
         UnreadableLabelError: A record's truth cannot be one of the kind.
     """
-    compared = Comparison()
+    kind = question.find_kind()
+    of_new = Measured(new.model.names, question, kind)
+    of_old = Measured(old.model.names, question, kind) if old is not None else None
+    scores = Scores(of_new, of_old, Comparison())
     with track("evaluate the model", unit="records") as bar:
         for batch in records.batches():
-            scored = new.add(batch)
-            if old is not None:
-                compared.add(scored, _add_old(old, batch, on_error))
+            scored = of_new.add(batch, new.answers(batch))
+            if old is not None and of_old is not None:
+                scores.compared.add(scored, _add_old(old, of_old, batch, on_error))
             if write:
                 write(batch, scored)
             bar.advance(len(batch))
-    return compared
+    return scores
 
 
 def _add_old(
-    old: Measured, batch: Sequence[Record], on_error: Callable[[Exception], Exception] | None
+    old: Asked,
+    measured: Measured,
+    batch: Sequence[Record],
+    on_error: Callable[[Exception], Exception] | None,
 ) -> Scored:
     try:
-        return old.add(batch)
+        return measured.add(batch, old.answers(batch))
     except Exception as error:
         raise (on_error(error) if on_error else error) from error
 

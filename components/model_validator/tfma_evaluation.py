@@ -1,12 +1,12 @@
 """TensorFlow Model Analysis: its results of the answers, and what an EvalConfig of the user's own asks.
 
 Of classes TFMA is given the rank of the true one instead of one probability per class: top-k accuracies
-depend on nothing else, and the evaluation of 1,100 classes costs what that of ten costs.
+depend on nothing else, and no record costs more where there are 1,100 classes.
 """
 
 import math
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from google.protobuf.wrappers_pb2 import DoubleValue
 from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
+from mlplatform.beam.runners import pipeline_options
 from mlplatform.components.model_validator.records import Record
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.evaluation.classification import NOT_FOUND
@@ -32,15 +33,28 @@ _TOP = {"top_1": 1, "top_3": 3, "top_5": 5}
 _MISSED_SHOWN = 20
 
 
-class AnswersFile:
-    """Keeps truth and answer of each record for TFMA, for kinds that give it columns."""
+@dataclass
+class Answers:
+    """Truth and answer of each record, for TFMA.
 
-    def __init__(self) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="mlplatform-")
-        self.path = Path(self._scratch.name) / "answers.tfrecord"
-        self.is_empty = True
-        self.has_ranks = False  # of classes; else numbers
-        self._writer = tf.io.TFRecordWriter(str(self.path))
+    Attributes:
+        path: TFRecord file or files, a pattern.
+        records: How many there are.
+        has_ranks: They are ranks of classes, else numbers.
+    """
+
+    path: str
+    records: int = 0
+    has_ranks: bool = False
+
+
+class AnswersFile(Answers):
+    """Writes truth and answer of each record, for kinds that give TFMA columns."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to a local file, which the block ends."""
+        super().__init__(str(path))
+        self._writer = tf.io.TFRecordWriter(self.path)
 
     def __enter__(self) -> "AnswersFile":
         return self
@@ -49,7 +63,6 @@ class AnswersFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
-        self._scratch.cleanup()
 
     def write(self, records: Sequence[Record], scored: Scored) -> None:
         """Append a batch; records without a finite answer are left out."""
@@ -59,7 +72,7 @@ class AnswersFile:
         for row, (record, error) in enumerate(zip(records, scored.error.tolist(), strict=True)):
             if math.isnan(error):
                 continue
-            self.is_empty, self.has_ranks = False, _RANK in columns
+            self.records, self.has_ranks = self.records + 1, _RANK in columns
             example = tf.train.Example()
             features = example.features.feature
             if _RANK in columns:
@@ -73,34 +86,36 @@ class AnswersFile:
                 features[_SLICES].bytes_list.value.extend(name.encode() for name in record.slices)
             self._writer.write(example.SerializeToString())
 
-    def close(self) -> None:
-        """Finish the file."""
-        self._writer.close()
-
 
 def evaluate(
-    answers: AnswersFile,
+    answers: Answers,
     question: Question,
     supported: Sequence[str],
     output_dir: Path,
     *,
     top_1_floor: float = 0.0,
+    beam_arguments: Sequence[str] = (),
 ) -> None:
     """Write TFMA's results of the answers, and its own judgement of the thresholds, to `output_dir`.
 
     They are an output, for TFMA's tools and components that read them; the gate decides by its own figures.
 
     Args:
-        answers: At least one record; it is finished.
+        answers: At least one record.
         question: Kind, slices and thresholds.
         supported: Classes with enough records to be judged by themselves.
         output_dir: For TFMA's metrics, validations and configuration (`tfma.load_eval_result` reads them).
         top_1_floor: Lowest top-1 that is accepted, where the baseline asks for more than the thresholds.
+        beam_arguments: Beam's arguments that choose an engine; none works in this process.
     """
-    answers.close()
     has_ranks = answers.has_ranks
     config = _of_classes(question, supported, top_1_floor) if has_ranks else _of_numbers(question)
-    tfma.run_model_analysis(eval_config=config, data_location=str(answers.path), output_path=str(output_dir))
+    tfma.run_model_analysis(
+        eval_config=config,
+        data_location=answers.path,
+        output_path=str(output_dir),
+        pipeline_options=pipeline_options(beam_arguments) if beam_arguments else None,
+    )
 
 
 def _of_classes(question: Question, supported: Sequence[str], top_1_floor: float) -> config_pb2.EvalConfig:
@@ -123,11 +138,21 @@ def _of_classes(question: Question, supported: Sequence[str], top_1_floor: float
         model_specs=[config_pb2.ModelSpec(label_key=_RANK, prediction_key=_RANKED)],
         slicing_specs=[
             config_pb2.SlicingSpec(),
-            config_pb2.SlicingSpec(feature_keys=[_LABEL]),
+            *_slices_of_classes(question, supported),
             *_slicing(question),
         ],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
     )
+
+
+def _slices_of_classes(question: Question, supported: Sequence[str]) -> list[config_pb2.SlicingSpec]:
+    """Return the slices of single classes: where chance decides of them, only of those with enough records.
+
+    Each slice costs TFMA some 30 ms, which for a long tail is more than all answers of the model.
+    """
+    if question.limits.per_class_alpha is None:
+        return [config_pb2.SlicingSpec(feature_keys=[_LABEL])]
+    return [config_pb2.SlicingSpec(feature_values={_LABEL: label}) for label in supported]
 
 
 def _of_numbers(question: Question) -> config_pb2.EvalConfig:
@@ -171,6 +196,7 @@ def evaluate_as_asked(
     baseline_dir: Path | None,
     files: Sequence[str],
     output_dir: Path,
+    beam_arguments: Sequence[str] = (),
 ) -> list[str]:
     """Evaluate the model as TFX's Evaluator does with this EvalConfig; return the thresholds that it misses.
 
@@ -180,6 +206,7 @@ def evaluate_as_asked(
         baseline_dir: SavedModel to compare with; without one, thresholds of changes are ignored.
         files: TFRecord files of the evaluation splits.
         output_dir: For TFMA's metrics, validations and configuration.
+        beam_arguments: As for `evaluate`.
     """
     config = tfma.utils.update_eval_config_with_defaults(
         config, has_baseline=baseline_dir is not None, rubber_stamp=True
@@ -194,8 +221,7 @@ def evaluate_as_asked(
         for spec in config.model_specs
     ]
     asked = models[0] if len(models) == 1 else models
-    options = beam.options.pipeline_options.PipelineOptions(["--direct_running_mode=in_memory"])
-    with beam.Pipeline(options=options) as pipeline:
+    with beam.Pipeline(options=pipeline_options(beam_arguments)) as pipeline:
         parts = [
             pipeline
             | f"Read{number}"

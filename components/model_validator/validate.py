@@ -3,16 +3,17 @@
 import json
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mlplatform.beam.job_server import require_job_server
 from mlplatform.components.model_validator.baseline import Baseline
 from mlplatform.components.model_validator.errors import (
     BaselineError,
-    ModelNotLoadableError,
     NotAnsweredError,
     NothingToEvaluateError,
 )
@@ -20,20 +21,27 @@ from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.report import write_report
 from mlplatform.components.model_validator.scoring import (
     LARGEST_SLICES,
-    Comparison,
+    Asked,
     Measured,
+    Scores,
     Slice,
     Write,
     quality_json,
     score,
 )
-from mlplatform.components.model_validator.served_model import ServedModel, brief
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
 from mlplatform.components.model_validator.settings import Budget, Question
-from mlplatform.components.model_validator.tfma_evaluation import AnswersFile, evaluate, evaluate_as_asked
+from mlplatform.components.model_validator.tfma_evaluation import (
+    Answers,
+    AnswersFile,
+    evaluate,
+    evaluate_as_asked,
+)
 from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, Verdict
 from mlplatform.evaluation.kind import Figure, Kind
 from mlplatform.evaluation.limits import fallen, missed
+from mlplatform.prediction.errors import ModelNotLoadableError
+from mlplatform.prediction.served_model import ServedModel, brief
 from mlplatform.progress import track
 from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
@@ -61,6 +69,7 @@ class Terms:
         transform_dir: Transform's output, where label or slices are features that it makes.
         eval_config: A TFMA EvalConfig whose metrics and thresholds count, too.
         model_uri: Where the model lies, for the record; empty where that is the folder that is judged.
+        engine: The Beam engine that asks about the records; None asks in this process.
     """
 
     splits: Sequence[str]
@@ -73,6 +82,22 @@ class Terms:
     transform_dir: Path | None = None
     eval_config: Any = None
     model_uri: str = ""
+    engine: "Engine | None" = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The Beam engine that the model is judged on; without one, that is done in this process.
+
+    Attributes:
+        arguments: Beam's arguments that choose it.
+        model: Folder or URL of the SavedModel, where the workers find it.
+        work_dir: Folder or URL that workers write to and this process reads; the caller removes it.
+    """
+
+    arguments: Sequence[str]
+    model: str
+    work_dir: str
 
 
 def validate_model(
@@ -97,7 +122,10 @@ def validate_model(
         UnsupportedExamplesError: They hold no truths.
         UnreadableLabelError: A truth cannot be one of the kind.
         BaselineError: The baseline cannot be scored; a pushed one that does not load is only noted.
+        JobServerUnreachableError: The engine's job server does not answer.
     """
+    if terms.engine is not None:
+        require_job_server(terms.engine.arguments)
     forms = [*(model_dir / TFLITE_FOLDER).glob("*.tflite"), *model_dir.glob(str(MIXED_PRECISION_FILE))]
     records = Records(files, terms.question, terms.transform_dir)
     samples = records.samples(FORM_SAMPLES if forms else SAMPLES)
@@ -121,8 +149,9 @@ def judge(
     records = Records(files, terms.question, terms.transform_dir)
     found = Quality()
     if serving.is_loadable:
-        with AnswersFile() as answers:
-            found = measure_quality(model_dir, records, terms, write=answers.write)
+        with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
+            with AnswersFile(Path(scratch) / "answers.tfrecord") as answers:
+                found = measure_quality(model_dir, records, terms, write=answers.write)
             found = _with_tfma(found, answers, model_dir, records, terms, output_dir)
     made_at = datetime.now(timezone.utc)
     reasons = [*found.reasons, *serving.reasons]
@@ -161,7 +190,7 @@ def judge(
             baseline=found.compared.figures if found.compared else {},
             baseline_text=found.compared.text if found.compared else "",
             serving=serving,
-            files=files,
+            parts=[files] if terms.engine is None else [[file] for file in files],
             run_dir=terms.run_dir,
         )
         bar.advance()
@@ -179,6 +208,7 @@ class Quality:
         compared: The baseline's figures.
         reasons: Why it is not good enough, one sentence each.
         notes: What else is worth knowing.
+        answers: What workers of an engine left for TFMA; None without one.
     """
 
     measured: Measured | None = None
@@ -186,6 +216,7 @@ class Quality:
     compared: "_Comparison | None" = None
     reasons: Sequence[str] = ("its quality could not be measured, as it cannot be loaded or asked",)
     notes: Sequence[str] = ()
+    answers: Answers | None = None
 
 
 def measure_quality(
@@ -201,13 +232,19 @@ def measure_quality(
     """
     question = terms.question
     kind = question.find_kind()
-    new = Measured(ServedModel.load(model_dir), question, kind)
-    baseline = _load_baseline(terms.baseline, question, kind)
+    baseline = _load_baseline(terms.baseline, kind)
+    answers = None
     try:
-        changes = score(new, records, old=baseline.measured, on_error=baseline.failed, write=write)
+        if terms.engine is not None:
+            scores, answers = _score_on(terms.engine, records, terms, baseline)
+        else:
+            model = Asked(ServedModel.load(model_dir), kind)
+            scores = score(
+                records, question, model, old=baseline.asked, on_error=baseline.failed, write=write
+            )
     except NotAnsweredError as error:
         return Quality(reasons=[f"its quality could not be measured: {error}"])
-    compared = _Comparison.of(baseline, changes, kind)
+    new, compared = scores.new, _Comparison.of(baseline, scores, kind)
     figures, slices = new.tally.figures(), new.slices()
     reasons = [
         *new.faults(),
@@ -215,25 +252,49 @@ def measure_quality(
         *fallen(kind, figures, compared.figures, question.limits, compared.change),
         *_missed_of_slices(kind, slices, question)[:_SLICE_REASONS],
     ]
-    return Quality(new, slices, compared, reasons, _notes(new, compared, question))
+    return Quality(new, slices, compared, reasons, _notes(new, compared, question), answers)
+
+
+def _score_on(
+    engine: Engine, records: Records, terms: Terms, baseline: "_Baseline"
+) -> tuple[Scores, Answers]:
+    """Score on a Beam engine."""
+    # Here, as in one process nothing needs Beam's pipelines.
+    from mlplatform.components.model_validator.scoring_on_beam import ScoringJob, score_on_beam
+
+    compared = terms.baseline if baseline.asked is not None else None
+    job = ScoringJob(
+        files=records.files,
+        question=terms.question,
+        model=engine.model,
+        work_dir=engine.work_dir,
+        baseline=(compared.url or str(compared.folder)) if compared else "",
+        baseline_name=compared.name if compared else "",
+        transform_dir=str(terms.transform_dir or ""),
+    )
+    return score_on_beam(job, engine.arguments)
 
 
 def _with_tfma(
-    found: Quality, answers: AnswersFile, model_dir: Path, records: Records, terms: Terms, output_dir: Path
+    found: Quality, answers: Answers, model_dir: Path, records: Records, terms: Terms, output_dir: Path
 ) -> Quality:
     """Write TFMA's results; an EvalConfig of the user's own may add reasons."""
     measured, compared, question = found.measured, found.compared, terms.question
+    arguments = terms.engine.arguments if terms.engine is not None else ()
+    answers = found.answers or answers
     if measured is None or compared is None:
         return found
     with track("evaluate with TensorFlow Model Analysis", total=1, unit="evaluations") as bar:
         if terms.eval_config is not None:
             baseline = compared.folder
-            more = evaluate_as_asked(terms.eval_config, model_dir, baseline, records.files, output_dir)
+            more = evaluate_as_asked(
+                terms.eval_config, model_dir, baseline, records.files, output_dir, arguments
+            )
             found = replace(found, reasons=[*found.reasons, *more])
-        elif not answers.is_empty:
+        elif answers.records:
             supported = _supported(measured, question.limits.min_support)
             floor = compared.floor("top_1", question)
-            evaluate(answers, question, supported, output_dir, top_1_floor=floor)
+            evaluate(answers, question, supported, output_dir, top_1_floor=floor, beam_arguments=arguments)
         bar.advance()
     return found
 
@@ -266,16 +327,16 @@ def _keep(page: Path, facts: dict[str, Any], reports_dir: str, run: str) -> str:
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The model to compare with, ready to be asked; `measured` is None where nothing is compared."""
+    """The model to compare with, ready to be asked; `asked` is None where nothing is compared."""
 
     text: str
-    measured: Measured | None = None
+    asked: Asked | None = None
     folder: Path | None = None
     note: str = ""
     failed: Callable[[Exception], Exception] | None = None
 
 
-def _load_baseline(baseline: Baseline | None, question: Question, kind: Kind) -> _Baseline:
+def _load_baseline(baseline: Baseline | None, kind: Kind) -> _Baseline:
     """Load the baseline.
 
     Raises:
@@ -301,8 +362,8 @@ def _load_baseline(baseline: Baseline | None, question: Question, kind: Kind) ->
         return _Baseline(f"Not compared: {baseline.name}, does not load.", note=note)
     except Exception as error:
         raise failed(error) from error
-    measured = Measured(model, question, kind)
-    return _Baseline(f"Compared with {baseline.name}.", measured, baseline.folder, failed=failed)
+    asked = Asked(model, kind)
+    return _Baseline(f"Compared with {baseline.name}.", asked, baseline.folder, failed=failed)
 
 
 @dataclass(frozen=True)
@@ -328,12 +389,13 @@ class _Comparison:
     note: str = ""
 
     @classmethod
-    def of(cls, baseline: _Baseline, changes: Comparison, kind: Kind) -> "_Comparison":
+    def of(cls, baseline: _Baseline, scores: Scores, kind: Kind) -> "_Comparison":
         """Return what was found of a baseline."""
-        if baseline.measured is None:
+        if scores.old is None:
             return cls(baseline.text, {}, note=baseline.note)
+        changes = scores.compared
         change = kind.change(changes.better, changes.worse)
-        figures = dict(baseline.measured.tally.figures())
+        figures = dict(scores.old.tally.figures())
         return cls(baseline.text, figures, changes.better, changes.worse, change, baseline.folder)
 
     def floor(self, name: str, question: Question) -> float:
@@ -362,7 +424,7 @@ def _notes(measured: Measured, compared: _Comparison, question: Question) -> lis
             "of this TensorFlow version refuses WebP."
         )
     notes += [
-        f"the slice {', '.join(names)} has more than {LARGEST_SLICES} values; the first ones are measured"
+        f"the slice {', '.join(names)} has more than {LARGEST_SLICES} values; that many of them are measured"
         for names in sorted(measured.unmeasured)
     ]
     limits = question.limits

@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "models": ("mlplatform.cli.models:models", "List, push, promote and roll back models."),
     "serve": ("mlplatform.cli.serve:serve", "Serve pushed models over gRPC and REST."),
+    "predict": ("mlplatform.cli.predict:predict", "Write a model's answers to many records to a file."),
     "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),
     "lineage": ("mlplatform.cli.lineage:lineage", "Show what was made from what."),
     "ui": ("mlplatform.cli.ui:ui", "Show runs, datasets and models in a browser."),

@@ -37,6 +37,17 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
 
 
+def engine_option(command: Command) -> Command:
+    """Add `--engine-option KEY=VALUE`: options of the engine that `--engine` names."""
+    return click.option(
+        "--engine-option",
+        "engine_options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="An option of the engine (repeatable), such as parallelism=4; the value is YAML.",
+    )(command)
+
+
 def echo_json(document: object) -> None:
     """Print `document` as the one JSON document on stdout; numbers that JSON does not have are text."""
     click.echo(json.dumps(_strict(document), indent=2, sort_keys=False, default=str))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlplatform.cli.hints import with_root
-from mlplatform.cli.options import echo_json, json_option, root_option
+from mlplatform.cli.options import echo_json, engine_option, json_option, root_option
 from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
 from mlplatform.orchestration.choices import ENGINES, RUNNERS
@@ -19,16 +19,22 @@ from mlplatform.orchestration.runner import Runner
 INTERRUPTED = 130  # what shells give for Ctrl-C
 STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are reused"
 
+NOT_WAITING = "mlplatform: stopped; a run that was submitted continues: mlplatform runs cancel RUN ends it"
+
 
 class OverrideError(UsageError):
-    """A `--set` is not KEY=VALUE, or a `--parameter` not NAME=VALUE."""
+    """A `--set` or `--engine-option` is not KEY=VALUE, or a `--parameter` not NAME=VALUE."""
 
     def __init__(self, text: str, problem: str, option: str = "--set") -> None:
         super().__init__(text, problem, option)
         self.text, self.problem, self.option = text, problem, option
 
     def __str__(self) -> str:
-        form = {"--set": "KEY=VALUE, such as --set model.epochs=5", "--parameter": "NAME=VALUE"}
+        form = {
+            "--set": "KEY=VALUE, such as --set model.epochs=5",
+            "--parameter": "NAME=VALUE",
+            "--engine-option": "KEY=VALUE, such as --engine-option parallelism=4",
+        }
         return f"{self.option} {self.text!r}: {self.problem}; give {form[self.option]}"
 
 
@@ -129,6 +135,7 @@ class FlagError(UsageError):
     default=None,
     help="What Beam runs on, likewise [default: what the pipeline's own Beam arguments say].",
 )
+@engine_option
 @click.option("--host", metavar="URL", default=None, help="--runner kubeflow: the Kubeflow Pipelines server.")
 @click.option("--experiment", metavar="NAME", default=None, help="--runner kubeflow: the run's experiment.")
 @click.option("--namespace", metavar="NAME", default=None, help="--runner kubeflow: the run's namespace.")
@@ -154,6 +161,7 @@ def run(
     parallelism: int | None,
     runner: str,
     engine: str | None,
+    engine_options: tuple[str, ...],
     host: str | None,
     experiment: str | None,
     namespace: str | None,
@@ -190,13 +198,13 @@ def run(
             from_nodes=from_nodes,
             to_nodes=to_nodes,
             parameters=dict(parse_parameter(text) for text in parameters),
-            engine=engine,
+            engine=parse_engine_options(engine, engine_options),
         )
     except KeyboardInterrupt:
-        _say_stopped()
+        _say_stopped(STOPPED if runner == "local" else NOT_WAITING)
         raise SystemExit(INTERRUPTED) from None
     except SystemExit:  # SIGTERM, SIGHUP
-        _say_stopped()
+        _say_stopped(STOPPED if runner == "local" else NOT_WAITING)
         raise
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
@@ -234,9 +242,9 @@ def overrides_of(config_file: Path | None, settings: tuple[str, ...]) -> dict[st
     return overrides
 
 
-def _say_stopped() -> None:
+def _say_stopped(text: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be what is gone
-        click.echo(STOPPED, err=True)
+        click.echo(text, err=True)
 
 
 def parse_parameter(text: str) -> tuple[str, str]:
@@ -251,7 +259,24 @@ def parse_parameter(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def parse_override(text: str) -> dict[str, Any]:
+def parse_engine_options(engine: str | None, options: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return an engine's name and options, as `--engine` and `--engine-option` give them, as one block.
+
+    Raises:
+        OverrideError: An option is not KEY=VALUE, or there are options of no engine.
+    """
+    if engine is None:
+        if options:
+            problem = "it is an option of no engine: give --engine, too"
+            raise OverrideError(options[0], problem, "--engine-option")
+        return None
+    block: dict[str, Any] = {"name": engine}
+    for text in options:
+        block = merged(block, parse_override(text, "--engine-option"))
+    return block
+
+
+def parse_override(text: str, option: str = "--set") -> dict[str, Any]:
     """Return `a.b=VALUE` as `{"a": {"b": value}}`.
 
     Raises:
@@ -260,11 +285,11 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise OverrideError(text, "there is no key and value")
+        raise OverrideError(text, "there is no key and value", option)
     try:
         parsed = parse_yaml(value)
     except ValueError as error:
-        raise OverrideError(text, f"the value is not YAML ({error})") from error
+        raise OverrideError(text, f"the value is not YAML ({error})", option) from error
     for part in reversed(parts):
         parsed = {part: parsed}
     return dict(parsed)

@@ -24,8 +24,9 @@ from functools import cache
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from mlplatform.beam.job_server import require_job_server
+from mlplatform.beam.runners import pipeline_options
 from mlplatform.datasets.commit import (
     CommitOptions,
     Committed,
@@ -56,8 +57,6 @@ from mlplatform.datasets.scan import ShardScan, scan_shard
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import Task, track
 from mlplatform.storage import ASIDE, Storage, open_storage
-
-IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 
 _MATCHED_RECORDS = 1 << 20  # compared at a time by a worker: about 150 bytes each
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("offset", "<i8"), ("row", "<u4"), ("size", "<u4")])
@@ -135,8 +134,10 @@ def commit_with_beam(
         beam_options: Beam's own flags, such as `--runner=FlinkRunner`; none runs in this process.
 
     Raises:
+        JobServerUnreachableError: The flags name a job server that does not answer.
         CommitFilesLostError: What a worker left in the store did not arrive there.
     """
+    require_job_server(beam_options)
     splits, shards = list_shards(folder)
     check_named_splits(Line.read(storage, dataset), splits, options)
     begin_store(storage)
@@ -195,7 +196,7 @@ def _each(
     """
     if not count:
         return
-    with beam.Pipeline(options=_options(beam_options)) as pipeline:
+    with beam.Pipeline(options=pipeline_options(beam_options)) as pipeline:
         _ = (
             pipeline
             | beam.Create(range(count))
@@ -206,15 +207,6 @@ def _each(
     missing = sorted({f"{note}-{number}" for note in notes for number in range(count)} - there)
     if missing:
         raise CommitFilesLostError(job.dataset, [f"{job.store}/{job.path(name)}" for name in missing])
-
-
-def _options(flags: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options; without a runner, Beam works in this process.
-
-    Its DirectRunner would first try Prism, a program that it downloads.
-    """
-    has_runner = any(flag.startswith("--runner") for flag in flags)
-    return PipelineOptions([*flags] if has_runner else [f"--runner={IN_PROCESS}", *flags])
 
 
 class _Work(beam.DoFn):

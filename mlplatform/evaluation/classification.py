@@ -1,6 +1,7 @@
 """One class per record: accuracies, classes, confusions, calibration."""
 
 import copy
+import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -230,6 +231,38 @@ class ClassTally:
         if self._known == 2 and read.best.shape[1] == 2:
             self._rank(read, truth)
 
+    def merge(self, other: "ClassTally") -> None:
+        """Add another tally; classes that only records have lie at other places in it."""
+        places = np.array([self._merged_place(name) for name in other._names], np.int64)
+        self._has_names |= other._has_names
+        self._names_are_all |= other._names_are_all
+        self._known = max(self._known, other._known) if self._names_are_all else len(self._names)
+        self.records += other.records
+        self._not_finite += other._not_finite
+        self._hits += other._hits
+        size = len(self._names)
+        self._support = _moved(self._support, other._support, places, size)
+        self._right = _moved(self._right, other._right, places, size)
+        self._in_five = _moved(self._in_five, other._in_five, places, size)
+        self._answered = _moved(self._answered, other._answered, places, size)
+        for (truth, answer), count in other._confused.items():
+            self._confused[int(places[truth]), int(places[answer])] += count
+        self._merge_design(other, places)
+        self._loss += other._loss
+        self._squared_loss += other._squared_loss
+        self._bin_records += other._bin_records
+        self._bin_right += other._bin_right
+        self._bin_confidence += other._bin_confidence
+        self._lowest, self._highest = min(self._lowest, other._lowest), max(self._highest, other._highest)
+        if other._ranked is not None:
+            self._ranked = other._ranked + (0 if self._ranked is None else self._ranked)
+
+    def _merged_place(self, name: str) -> int:
+        if name not in self._place:
+            self._place[name] = len(self._names)
+            self._names.append(name)
+        return self._place[name]
+
     def _nodes_of_classes(self, level: str) -> Array:
         """Return the number of each class's node at a level."""
         known = self._node_of[level]
@@ -449,7 +482,9 @@ class ClassTally:
         """Return the most frequent confusions: truth, answer, records, share of the class."""
         return [
             (self._names[truth], self._names[answer], count, count / int(self._support[truth]))
-            for (truth, answer), count in self._confused.most_common(most)
+            for (truth, answer), count in heapq.nsmallest(
+                most, self._confused.items(), lambda one: (-one[1], *(self._names[p] for p in one[0]))
+            )
         ]
 
     def details(self) -> Mapping[str, Any]:
@@ -680,6 +715,13 @@ def _rows(array: Array | None, rows: Array) -> Array | None:
 def _added(counts: Array, places: Array, size: int) -> Array:
     """Return counts with one more at each of the places; they grow to `size`."""
     return np.asarray(np.pad(counts, (0, size - len(counts))) + np.bincount(places, minlength=size))
+
+
+def _moved(counts: Array, others: Array, places: Array, size: int) -> Array:
+    """Return counts with others added, whose k-th stands for place `places[k]`; they grow to `size`."""
+    grown = np.pad(counts, (0, size - len(counts)))
+    np.add.at(grown, places[: len(others)], others)
+    return np.asarray(grown)
 
 
 def _summed(probabilities: Array, places: Array) -> Array:

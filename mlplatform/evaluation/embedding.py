@@ -9,6 +9,7 @@ from mlplatform.evaluation.classification import class_name
 from mlplatform.evaluation.errors import UnreadableAnswerError
 from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, Scored, Truths
 from mlplatform.evaluation.outputs import described, numbers
+from mlplatform.evaluation.sample import Sample
 from mlplatform.evaluation.statistics import share
 from mlplatform.reports.sections import Section
 
@@ -52,9 +53,7 @@ class VectorTally:
     def __init__(self, output: str | None) -> None:
         self._output = output
         self.records = 0
-        self._vectors: list[Array] = []
-        self._labels: list[str] = []
-        self._random = np.random.default_rng(0)
+        self._sample = Sample(_LARGEST)  # of vectors with their labels
 
     def _read(self, outputs: Outputs) -> Array:
         _, found = numbers(outputs, _NAME, ("embedding", "embeddings"), self._output)
@@ -71,8 +70,9 @@ class VectorTally:
         found = self._read(outputs)
         is_finite = np.isfinite(found).all(axis=1)
         labels = [" ".join(map(class_name, values)) for values in truths]
-        for row in np.flatnonzero(is_finite):
-            self._keep(found[row], labels[row])
+        kept = np.flatnonzero(is_finite)
+        self._sample.add([(found[row].astype(np.float32), labels[row]) for row in kept])
+        self.records += len(kept)
         return Scored(
             error=np.where(is_finite, 0.0, np.nan),
             surprise=np.zeros(len(found)),
@@ -80,13 +80,14 @@ class VectorTally:
             answer=lambda _: "a vector",
         )
 
-    def _keep(self, vector: Array, label: str) -> None:
-        if self.records < _LARGEST:
-            self._vectors.append(vector.astype(np.float32))
-            self._labels.append(label)
-        elif (place := int(self._random.integers(self.records + 1))) < _LARGEST:
-            self._vectors[place], self._labels[place] = vector.astype(np.float32), label
-        self.records += 1
+    def merge(self, other: "VectorTally") -> None:
+        """Add another tally."""
+        self._sample.merge(other._sample)
+        self.records += other.records
+
+    @property
+    def _labels(self) -> list[str]:
+        return [label for _, label in self._sample.rows]
 
     @property
     def vectors(self) -> Array:
@@ -127,13 +128,13 @@ class VectorTally:
         }
 
     def _units(self) -> Array:
-        vectors = np.stack(self._vectors)
+        vectors = np.stack([vector for vector, _ in self._sample.rows])
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
     def details(self) -> Mapping[str, Any]:
         """Return how many vectors were searched, and their size."""
-        size = len(self._vectors[0]) if self._vectors else 0
-        return {"searched": len(self._vectors), "dimensions": size}
+        size = len(self._sample.rows[0][0]) if self.records else 0
+        return {"searched": len(self._sample), "dimensions": size}
 
     def sections(self) -> Sequence[Section]:
         """Nothing beyond the figures."""

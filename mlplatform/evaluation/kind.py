@@ -132,6 +132,17 @@ class Tally(Protocol):
         """
         ...
 
+    def merge(self, other: Any) -> None:
+        """Add what another tally of the same model has measured on other records.
+
+        Whatever the order in which the tallies of all parts are merged, the figures are those of one tally of
+        all records, up to the rounding of sums.
+
+        Args:
+            other: A tally that the same kind made with the same arguments; is not changed.
+        """
+        ...
+
     def figures(self) -> Mapping[str, Figure]:
         """Return the metrics that these answers have, by name."""
         ...

@@ -138,9 +138,7 @@ class LabelsTally:
     def _count(self, scores: Array, truth: Array, unknown: Array) -> None:
         classes = scores.shape[1]
         if not self.records:
-            self._right, self._missed, self._false = (np.zeros(classes, np.int64) for _ in range(3))
-            self._positives, self._negatives = (np.zeros((classes, _BINS), np.int64) for _ in range(2))
-            self._lowest, self._highest = np.full(classes, math.inf), np.full(classes, -math.inf)
+            self._start(classes)
         answer = scores >= _THRESHOLD
         self.records += len(scores)
         self._exact += int(((answer == truth).all(axis=1) & (unknown == 0)).sum())
@@ -153,6 +151,29 @@ class LabelsTally:
             counts += np.bincount(cells[which], minlength=counts.size).reshape(counts.shape)
         self._lowest = np.minimum(self._lowest, scores.min(axis=0))
         self._highest = np.maximum(self._highest, scores.max(axis=0))
+
+    def merge(self, other: "LabelsTally") -> None:
+        """Add another tally."""
+        if not other.records:
+            return
+        if not self.records:
+            self._names, self._place = list(other._names), dict(other._place)
+            self._start(len(self._names))
+        self.records += other.records
+        self._exact += other._exact
+        self._unknown += other._unknown
+        self._right += other._right
+        self._missed += other._missed
+        self._false += other._false
+        self._positives += other._positives
+        self._negatives += other._negatives
+        self._lowest = np.minimum(self._lowest, other._lowest)
+        self._highest = np.maximum(self._highest, other._highest)
+
+    def _start(self, classes: int) -> None:
+        self._right, self._missed, self._false = (np.zeros(classes, np.int64) for _ in range(3))
+        self._positives, self._negatives = (np.zeros((classes, _BINS), np.int64) for _ in range(2))
+        self._lowest, self._highest = np.full(classes, math.inf), np.full(classes, -math.inf)
 
     def figures(self) -> Mapping[str, Figure]:
         """Return the metrics; classes without records count for no mean of classes."""

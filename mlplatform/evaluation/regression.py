@@ -10,6 +10,7 @@ from markupsafe import Markup
 from mlplatform.evaluation.errors import UnreadableLabelError
 from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, Scored, Truths, Value
 from mlplatform.evaluation.outputs import column, numbers
+from mlplatform.evaluation.sample import Sample
 from mlplatform.evaluation.statistics import mean
 from mlplatform.reports.charts import Bucket, histogram
 from mlplatform.reports.sections import Drawing, Section
@@ -55,8 +56,7 @@ class NumberTally:
         self._origin = 0.0  # near the truths, so that their variance is not lost in the digits
         self._truths = self._squared_truths = 0.0
         self._lowest, self._highest = math.inf, -math.inf
-        self._sample: list[tuple[float, float]] = []
-        self._random = np.random.default_rng(0)
+        self._sample = Sample(_SAMPLE)
 
     def _read(self, outputs: Outputs) -> Array:
         name, found = numbers(outputs, _NAME, _OUTPUTS, self._output)
@@ -85,7 +85,7 @@ class NumberTally:
     def _count(self, truth: Array, answers: Array) -> None:
         if not self.records:
             self._origin = float(truth[0])
-        self._keep(truth, answers)
+        self._sample.add(list(zip(truth.tolist(), answers.tolist(), strict=True)))
         self.records += len(truth)
         error, moved = answers - truth, truth - self._origin
         self._sum += float(error.sum())
@@ -98,13 +98,24 @@ class NumberTally:
         self._lowest = min(self._lowest, float(answers.min()))
         self._highest = max(self._highest, float(answers.max()))
 
-    def _keep(self, truth: Array, answers: Array) -> None:
-        """Keep a sample in which every record is as likely as any other (reservoir sampling)."""
-        for number, pair in enumerate(zip(truth.tolist(), answers.tolist(), strict=True), self.records):
-            if number < _SAMPLE:
-                self._sample.append(pair)
-            elif (place := int(self._random.integers(number + 1))) < _SAMPLE:
-                self._sample[place] = pair
+    def merge(self, other: "NumberTally") -> None:
+        """Add another tally."""
+        if not other.records:
+            return
+        if not self.records:
+            self._origin = other._origin
+        moved = other._origin - self._origin
+        self._squared_truths += other._squared_truths + 2 * moved * other._truths + other.records * moved**2
+        self._truths += other._truths + other.records * moved
+        self.records += other.records
+        self._sum += other._sum
+        self._absolute += other._absolute
+        self._squares += other._squares
+        self._fourths += other._fourths
+        self._largest = max(self._largest, other._largest)
+        self._lowest = min(self._lowest, other._lowest)
+        self._highest = max(self._highest, other._highest)
+        self._sample.merge(other._sample)
 
     @property
     def _variance(self) -> float:
@@ -143,15 +154,14 @@ class NumberTally:
 
     def sections(self) -> Sequence[Section]:
         """Return answers beside truths, and the residuals."""
-        if not self._sample:
+        pairs = self._sample.rows
+        if not pairs:
             return []
-        sample = (
-            f"{len(self._sample):,} of {self.records:,} records" if self.records > _SAMPLE else "All records"
-        )
-        errors = sorted(answer - truth for truth, answer in self._sample)
+        sample = f"{len(pairs):,} of {self.records:,} records" if self.records > _SAMPLE else "All records"
+        errors = sorted(answer - truth for truth, answer in pairs)
         return [
             Drawing("Answers beside truths", f"{sample}: a dot is a record; right answers lie on the line.",
-                    _scatter(self._sample[:_DOTS])),
+                    _scatter(pairs[:_DOTS])),
             Drawing("Residuals", "Answer less truth: a good model's lie around 0.",
                     histogram([Bucket(error, error, 1.0) for error in errors])),
         ]  # fmt: skip

@@ -74,4 +74,11 @@ RUNNERS = Choices(
         "kubeflow": "mlplatform.orchestration.kubeflow.runner:KubeflowRunner",
     },
 )
-ENGINES = Choices("engine", "mlplatform.engines", {"direct": "mlplatform.beam.engines:direct"})
+ENGINES = Choices(
+    "engine",
+    "mlplatform.engines",
+    {
+        name: f"mlplatform.beam.engines:{name}"
+        for name in ("direct", "prism", "flink", "spark", "dataflow", "portable")
+    },
+)

@@ -43,7 +43,7 @@ class Runner(Protocol):
         from_nodes: Sequence[str] = (),
         to_nodes: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
-        engine: str | None = None,
+        engine: str | Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Run a pipeline by name to its end, and return the record.
 
@@ -54,7 +54,8 @@ class Runner(Protocol):
             from_nodes: Run these nodes and those after them.
             to_nodes: Run these nodes and those before them.
             parameters: Values of the pipeline's runtime parameters.
-            engine: The engine of Beam; None: as the pipeline's own arguments say.
+            engine: The engine of Beam: a name, or a block (`{"name": "flink", "parallelism": 4}`); None: as
+                the pipeline's own arguments say.
         """
 
     def status(self, run: str = "latest") -> RunRecord:

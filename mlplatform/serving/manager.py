@@ -20,7 +20,7 @@ from mlplatform.serving.saved_model import beside_requests, give_memory_back
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.session import run_error
 from mlplatform.serving.status import Code, StatusError, invalid_argument
-from mlplatform.serving.version_folders import Fingerprint, aspired
+from mlplatform.serving.version_folders import Fingerprint, SpecificVersions, aspired
 from mlplatform.serving.version_source import FolderSource, VersionSource
 from mlplatform.storage.errors import StoreAccessError
 
@@ -350,6 +350,10 @@ class ModelManager:
             log.warning(problem)
         model.problem = problem
         wanted = aspired(folders, config.policy)
+        named = config.policy.versions if isinstance(config.policy, SpecificVersions) else ()
+        if self._discover is not None and named and not wanted:
+            # A roll-back moved the folder away after the ledger was read: the next look knows what is wanted.
+            return
         missing = [v for v in reversed(wanted) if v not in model.served or model.served[v].path != folders[v]]
         loadable = [v for v in missing if not self._is_ruled_out(model, v, source)]
         for version in loadable:

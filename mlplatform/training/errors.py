@@ -74,3 +74,39 @@ class NoExamplesError(MlplatformError):
 
     def __str__(self) -> str:
         return f"no Examples to train on: {self.where} hold no records."
+
+
+class NoSearchLibraryError(UsageError):
+    """Hyperparameters are to be searched, and the library that proposes them is not installed."""
+
+    def __str__(self) -> str:
+        return (
+            "search: trials are proposed by Optuna, which is not installed; "
+            "`pip install 'mlplatform[tune]'` installs it."
+        )
+
+
+class NoTrialFigureError(UsageError):
+    """A trial's training reports no metric of the monitored name."""
+
+    def __init__(self, monitor: str, known: Sequence[str]) -> None:
+        super().__init__(monitor, known)
+        self.monitor, self.known = monitor, known
+
+    def __str__(self) -> str:
+        has = f"it has {', '.join(self.known)}" if self.known else "it has none"
+        return (
+            f"search: the history of a trial has no metric {self.monitor!r} to judge it by; {has}. Set "
+            "search.monitor to one of them; metrics that begin with val_ need evaluation splits."
+        )
+
+
+class ColumnError(UsageError):
+    """A column of a table cannot be learned from."""
+
+    def __init__(self, column: str, found: str, remedy: str) -> None:
+        super().__init__(column, found, remedy)
+        self.column, self.found, self.remedy = column, found, remedy
+
+    def __str__(self) -> str:
+        return f"column {self.column!r}: {self.found}. {self.remedy}"

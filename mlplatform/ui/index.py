@@ -259,12 +259,17 @@ def _opened(home: Home) -> sqlite3.Connection:
 
 
 def _with_tables(database: sqlite3.Connection) -> sqlite3.Connection:
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = OFF")  # a cache
-    database.executescript(_TABLES)
-    database.execute("INSERT OR REPLACE INTO runs (run_id) VALUES ('')")  # fails where it cannot be written
-    database.execute("DELETE FROM runs WHERE run_id = ''")
-    database.commit()
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")  # a cache
+        database.executescript(_TABLES)
+        # Fails where it cannot be written.
+        database.execute("INSERT OR REPLACE INTO runs (run_id) VALUES ('')")
+        database.execute("DELETE FROM runs WHERE run_id = ''")
+        database.commit()
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
 
 

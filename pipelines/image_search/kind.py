@@ -70,29 +70,35 @@ class ItemTally(VectorTally):
 
     def __init__(self, output: str | None) -> None:
         super().__init__(output or _EMBEDDING)
-        self._altered: list[tuple[int, Array]] = []  # the record's place, [alterations, d]
+        self._altered: list[tuple[Array, Array]] = []  # the record's vector [d], [alterations, d]
 
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
-        start = self.records
         scored = super().add(outputs, truths)
         if _ALTERED in outputs and np.isfinite(scored.error).all():
             self._altered += [
-                (start + row, found)
+                (outputs[_EMBEDDING][row], found)
                 for row, found in enumerate(outputs[_ALTERED])
                 if np.isfinite(found).all()
             ]
         return scored
 
+    def merge(self, other: VectorTally) -> None:
+        """Add another tally."""
+        super().merge(other)
+        if isinstance(other, ItemTally):
+            self._altered += other._altered
+
     def _found(self) -> Array:
         """Return whether each altered photo finds its original, bool [photos, alterations]."""
         units = self.vectors
         found = np.zeros((len(self._altered), len(ALTERATIONS)), np.bool_)
-        for number, (place, vectors) in enumerate(self._altered):
+        for number, (original, vectors) in enumerate(self._altered):
             lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             scores = (vectors / lengths) @ units.T
+            own = (vectors / lengths) @ (original / max(float(np.linalg.norm(original)), 1e-12))
             # A photo that lies twice among the records is found where the copy is.
-            found[number] = scores.max(axis=1) <= scores[:, place] + 1e-6
+            found[number] = scores.max(axis=1) <= own + 1e-6
         return found
 
     def figures(self) -> Mapping[str, Figure]:

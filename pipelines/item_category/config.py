@@ -10,9 +10,11 @@ from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
+from mlplatform.orchestration.engine import parse_engine
 from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.storage.urls import is_local
 from mlplatform.training.image_classifier_settings import ClassifierSettings
+from mlplatform.training.search_settings import SearchSettings, check_space
 
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
@@ -67,12 +69,14 @@ class ItemCategoryConfig(Config):
     drift_threshold: float = Field(ge=0, le=1)
     serving_logs: str | None = Field(min_length=1)
     model: ClassifierSettings
+    search: SearchSettings
     thresholds: Thresholds
     budget: Budget
     model_name: Name
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    engine: str | dict[str, Any] | None
     kubernetes: KubernetesOptions
 
 
@@ -87,6 +91,8 @@ def load_config(changes: Mapping[str, Any]) -> ItemCategoryConfig:
         values["splits"] = changes["splits"]
     settings = parse_config(ItemCategoryConfig, values, source="item_category")
     parse_config(Policy, settings.policy, source="item_category.policy")
+    parse_engine(settings.engine)
+    check_space(settings.search, settings.model, source="item_category.search.space")
     return settings
 
 

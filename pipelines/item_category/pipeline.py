@@ -13,6 +13,7 @@ from mlplatform.components.image_example_gen.photo_folder import (
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.reference import Reference, version_reference
 from mlplatform.home import Home
+from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
 
@@ -155,6 +156,7 @@ def _compose(
         train_splits=[photos.train_split],
         eval_splits=[photos.validation_split],
         work_dir=home.work,
+        search=settings.search.model_dump() if settings.search.trials else None,
     )
     model_gate = ModelValidator(
         model=trainer.outputs["model"],
@@ -180,10 +182,12 @@ def _compose(
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
+    components = [*before, version, data_gate, trainer, model_gate, pusher]
+    use_engine(components, parse_engine(settings.engine))
     pipeline: Pipeline = Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
-        components=[*before, version, data_gate, trainer, model_gate, pusher],
+        components=components,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )

@@ -11,6 +11,7 @@ from mlplatform.components.model_validator.settings import parse_budget
 from mlplatform.config import Config, parse_config
 from mlplatform.config_file import ConfigError, merged, read_yaml
 from mlplatform.evaluation.limits import parse_limits
+from mlplatform.orchestration.engine import parse_engine
 from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.pipelines.item_category.config import Address, Name
 from mlplatform.pipelines.item_color.kind import ColorName
@@ -45,6 +46,7 @@ class ItemColorConfig(Config):
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)
+    engine: str | dict[str, Any] | None
     kubernetes: KubernetesOptions
 
 
@@ -61,6 +63,7 @@ def load_config(changes: Mapping[str, Any]) -> ItemColorConfig:
     parse_config(Policy, settings.policy, source=f"{_SOURCE}.policy")
     parse_limits(ColorName(), settings.thresholds, source=f"{_SOURCE}.thresholds")
     parse_budget(settings.budget)
+    parse_engine(settings.engine)
     return settings
 
 

@@ -66,6 +66,18 @@ class ColorTally(ClassTally):
             self._add_acceptable(outputs, probabilities, known)
         return super().add(outputs, [[names[0].encode()] for names in known])
 
+    def merge(self, other: ClassTally) -> None:
+        """Add another tally."""
+        super().merge(other)
+        if isinstance(other, ColorTally):
+            self._acceptable_records += other._acceptable_records
+            self._in_two += other._in_two
+            self._acceptable += other._acceptable
+            self._rules_records += other._rules_records
+            self._rules_right += other._rules_right
+            self._right_beside_rules += other._right_beside_rules
+            self._by_confidence += other._by_confidence
+
     def _add_acceptable(self, outputs: Outputs, probabilities: Array, known: Sequence[Sequence[str]]) -> None:
         rules = outputs.get(_RULES)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]

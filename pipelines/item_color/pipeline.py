@@ -13,6 +13,7 @@ from mlplatform.components.image_example_gen.photo_folder import (
     require_folder,
 )
 from mlplatform.home import Home
+from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_color.config import ItemColorConfig, check_files, load_config
 from mlplatform.storage.urls import is_local, join
@@ -166,10 +167,12 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
+    components = [ingest, version, data_gate, trainer, model_gate, pusher]
+    use_engine(components, parse_engine(settings.engine))
     pipeline: Pipeline = Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
-        components=[ingest, version, data_gate, trainer, model_gate, pusher],
+        components=components,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )

@@ -11,6 +11,7 @@ from mlplatform.evaluation.limits import fallen, missed, parse_limits
 from mlplatform.evaluation.tests_of_chance import (
     benjamini_hochberg,
     binomial_tails,
+    fisher_combined,
     fisher_tails,
     holm,
     poisson_tails,
@@ -45,6 +46,9 @@ class TestTestsOfChance:
             stats.poisson.sf(np.array([0, 4, 6, 39]), means)
         )
         assert poisson_tails([0], [0.5]) == 0
+        ones, others = np.array([0.3, 0.01]), np.array([0.9, 1e-6])
+        combined = [stats.combine_pvalues(pair, "fisher")[1] for pair in zip(ones, others, strict=True)]
+        assert np.exp(fisher_combined(np.log(ones), np.log(others))) == pytest.approx(combined)
 
     def test_holm_rejects_until_the_first_that_passes(self) -> None:
         assert holm([0.04, 0.01, 0.02], 0.05).tolist() == [True, True, True]
@@ -235,3 +239,19 @@ def test_the_report_of_1200_classes_stays_small() -> None:
     assert all(len(getattr(section, "rows", [])) <= 60 for section in tables.values())
     assert len(json.dumps(tally.details())) < 1200 * 500
     assert all(abs(int(p.one.split()[1]) - int(p.other.split()[1])) == 1 for p in tally.look_alikes[:50])
+
+
+def test_what_parts_found_of_levels_and_look_alikes_is_what_the_whole_finds() -> None:
+    kind = Classification().with_taxonomy(TestTaxonomy.TAXONOMY)
+    random = np.random.default_rng(3)
+    truths = random.integers(0, 12, 900).tolist()
+    answers = [t ^ 1 if random.random() < 0.5 else t for t in truths]
+    whole = answered(truths, answers, kind)
+    parts = answered(truths[:400], answers[:400], kind)
+    parts.merge(answered(truths[400:], answers[400:], kind))
+
+    for name, figure in whole.figures().items():
+        assert parts.figures()[name].value == pytest.approx(figure.value, nan_ok=True), name
+    assert whole.figures()["group_top_1"].value > whole.figures()["top_1"].value
+    assert parts.look_alikes == whole.look_alikes
+    assert whole.look_alikes

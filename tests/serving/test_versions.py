@@ -28,7 +28,7 @@ from mlplatform.serving.saved_model import load
 from mlplatform.serving.servable import Servable
 from mlplatform.serving.status import StatusError, invalid_argument
 from mlplatform.serving.tensors import fill_content
-from mlplatform.serving.version_folders import AllVersions
+from mlplatform.serving.version_folders import AllVersions, SpecificVersions
 
 pytestmark = pytest.mark.e2e
 
@@ -701,3 +701,42 @@ def test_what_a_load_sets_for_the_whole_process_ends_with_it() -> None:
     first.__exit__(None, None, None)
     second.__exit__(None, None, None)
     assert (sys.getswitchinterval(), gc.isenabled()) == before
+
+
+def test_a_version_serves_until_the_next_one_is_there_though_its_folder_is_withdrawn_between_two_reads(
+    tmp_path: Path,
+) -> None:
+    """A roll-back moves the folder away after the ledger was read, and before the folders are."""
+    folders, wanted = {4: tmp_path / "4", 5: tmp_path / "5"}, [5]
+
+    class Source:
+        def folders(self) -> dict[int, Path]:
+            return dict(folders)
+
+        def fetch(self, version: int) -> None:
+            pass
+
+        def fingerprint(self, version: int) -> tuple[()]:
+            return ()
+
+    manager = ModelManager(
+        lambda folder, name, version: Servable(name, version, folder, {}, {}),
+        poll_wait_s=0,
+        discover=lambda: {"m": ModelConfig("m", tmp_path, SpecificVersions(tuple(wanted)))},
+        source=lambda _: Source(),
+    )
+
+    def served() -> int:
+        manager.look_now()
+        with manager.servable("m") as servable:
+            return servable.version
+
+    manager.start()
+    try:
+        assert served() == 5
+        del folders[5]
+        assert served() == 5
+        wanted[:] = [4]
+        assert served() == 4
+    finally:
+        manager.stop()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlplatform.orchestration.local.processes.deferred import DEFERRED, defer_imports
+from mlplatform.orchestration.local.processes.deferred import defer_imports
 
 _PLUGIN = "tfx.dsl.io.plugins.tensorflow_gfile"
 _SCHEMES = ["gs://", "hdfs://", "viewfs://"]  # those that no file system of ours takes
@@ -23,7 +23,7 @@ def prepare() -> None:
     """Put off what is heavy; nothing happens where TFX is imported already."""
     if "tfx" in sys.modules:
         return
-    defer_imports(DEFERRED | {_PLUGIN, "tfx.components"})
+    defer_imports(_PLUGIN, "tfx.components")
     with _absent("tensorflow"):  # of which it takes decorators for documentation, or else makes its own
         importlib.import_module("tfx.utils.doc_controls")
     from tfx.dsl.io import filesystem, filesystem_registry
@@ -38,6 +38,12 @@ def prepare() -> None:
             setattr(TensorFlowWhenNeeded, name, staticmethod(_Later(name)))
     registry = filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY
     registry.register(TensorFlowWhenNeeded, priority=_PRIORITY, use_as_fallback=True)
+
+
+def complete() -> None:
+    """Give TFX its own file systems, where something has imported TensorFlow: some of TFX counts on them."""
+    if "tensorflow" in sys.modules:
+        _ = importlib.import_module(_PLUGIN).TensorflowFilesystem
 
 
 @contextmanager

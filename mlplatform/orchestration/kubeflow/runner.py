@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mlplatform.home import Home
-from mlplatform.orchestration.choices import ENGINES
+from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.client import ENDED, Client
 from mlplatform.orchestration.kubeflow.cluster_runs import (
     is_refused_by_a_gate,
@@ -22,6 +22,7 @@ from mlplatform.orchestration.kubeflow.errors import (
     NotOnAClusterError,
     ParameterValueError,
     ScheduleError,
+    ServerUnreachableError,
 )
 from mlplatform.orchestration.local.errors import NodeFailedError
 from mlplatform.orchestration.local.ledger_runs import find_run, log_of
@@ -30,6 +31,7 @@ from mlplatform.orchestration.local.reference import check_reference, make_pipel
 from mlplatform.storage.urls import is_local, join
 
 POLL_S = 5.0  # between looks at a run that is waited for
+MOST_UNANSWERED = 12  # looks in a row without an answer, after which the wait ends
 ARTIFACT_ROOTS = ("s3://", "gs://", "minio://")
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?#-]+")
 
@@ -124,7 +126,7 @@ class KubeflowRunner:
         from_nodes: Sequence[str] = (),
         to_nodes: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
-        engine: str | None = None,
+        engine: str | Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Submit a pipeline by name; wait for its end, where that was asked for.
 
@@ -135,7 +137,7 @@ class KubeflowRunner:
             from_nodes: Must be empty.
             to_nodes: Must be empty.
             parameters: Values of the pipeline's runtime parameters.
-            engine: The engine of Beam; None: as the pipeline's own arguments say.
+            engine: The engine of Beam, a name or a block; None: as the pipeline's own arguments say.
 
         Raises:
             Exception: As for `run`, and what making the pipeline raises.
@@ -148,7 +150,7 @@ class KubeflowRunner:
         self._require_reachable_root()
         pipeline = make_pipeline(reference, data, self._home.root, overrides or {})
         if engine is not None:
-            set_beam_arguments(pipeline, ENGINES.load(engine)())
+            use_engine(pipeline.components, parse_engine(engine))
         return self._submit(self.compile(pipeline), parameters or {}, reference)
 
     def status(self, run: str = "latest") -> RunRecord:
@@ -245,11 +247,17 @@ class KubeflowRunner:
         return self.record
 
     def _wait_for(self, run_id: str) -> RunRecord:
-        while True:
-            found = self._client.run(run_id)
-            if str(found.get("state")) in ENDED:
-                break
-            self._sleep(POLL_S)
+        found: dict[str, Any] = {}
+        unanswered = 0
+        while str(found.get("state")) not in ENDED:
+            if found or unanswered:
+                self._sleep(POLL_S)
+            try:
+                found, unanswered = self._client.run(run_id), 0
+            except ServerUnreachableError:  # it may be started anew; the run does not end with it
+                unanswered += 1
+                if unanswered == MOST_UNANSWERED:
+                    raise
         write_finished(self._home, found)
         self.record = record_of(self._home, found)
         failed = self.record.failed
@@ -280,13 +288,3 @@ def cron(schedule: str) -> str:
         if not _CRON_FIELD.fullmatch(text) or any(not least <= number <= most for number in numbers):
             raise ScheduleError(schedule)
     return " ".join(fields)
-
-
-def set_beam_arguments(pipeline: Any, arguments: Sequence[str]) -> None:
-    """Append arguments of an engine to those of the components that run Beam."""
-    from tfx.dsl.components.base import executor_spec
-
-    for component in pipeline.components:
-        spec = getattr(component, "executor_spec", None)
-        if isinstance(spec, executor_spec.BeamExecutorSpec):
-            spec.beam_pipeline_args = [*spec.beam_pipeline_args, *arguments]

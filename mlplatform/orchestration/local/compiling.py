@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfx.dsl.compiler import compiler, constants
-from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.components.base import base_component
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import partial_run_utils, runtime_parameter_utils, tfx_runner
@@ -25,6 +25,7 @@ from mlplatform.beam.runners import runs_in_process
 from mlplatform.files import write_privately
 from mlplatform.fingerprints.imported import importing, record_imports
 from mlplatform.fingerprints.libraries import read_distributions
+from mlplatform.orchestration.engine import Engine, use_engine
 from mlplatform.orchestration.local.cache.parameter_roles import roles_of
 from mlplatform.orchestration.local.cache.sources import (
     Sources,
@@ -69,7 +70,7 @@ def compile_reference(
     data: str | None,
     root: str,
     overrides: Mapping[str, Any],
-    beam_arguments: Sequence[str] = (),
+    engine: Engine | None = None,
     **options: Any,
 ) -> Plan:
     """Make the pipeline that a reference names, and compile it.
@@ -81,13 +82,11 @@ def compile_reference(
         data: As there.
         root: As there.
         overrides: As there.
-        beam_arguments: Those of the engine; they take precedence over the pipeline's own.
+        engine: The engine of Beam; it takes precedence over the pipeline's own.
         **options: As for `plan_of`.
     """
     start_recording()
-    first, second = (
-        _compiled(make_pipeline(reference, data, root, overrides), beam_arguments) for _ in range(2)
-    )
+    first, second = (_compiled(make_pipeline(reference, data, root, overrides), engine) for _ in range(2))
     sources = stop_recording()
     is_reproducible = _canonical(first) == _canonical(second)
     return replace(plan_of(first, **options), sources=sources, is_reproducible=is_reproducible)
@@ -98,12 +97,11 @@ def compile_pipeline(pipeline: Any, **options: Any) -> Plan:
     return plan_of(_compiled(pipeline), **options)
 
 
-def _compiled(pipeline: Any, beam_arguments: Sequence[str] = ()) -> pipeline_pb2.Pipeline:
+def _compiled(pipeline: Any, engine: Engine | None = None) -> pipeline_pb2.Pipeline:
     """Compile; user modules that can be imported are not packed into wheels, the nodes import them."""
+    if engine is not None:
+        use_engine(pipeline.components, engine)
     for component in pipeline.components:
-        spec = getattr(component, "executor_spec", None)
-        if beam_arguments and isinstance(spec, executor_spec.BeamExecutorSpec):
-            spec.beam_pipeline_args = [*spec.beam_pipeline_args, *beam_arguments]
         if isinstance(component, base_component.BaseComponent) and not runs_in_process(
             getattr(component.executor_spec, "beam_pipeline_args", ()) or pipeline.beam_pipeline_args
         ):

@@ -13,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
+from mlplatform.beam.job_server import require_job_server
 from mlplatform.beam.runners import runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
@@ -68,6 +69,7 @@ def run_node(
     _let_workers_import()
     executor_spec = runner_utils.extract_executor_spec(deployment, node.id)
     beam_arguments = getattr(executor_spec, "beam_pipeline_args", ())
+    require_job_server(beam_arguments)
     if not beam_arguments or runs_in_process(beam_arguments):
         beam_in_process.prepare()
     tft_in_process.prepare()

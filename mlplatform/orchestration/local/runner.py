@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from mlplatform.fingerprints.libraries import environment_fingerprint
 from mlplatform.home import Home
-from mlplatform.orchestration.choices import ENGINES
+from mlplatform.orchestration.engine import parse_engine
 from mlplatform.orchestration.local.active_run import ActiveRun, warm_processes
 from mlplatform.orchestration.local.cache.unchanged import Memory
 from mlplatform.orchestration.local.capacity import default_parallelism
@@ -125,7 +126,7 @@ class LocalRunner:
         from_nodes: Sequence[str] = (),
         to_nodes: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
-        engine: str | None = None,
+        engine: str | Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Run a pipeline by name.
 
@@ -139,11 +140,12 @@ class LocalRunner:
             from_nodes: As for `run`.
             to_nodes: As for `run`.
             parameters: As for `run`.
-            engine: The engine of Beam, from `choices.ENGINES`; None: as the pipeline's own arguments say.
+            engine: The engine of Beam, as `engine.parse_engine` takes it; None: as the pipeline says.
 
         Raises:
             PipelineNotFoundError: There is no such pipeline.
             UnknownChoiceError: There is no such engine.
+            ConfigError: It has no such option, or a value does not fit.
             Exception: As for `run`.
         """
         from mlplatform.orchestration.local.reference import check_reference, provisional_name
@@ -151,9 +153,9 @@ class LocalRunner:
         check_reference(reference)
         arguments: dict[str, Any] = {"data": data, "overrides": dict(overrides or {})}
         arguments["parameters"] = dict(parameters or {})
-        beam_arguments = tuple(ENGINES.load(engine)()) if engine is not None else ()
-        if beam_arguments:
-            arguments["engine"] = list(beam_arguments)
+        chosen = parse_engine(engine)
+        if chosen:
+            arguments["engine"] = asdict(chosen)
         memory = Memory(self._home, reference, arguments)
         is_plain = not (from_nodes or to_nodes or self._force)
         with self._run(provisional_name(reference)) as active:
@@ -172,7 +174,7 @@ class LocalRunner:
                     to_nodes=tuple(to_nodes),
                     force=self._force,
                     parameters=arguments["parameters"],
-                    beam_arguments=beam_arguments,
+                    engine=chosen,
                     **active.identity,
                 )
             )

@@ -26,15 +26,11 @@ def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0
         answer=truths.__getitem__,
         columns={"rank": ranks, "label": np.array(truths)},
     )
-    with AnswersFile() as answers:
+    folder.mkdir(exist_ok=True)
+    with AnswersFile(folder / "answers.tfrecord") as answers:
         answers.write(records, scored)
-        evaluate(
-            answers,
-            Question.of(thresholds=thresholds),
-            ["cup", "hat"],
-            folder,
-            top_1_floor=top_1_floor,
-        )
+    question = Question.of(thresholds=thresholds)
+    evaluate(answers, question, ["cup", "hat"], folder, top_1_floor=top_1_floor)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ service's client: a third of the whole import. A pipeline that uses the extensio
 
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -15,13 +15,13 @@ DEFERRED = frozenset({"tfx.v1.extensions.google_cloud_ai_platform"})
 _put_off: set[str] = set()
 
 
-def defer_imports(names: Iterable[str] = DEFERRED) -> None:
-    """Let this process, and its forked children, run modules when they are first used.
+def defer_imports(*more: str) -> None:
+    """Let this process, and its forked children, run the modules in `DEFERRED` when they are first used.
 
     Args:
-        names: The modules. A package's own modules can be imported meanwhile.
+        more: Further modules. A package's own modules can be imported meanwhile.
     """
-    _put_off.update(names)
+    _put_off.update(DEFERRED, more)
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from mlplatform.components.model_validator.errors import ModelNotLoadableError
 from mlplatform.exported_model.contents import LABELS_FILE, read_labels
+from mlplatform.prediction.errors import ModelNotLoadableError
 from mlplatform.vision.decoding import decode_image
 from mlplatform.vision.examples import IMAGE
 

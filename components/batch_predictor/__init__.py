@@ -1,0 +1,1 @@
+"""Predictions for every record of Examples, as a node of a pipeline."""

@@ -1,0 +1,1 @@
+"""Predictions for many records at once: read, ask the model, write, account for every record."""

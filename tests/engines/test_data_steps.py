@@ -1,0 +1,187 @@
+"""Data steps on real engines: the same versions and figures as in this process."""
+
+import importlib.util
+import json
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from mlplatform.beam.doctor import look_at_engine
+from mlplatform.components.model_validator.baseline import Baseline
+from mlplatform.components.model_validator.records import Records
+from mlplatform.components.model_validator.settings import Question
+from mlplatform.components.model_validator.validate import Engine, Quality, Terms, measure_quality
+from mlplatform.datasets import DatasetStore
+from mlplatform.demo.photos import make_photos
+from mlplatform.orchestration.local import LocalRunner
+
+SHARDS, PER_SHARD = 6, 4000
+
+
+def _tables() -> ModuleType:
+    file = Path(__file__).parents[1] / "components/model_validator/tables.py"
+    spec = importlib.util.spec_from_file_location("tables", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = _tables()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records in two splits, some of them more than once."""
+    folder = tmp_path_factory.mktemp("examples")
+    for shard in range(SHARDS):
+        split = folder / f"Split-{'eval' if shard == 0 else 'train'}"
+        split.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(split / f"data-{shard:05d}"), "") as writer:
+            for number in range(PER_SHARD):
+                example = tf.train.Example()
+                features = example.features.feature
+                features["item_id"].bytes_list.value.append(b"%d-%d" % (shard, number % (PER_SHARD - 9)))
+                features["label"].bytes_list.value.append(b"%d" % (number % 7))
+                writer.write(example.SerializeToString())
+    return folder
+
+
+def digest(examples: Path, store: Path, arguments: Sequence[str] | None) -> tuple[str, dict[str, int]]:
+    manifest = (
+        DatasetStore(str(store))
+        .commit("items", str(examples), key=["item_id"], label="label", beam_options=arguments)
+        .manifest
+    )
+    return manifest.digest, {name: split.records for name, split in manifest.splits.items()}
+
+
+def test_the_engine_is_fit(engine: list[str], tmp_path: Path) -> None:
+    found = {check.name: check.status for check in look_at_engine(engine, str(tmp_path))}
+    assert found.pop("job server", "ok") == "ok"
+    assert found == {"job of ten records": "ok", "shared storage": "ok", "versions of the workers": "ok"}
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_commit_is_the_same_version(engine: list[str], examples: Path, tmp_path: Path) -> None:
+    assert digest(examples, tmp_path / "there", engine) == digest(examples, tmp_path / "here", None)
+
+
+@pytest.fixture(scope="module")
+def trips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A table in several files."""
+    folder = tmp_path_factory.mktemp("trips")
+    whole = tables.rows(folder / "whole.gz")
+    records = [*tf.data.TFRecordDataset([whole], "GZIP").as_numpy_iterator()]
+    files = [str(folder / f"part-{number}") for number in range(4)]
+    for number, file in enumerate(files):
+        with tf.io.TFRecordWriter(file) as writer:
+            for record in records[number::4]:
+                writer.write(record)
+    return files
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    labels = ["no", "yes"]
+    tables.export(folder / "new", tables.is_long, "probabilities", labels=labels)
+    constant = tf.constant([[0.4, 0.6]])
+    tables.export(folder / "old", lambda c: 0 * tables.is_long(c) + constant, "probabilities", labels=labels)
+    return folder
+
+
+def scored(models: Path, files: list[str], engine: Engine | None) -> Quality:
+    question = Question.of("classification", "long", slices=[["city"]])
+    baseline = Baseline(models / "old", "the one before")
+    terms = Terms(splits=["eval"], question=question, baseline=baseline, engine=engine)
+    return measure_quality(models / "new", Records(files, question), terms)
+
+
+def facts(quality: Quality) -> Any:
+    assert quality.measured is not None
+    assert quality.compared is not None
+    tally = quality.measured.tally
+    found = {
+        "figures": {name: figure.as_json() for name, figure in tally.figures().items()},
+        "details": tally.details(),
+        "slices": [(part.name, part.records) for part in quality.slices],
+        "compared": quality.compared.as_json(),
+        "reasons": [*quality.reasons],
+    }
+    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 6))
+
+
+def test_scoring_finds_the_same(engine: list[str], models: Path, trips: list[str], tmp_path: Path) -> None:
+    there = scored(models, trips, Engine(engine, str(models / "new"), str(tmp_path)))
+    assert facts(there) == facts(scored(models, trips, None))
+    assert there.answers is not None
+    assert there.answers.records == tables.ROWS
+
+
+def test_the_data_nodes_of_a_pipeline_find_the_same(flink: Any, worker_command: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    make_photos(photos, categories=3, per_category=12, unseen=0, size_px=64)
+    block = {"name": "flink", "parallelism": 2, "worker_command": worker_command}
+    found = []
+    for name, engine in (("here", None), ("there", block)):
+        root = tmp_path / name
+        runner = LocalRunner(root, parallelism=1)
+        runner.run_reference("item_category", data=str(photos), to_nodes=["DataValidator"], engine=engine)
+        runner.close()
+        manifest = DatasetStore(str(root / "datasets")).show("items", "latest")
+        found.append((manifest.digest, statistics(root)))
+    assert found[0] == found[1]
+
+
+def statistics(root: Path) -> dict[str, Any]:
+    """The parsed statistics of each split, numbers to six digits."""
+    found = {}
+    for file in root.rglob("DataValidator/statistics/*/Split-*/FeatureStats.pb"):
+        parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
+        text = json.dumps(json_format.MessageToDict(parsed), sort_keys=True)
+        found[file.parent.name] = json.loads(text, parse_float=lambda number: f"{float(number):.6g}")
+    assert found
+    return found
+
+
+def test_a_task_manager_that_is_killed_costs_no_record(
+    flink: Any, worker_command: str, examples: Path, tmp_path: Path
+) -> None:
+    from mlplatform.beam.engines import flink as arguments_of
+
+    killed: list[int] = []
+    is_over = threading.Event()
+
+    def kill_a_busy_one() -> None:
+        """Kill the task manager that has a Python worker first."""
+        while not killed and not is_over.wait(0.2):
+            if flink.jobs("RUNNING"):
+                for process in psutil.process_iter(["cmdline"]):
+                    words = process.info["cmdline"] or []
+                    if any("TaskManagerRunner" in word for word in words) and process.children():
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+                        return
+
+    killer = threading.Thread(target=kill_a_busy_one)
+    killer.start()
+    try:
+        arguments = list(arguments_of(parallelism=2, worker_command=worker_command))
+        found = digest(examples, tmp_path / "there", arguments)
+    finally:
+        is_over.set()
+        killer.join()
+    assert killed
+    assert found == digest(examples, tmp_path / "here", None)
