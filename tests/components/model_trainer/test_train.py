@@ -4,11 +4,9 @@ import csv
 import dataclasses
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -46,20 +44,30 @@ SETTINGS = {
     "epochs": 8,
     "learning_rate": 0.01,
     "patience": 0,
-    "batch_size": 8,
+    "batch_size": 16,
     "fine_tune_blocks": 1,
     "fine_tune_epochs": 2,
 }
 
-# What a component's process does, with shards of one batch, so that there is something to kill.
+# What a component's process does, with shards of one batch, so that there is something to kill. It kills
+# itself before it gives a file or folder the name that the last argument, a pattern, matches.
 TRAIN = f"""
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 from mlplatform.training import fit
 from mlplatform.vision import features
 features.SHARD_PHOTOS = 32
 fit.CHECKPOINT_EVERY_S = 0.0
 from mlplatform.components.model_trainer.train import train
+
+def until_killed(move):
+    def moved(path, target):
+        if sys.argv[4] and Path(target).match(sys.argv[4]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return move(path, target)
+    return moved
+
+Path.rename, Path.replace = until_killed(Path.rename), until_killed(Path.replace)
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 train({MODEL!r}, train_files=[str(folder / "train.gz")], eval_files=[str(folder / "eval.gz")],
       hyperparameters=json.loads(sys.argv[3]), work_root=out / "work", model_dir=out / "model",
@@ -101,28 +109,17 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def start(warm_processes: Any, photos: Path, network: str) -> Callable[[Path], "subprocess.Popen[bytes]"]:
-    """Start a training in a process of its own."""
+def start(warm_processes: Any, photos: Path, network: str) -> Callable[..., "subprocess.Popen[bytes]"]:
+    """Start a training in a process of its own, which ends before it writes what `killed_before` matches."""
 
-    def start(out: Path) -> "subprocess.Popen[bytes]":
+    def start(out: Path, killed_before: str = "") -> "subprocess.Popen[bytes]":
         out.mkdir(parents=True, exist_ok=True)
         settings = json.dumps({**SETTINGS, "backbone": network})
         with (out / "log").open("ab") as log:
-            command = [sys.executable, "-c", TRAIN, str(photos), str(out), settings]
+            command = [sys.executable, "-c", TRAIN, str(photos), str(out), settings, killed_before]
             return warm_processes.Popen(command, stdout=log, stderr=log)
 
     return start
-
-
-def kill_when(process: "subprocess.Popen[bytes]", is_time: Callable[[], bool]) -> None:
-    """Kill with SIGKILL as soon as `is_time` says so."""
-    deadline = time.monotonic() + 240
-    while not is_time():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def fits(out: Path) -> dict[str, list[dict[str, float]]]:
@@ -133,7 +130,7 @@ def fits(out: Path) -> dict[str, list[dict[str, float]]]:
 
 @pytest.mark.slow
 def test_killed_in_every_part_it_ends_with_the_same_model(
-    start: Callable[[Path], "subprocess.Popen[bytes]"], photos: Path, tmp_path: Path
+    start: Callable[..., "subprocess.Popen[bytes]"], photos: Path, tmp_path: Path
 ) -> None:
     """Killed in the features, the head, the middle of an epoch of fine-tuning, and the export.
 
@@ -142,16 +139,20 @@ def test_killed_in_every_part_it_ends_with_the_same_model(
     undisturbed = start(tmp_path / "one")
 
     out = tmp_path / "two"
+
+    def kill(before: str) -> None:
+        assert start(out, before).wait(timeout=240) == -signal.SIGKILL, (out / "log").read_text()
+
+    kill("train-features/features-000002.npz")
     shards = lambda: sorted(out.glob("work/*/train-features/features-*.npz"))  # noqa: E731
-    kill_when(start(out), lambda: len(shards()) >= 2)
-    (work,) = (out / "work").iterdir()
     kept = {shard: shard.stat().st_mtime_ns for shard in shards()}
-    kill_when(start(out), lambda: any(work.glob("head/checkpoint-00000[3-9]*")))
+    assert len(kept) == 2
+    kill("head/checkpoint-000003-*")
     assert len(shards()) == 4
     assert all(shard.stat().st_mtime_ns == written for shard, written in kept.items())
-    kill_when(start(out), lambda: any(work.glob("network/checkpoint-000001-00000000[12]")))
+    kill("network/checkpoint-000001-000000002")
     assert not (out / "model").exists()
-    kill_when(start(out), lambda: any(out.glob(".model.*/model/*")))
+    kill("two/model")
     assert not (out / "model").exists()
     assert start(out).wait(timeout=240) == 0, (out / "log").read_text()
     assert undisturbed.wait(timeout=240) == 0, (tmp_path / "one" / "log").read_text()
