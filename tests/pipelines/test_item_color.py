@@ -8,6 +8,7 @@ import pytest
 from mlplatform.components.image_example_gen.photo_folder import NoPhotosError, find_photos
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.evaluation.find import find_kind
+from mlplatform.orchestration.kubeflow.options import KubernetesOptions
 from mlplatform.pipelines.item_color.config import DEFAULTS, load_config
 from mlplatform.pipelines.item_color.pipeline import KIND, _split_by, create_pipeline
 from mlplatform.training.color_classifier_settings import ColorSettings
@@ -15,7 +16,9 @@ from mlplatform.training.color_classifier_settings import ColorSettings
 
 def test_config_yaml_holds_every_key_with_the_value_that_holds_without_it() -> None:
     values = read_yaml(DEFAULTS)
-    assert load_config({}).model_dump(by_alias=True) == values
+    settings = load_config({})
+    assert settings.kubernetes == KubernetesOptions()
+    assert settings.model_dump(by_alias=True, exclude={"kubernetes"}) | {"kubernetes": {}} == values
     assert ColorSettings().model_dump() == values["model"]
 
 
