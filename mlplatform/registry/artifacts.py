@@ -125,7 +125,7 @@ class PastRuns:
         """
         newest: dict[int, PastArtifact] = {}
         for artifact in (*also, *self._artifacts(wanted)):
-            span = whole(artifact.properties.get(SPAN))
+            span = whole(_property(artifact, SPAN))
             if span is None:
                 continue
             known = newest.get(span)
@@ -182,7 +182,12 @@ def whole(value: object) -> int | None:
 
 
 def _version(artifact: PastArtifact) -> int:
-    return whole(artifact.properties.get(VERSION)) or 0
+    return whole(_property(artifact, VERSION)) or 0
+
+
+def _property(artifact: PastArtifact, name: str) -> object:
+    """Return a property; an ExampleGen's are beside those of the type, which Kubeflow tells by a prefix."""
+    return artifact.properties.get(f"custom:{name}", artifact.properties.get(name))
 
 
 def _artifacts_of(event: Event, side: str) -> list[PastArtifact]:

@@ -102,5 +102,5 @@ def test_spans(runs: Runs) -> None:
     last_five = past.spans(wanted, lambda span, highest: span > highest - 5)
     assert uris(last_five) == ["/7-None", "/3-1"]
     assert uris(past.spans(wanted, lambda span, _: 1 <= span <= 2)) == ["/2-0", "/1-0"]
-    now = PastArtifact("Examples", "/now", {"span": 8.0})
+    now = PastArtifact("Examples", "/now", {"span": 0, "custom:span": 8.0})
     assert uris(past.spans(wanted, lambda span, highest: span > highest - 2, [now])) == ["/now", "/7-None"]
