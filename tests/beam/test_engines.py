@@ -162,3 +162,15 @@ def test_the_blocks_of_the_example_are_engines(name):
     engine = parse_engine(read_yaml(folder / name)["engine"])
     assert engine is not None
     assert options_of(engine.arguments)["sdk_container_image"].endswith("mlplatform-beam:0.1.0")
+
+
+def test_the_doctor_runs_a_job(tmp_path):
+    from mlplatform.beam.doctor import look_at_engine
+
+    found = [*look_at_engine(["--runner=DirectRunner"], str(tmp_path))]
+    assert [(check.name, check.status) for check in found] == [
+        ("job of ten records", "ok"),
+        ("shared storage", "ok"),
+        ("versions of the workers", "ok"),
+    ], found
+    assert [*tmp_path.iterdir()] == []
