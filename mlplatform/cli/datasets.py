@@ -386,6 +386,54 @@ def tag(reference: str, tag_name: str, store: str | None, root: str | None, as_j
 
 
 @datasets.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@click.option(
+    "--near",
+    type=click.IntRange(min=0, max=7),
+    default=7,
+    show_default=True,
+    help="How many of 128 bits may differ; 0 finds the same picture alone.",
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Write a page with the photos.",
+)
+@ignored_key_option
+@store_options
+def duplicates(
+    reference: str, near: int, html: Path | None, store: str | None, root: str | None, as_json: bool
+) -> None:
+    """List photos of a version that look alike, within and between splits."""
+    from mlplatform.datasets.duplicates import find_duplicates
+
+    name, version = _reference(reference, "latest")
+    found = find_duplicates(_open(store, root), name, version, near=near, with_content=html is not None)
+    rows = [
+        [{"item_id": photo.item_id, "split": photo.split, "label": photo.label} for photo in group]
+        for group in found.groups
+    ]
+    if html is not None:
+        from mlplatform.reports.page import picture, write_page
+        from mlplatform.reports.thumbnails import thumbnail
+
+        pictures = [[picture(thumbnail(photo.content, 160)) for photo in group] for group in found.groups]
+        groups = [list(zip(*both, strict=True)) for both in zip(rows, pictures, strict=True)]
+        write_page(html, "duplicates.html", title=reference, photos=found.photos, groups=groups)
+    if as_json:
+        echo_json({"photos": found.photos, "unreadable": found.unreadable, "groups": rows})
+        return
+    for group in rows:
+        splits = sorted({row["split"] for row in group})
+        click.echo(f"{len(group)} photos{', between splits ' + ' and '.join(splits) if splits[1:] else ''}")
+        for row in group:
+            click.echo(f"  {row['split']}  {row['item_id']}  {row['label']}".rstrip())
+    click.echo(f"{len(rows)} groups among {found.photos} photos")
+
+
+@datasets.command()
 @click.argument("name")
 @click.argument("values", metavar="KEY...", nargs=-1, required=True)
 @key_option

@@ -67,8 +67,17 @@ def photos(
 )
 @click.option("--categories", default=24, show_default=True, help="How many categories of photos.")
 @click.option("--per-category", default=60, show_default=True, help="How many photos of each.")
-def run(out: Path, categories: int, per_category: int) -> None:
+@click.option(
+    "--pipeline",
+    default="item_category",
+    show_default=True,
+    type=click.Choice(["item_category", "item_color"]),
+    help="What the model says of a photo: its category, or its colour with a palette.",
+)
+def run(out: Path, categories: int, per_category: int, pipeline: str) -> None:
     """Take embedded photos to a served model, ask it about unseen ones, and write a page."""
     from mlplatform.demo.trip import run_trip
 
-    run_trip(out.absolute(), say=click.echo, categories=categories, per_category=per_category)
+    run_trip(
+        out.absolute(), say=click.echo, categories=categories, per_category=per_category, pipeline=pipeline
+    )

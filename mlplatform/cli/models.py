@@ -10,6 +10,7 @@ import click
 from mlplatform.cli.options import echo_json, json_option, root_option
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.home import Home, local_path
+from mlplatform.notices import has_settings
 from mlplatform.registry import ModelStore, ModelVersion
 from mlplatform.registry.errors import ModelWithdrawnError
 from mlplatform.registry.version_files import fetched
@@ -178,6 +179,11 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
     promotes it. Undo with: mlplatform models promote NAME@VERSION
     """
     serving = _store(root).rollback(name, to_version, why=why)
+    home = Home.at(root)
+    if has_settings(home):
+        from mlplatform.notices.send import Notice, send
+
+        send(home, Notice("rolled_back", name, f"version {serving.version} serves again: {why}".rstrip(": ")))
     if as_json:
         echo_json(_row(serving))
     else:

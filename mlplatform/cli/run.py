@@ -19,6 +19,8 @@ from mlplatform.orchestration.runner import Runner
 INTERRUPTED = 130  # what shells give for Ctrl-C
 STOPPED = "mlplatform: stopped; run the same again to go on: finished nodes are reused"
 
+NOT_WAITING = "mlplatform: stopped; a run that was submitted continues: mlplatform runs cancel RUN ends it"
+
 
 class OverrideError(UsageError):
     """A `--set` or `--engine-option` is not KEY=VALUE, or a `--parameter` not NAME=VALUE."""
@@ -199,10 +201,10 @@ def run(
             engine=parse_engine_options(engine, engine_options),
         )
     except KeyboardInterrupt:
-        _say_stopped()
+        _say_stopped(STOPPED if runner == "local" else NOT_WAITING)
         raise SystemExit(INTERRUPTED) from None
     except SystemExit:  # SIGTERM, SIGHUP
-        _say_stopped()
+        _say_stopped(STOPPED if runner == "local" else NOT_WAITING)
         raise
     except Exception as error:
         failed = error if isinstance(error, NodeFailedError) else error.__cause__
@@ -240,9 +242,9 @@ def overrides_of(config_file: Path | None, settings: tuple[str, ...]) -> dict[st
     return overrides
 
 
-def _say_stopped() -> None:
+def _say_stopped(text: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be what is gone
-        click.echo(STOPPED, err=True)
+        click.echo(text, err=True)
 
 
 def parse_parameter(text: str) -> tuple[str, str]:

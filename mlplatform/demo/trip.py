@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlplatform.demo.photos import make_photos
 from mlplatform.errors import MlplatformError
@@ -22,11 +23,13 @@ from mlplatform.orchestration.local.ledger_runs import read_runs
 from mlplatform.orchestration.local.records import RunRecord
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture
-from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, write_run_page
+from mlplatform.reports.run_page import Fact, NodeRow, Prediction, RunPage, Swatch, write_run_page
 
-MODEL = "item_category"
+MODEL, COLORS = "item_category", "item_color"
+# Pipelines of the trip, and the column of the photos' listing with what their model answers.
+TRUTHS = {MODEL: "label", COLORS: "color"}
 # The photos are small, so a small image size loses little and is several times as fast as the default.
-SETTINGS = {"model": {"image_size": 128}}
+SETTINGS = {MODEL: {"model": {"image_size": 128}}, COLORS: {}}
 SERVER_START_S = 90.0
 
 Say = Callable[[str], object]
@@ -50,13 +53,15 @@ class ServerDidNotStartError(MlplatformError):
 
 @dataclass(frozen=True)
 class UnseenPhoto:
-    """A photo that no training saw, and its category."""
+    """A photo that no training saw, and its category or colour."""
 
     path: Path
     truth: str
 
 
-def run_trip(out: Path, say: Say, *, categories: int = 24, per_category: int = 60) -> Path:
+def run_trip(
+    out: Path, say: Say, *, categories: int = 24, per_category: int = 60, pipeline: str = MODEL
+) -> Path:
     """Make the trip in the folder `out`; return the page that it writes.
 
     A second trip in the same folder keeps the photos and what is cached.
@@ -66,6 +71,7 @@ def run_trip(out: Path, say: Say, *, categories: int = 24, per_category: int = 6
         say: Called with each line of the report.
         categories: How many categories of photos, where none were drawn there yet.
         per_category: How many photos of each.
+        pipeline: One of `TRUTHS`.
 
     Raises:
         ServerDidNotStartError: The model server was not ready in time.
@@ -78,26 +84,35 @@ def run_trip(out: Path, say: Say, *, categories: int = 24, per_category: int = 6
         say("1. Drawing item photos")
         make_photos(photos, categories=categories, per_category=per_category)
 
-    say("2. Running the item-category pipeline: ingest, version, validate, train, validate, push")
-    record = LocalRunner(home.root).run_reference(MODEL, data=str(photos), overrides=SETTINGS)
+    words = pipeline.replace("_", "-")
+    say(f"2. Running the {words} pipeline: ingest, version, validate, train, validate, push")
+    record = LocalRunner(home.root).run_reference(pipeline, data=str(photos), overrides=SETTINGS[pipeline])
 
     say("3. Starting the model server and asking it about photos it has never seen")
-    unseen = list(read_unseen(photos))
+    unseen = list(read_unseen(photos, TRUTHS[pipeline]))
     with serving(home.root, out / "server.log") as rest_port:
-        answers = [ask(rest_port, MODEL, photo.path.read_bytes()) for photo in unseen]
+        answers = [ask_all(rest_port, pipeline, photo.path.read_bytes()) for photo in unseen]
 
     right = 0
-    for photo, (classes, scores) in zip(unseen, answers, strict=True):
+    for photo, answer in zip(unseen, answers, strict=True):
+        classes, scores = answer["classes"], answer["scores"]
         is_right = classes[0] == photo.truth
         right += is_right
         mark = "" if is_right else "   wrong"
         say(f"   {photo.path.name:<18} {classes[0]:<14} {scores[0]:6.1%}   it is: {photo.truth}{mark}")
     say(f"   {right} of {len(unseen)} right")
 
-    write_run_page(page, _page(record, unseen, answers, out, home))
+    write_run_page(page, _page(pipeline, record, unseen, answers, out, home))
     say(
         _FAREWELL.format(
-            seconds=time.monotonic() - started, page=page, photos=photos, home=home.root, photo=unseen[0].path
+            seconds=time.monotonic() - started,
+            page=page,
+            photos=photos,
+            home=home.root,
+            photo=unseen[0].path,
+            dataset="items" if pipeline == MODEL else "item_colors",
+            model=pipeline,
+            space=" " * (15 - len(pipeline)),
         )
     )
     return page
@@ -112,20 +127,20 @@ Done in {seconds:.0f} s.
 Try next, with .venv/bin on your PATH:
   export MLPLATFORM_HOME={home}
   mlplatform runs show latest                 what ran, how long, and why
-  mlplatform datasets log items               the dataset's versions
-  mlplatform models show item_category        what was pushed, from which run and data
+  mlplatform datasets log {dataset:<20}the dataset's versions
+  mlplatform models show {model:<21}what was pushed, from which run and data
   mlplatform serve --rest_api_port 8501       serve it, and ask it about a photo:
     {{ printf '{{"signature_name": "image_bytes", "instances": [{{"b64": "'
       base64 -w0 {photo}
-      printf '"}}]}}'; }} | curl -s localhost:8501/v1/models/item_category:predict -d @-
-  mlplatform run item_category --data PHOTOS  your own photos, one folder per category"""
+      printf '"}}]}}'; }} | curl -s localhost:8501/v1/models/{model}:predict -d @-
+  mlplatform run {model} --data PHOTOS{space}your own photos"""
 
 
-def read_unseen(photos: Path) -> Iterator[UnseenPhoto]:
-    """Yield the unseen photos that `make_photos` drew, with their truth."""
+def read_unseen(photos: Path, truth: str = "label") -> Iterator[UnseenPhoto]:
+    """Yield the unseen photos that `make_photos` drew, with their truth: the column of that name."""
     with (photos / "unseen.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            yield UnseenPhoto(photos / row["path"], row["label"])
+            yield UnseenPhoto(photos / row["path"], row[truth])
 
 
 @contextmanager
@@ -159,6 +174,12 @@ def ask(rest_port: int, model: str, image: bytes) -> tuple[list[str], list[float
     Returns:
         Category names, best first, and their scores, 0 to 1.
     """
+    answer = ask_all(rest_port, model, image)
+    return answer["classes"], answer["scores"]
+
+
+def ask_all(rest_port: int, model: str, image: bytes) -> dict[str, Any]:
+    """Ask a model server on this machine about an encoded photo; return all outputs by name."""
     instance = {"b64": base64.b64encode(image).decode()}
     request = urllib.request.Request(
         f"http://127.0.0.1:{rest_port}/v1/models/{model}:predict",
@@ -166,8 +187,14 @@ def ask(rest_port: int, model: str, image: bytes) -> tuple[list[str], list[float
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as response:
-        answer = json.load(response)["predictions"][0]
-    return answer["classes"], answer["scores"]
+        answer: dict[str, Any] = json.load(response)["predictions"][0]
+    return answer
+
+
+def swatches(answer: Mapping[str, Any]) -> list[Swatch]:
+    """Return the palette of a colour model's answer; empty for any other model's."""
+    colors = zip(answer.get("palette_rgb", ()), answer.get("palette_share", ()), strict=True)
+    return [Swatch(tuple(round(value) for value in rgb), share) for rgb, share in colors if share > 0]
 
 
 def _wait_until_ready(server: "subprocess.Popen[bytes]", log: Path) -> int:
@@ -200,21 +227,28 @@ def made_times(record: RunRecord, runs: Iterable[RunRecord]) -> tuple[dict[str, 
 
 
 def _page(
+    pipeline: str,
     record: RunRecord,
     unseen: Sequence[UnseenPhoto],
-    answers: Sequence[tuple[list[str], list[float]]],
+    answers: Sequence[Mapping[str, Any]],
     out: Path,
     home: Home,
 ) -> RunPage:
     predictions = [
-        Prediction(picture(photo.path.read_bytes()), photo.truth, classes, scores)
-        for photo, (classes, scores) in zip(unseen, answers, strict=True)
+        Prediction(
+            picture(photo.path.read_bytes()),
+            photo.truth,
+            answer["classes"],
+            answer["scores"],
+            swatches(answer),
+        )
+        for photo, answer in zip(unseen, answers, strict=True)
     ]
-    pushed = ModelStore(home.models).version(MODEL, "latest")
+    pushed = ModelStore(home.models).version(pipeline, "latest")
     right = sum(p.is_right for p in predictions)
     made_s, wall_s = made_times(record, read_runs(home))
     return RunPage(
-        pipeline=MODEL,
+        pipeline=pipeline,
         run_id=record.run_id,
         started_at=record.started_at,
         wall_s=wall_s,

@@ -1,5 +1,6 @@
 """Finds what the design of the classes makes hard: classes that a model cannot tell apart."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.evaluation.kind import Array
-from mlplatform.evaluation.tests_of_chance import benjamini_hochberg, poisson_tails
+from mlplatform.evaluation.tests_of_chance import benjamini_hochberg, fisher_combined, poisson_tails
 
 LOOKED_AT = 5  # first answers of a record
+EACH_WAY = 0.01  # largest p-value of either way
 FALSE_DISCOVERIES = 0.05  # share of the proposed pairs that chance may explain
 _BITS = 32
-_COMPACTED = 1 << 20  # codes that wait before equal ones are counted
+_WAITING = 1 << 16  # codes that may wait before equal ones are counted; as many as are known, where more are
 
 Int64s = npt.NDArray[np.int64]
 
@@ -43,7 +45,7 @@ class Neighbours:
     def _wait(self, codes: Int64s) -> None:
         self._waiting.append(codes)
         self._waiting_size += codes.size
-        if self._waiting_size >= _COMPACTED:
+        if self._waiting_size >= max(_WAITING, len(self._codes)):
             self._compact()
 
     def _compact(self) -> None:
@@ -89,7 +91,7 @@ class LookAlikes:
         one_records: Records of the first.
         other_as_one: The other way round.
         other_records: Records of the second.
-        log_p: Natural logarithm of the p-value of the weaker of the two ways.
+        log_p: Natural logarithm of the p-value of both ways together.
     """
 
     one: str
@@ -116,8 +118,8 @@ def look_alikes(neighbours: Neighbours, names: Sequence[str], support: Array) ->
     """Return the pairs of classes that are taken for each other beyond chance, the closest first.
 
     By chance, a record would have a class among its first answers as often as the records of all other
-    classes have it. Both ways must exceed that; of all pairs that are proposed, the share
-    `FALSE_DISCOVERIES` may be chance.
+    classes have it. Each way must exceed that with a p-value of at most `EACH_WAY`, and both together
+    (Fisher's method) so far that of all pairs that are proposed, the share `FALSE_DISCOVERIES` may be chance.
 
     Args:
         neighbours: What was counted.
@@ -139,9 +141,10 @@ def look_alikes(neighbours: Neighbours, names: Sequence[str], support: Array) ->
     place = np.searchsorted(codes[order], back).clip(max=len(codes) - 1)
     other = order[place]
     rows = np.flatnonzero((codes[other] == back) & (truth < answer))
-    weaker = np.maximum(logs[rows], logs[other[rows]])
+    rows = rows[np.maximum(logs[rows], logs[other[rows]]) <= math.log(EACH_WAY)]
+    joint = fisher_combined(logs[rows], logs[other[rows]])
     classes = int((support > 0).sum())
-    kept = benjamini_hochberg(weaker, classes * (classes - 1) // 2, FALSE_DISCOVERIES)
+    kept = benjamini_hochberg(joint, classes * (classes - 1) // 2, FALSE_DISCOVERIES)
     found = [
         LookAlikes(
             one=names[truth[row]],
@@ -152,7 +155,7 @@ def look_alikes(neighbours: Neighbours, names: Sequence[str], support: Array) ->
             other_records=int(support[answer[row]]),
             log_p=float(log_p),
         )
-        for row, log_p in zip(rows[kept].tolist(), weaker[kept].tolist(), strict=True)
+        for row, log_p in zip(rows[kept].tolist(), joint[kept].tolist(), strict=True)
     ]
     return sorted(found, key=lambda pair: (-pair.closeness, pair.one, pair.other))
 

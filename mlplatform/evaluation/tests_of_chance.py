@@ -78,6 +78,20 @@ def poisson_tails(counts: npt.ArrayLike, means: npt.ArrayLike) -> Floats:
     return np.asarray(np.where(k > mean, np.minimum(first + np.log1p(more), 0.0), 0.0))
 
 
+def fisher_combined(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
+    """Return the logarithms of the joint p-values of two independent tests each, by Fisher's method.
+
+    Args:
+        one: float [n]: natural logarithms of the p-values of the first test, at most 0.
+        other: float [n]: those of the second.
+
+    Returns:
+        float64 [n], at most 0. Source: twice the sum is chi-squared with four degrees of freedom.
+    """
+    total = np.asarray(one, np.float64) + np.asarray(other, np.float64)
+    return np.asarray(total + np.log1p(-total))
+
+
 def holm(p_values: npt.ArrayLike, error_rate: float) -> npt.NDArray[np.bool_]:
     """Return which of several tests reject, by Holm's method: any wrong one with at most `error_rate`."""
     values = np.asarray(p_values, np.float64)

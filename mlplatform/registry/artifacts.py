@@ -17,7 +17,8 @@ from mlplatform.storage.urls import is_local
 MODEL, BLESSING, PUSHED = "Model", "ModelBlessing", "PushedModel"
 SPAN, VERSION = "span", "version"
 _IS_BLESSED, _MODEL_URI = "blessed", "current_model"  # what TFX's Evaluator writes
-_WITH_OUTPUTS = ("done", "cached")  # states of a node
+_RESOLVER = "Resolver"  # a node of this type gives again what others made
+_MADE = "done"  # the state of a node that made its outputs; a cached one gives again those of an earlier run
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class PastRuns:
                         yield artifact
 
     def _finished(self) -> Iterator[list[Event]]:
-        """Yield, of each run, the events of the nodes that finished well."""
+        """Yield, of each run, the events of the nodes that made something."""
         started: list[tuple[str, str]] = []
         for stream, found in self._ledger.overview("runs").items():
             first = next((event for event in found if event.kind == events.RUN_STARTED), None)
@@ -157,7 +158,9 @@ class PastRuns:
                 yield [
                     event
                     for event in self._ledger.events(stream)
-                    if event.kind == events.NODE_FINISHED and event.get("state") in _WITH_OUTPUTS
+                    if event.kind == events.NODE_FINISHED
+                    and event.get("state") == _MADE
+                    and event.get("type") != _RESOLVER
                 ]
 
     def _rolled_back(self) -> set[str]:

@@ -22,6 +22,9 @@ REPORT = "report"  # node, path
 DATASET_USED = "dataset.used"  # node, dataset (NAME@VERSION), digest, splits
 MODEL_TRAINED = "model.trained"  # node, digest of the model, dataset
 
+NOTICE_SENT = "notice.sent"  # occasion, way
+NOTICE_FAILED = "notice.failed"  # occasion, way, problem
+
 # In `runs/RUN_ID`, by people.
 RUN_TAGGED = "run.tagged"  # added, removed: tags
 RUN_NOTED = "run.noted"  # note

@@ -33,6 +33,19 @@ class NodeRow:
 
 
 @dataclass(frozen=True)
+class Swatch:
+    """A colour of an item.
+
+    Attributes:
+        rgb: sRGB, 0 to 255 each.
+        share: Of the item, 0 to 1.
+    """
+
+    rgb: tuple[int, ...]
+    share: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model server said of one photo.
 
@@ -41,12 +54,14 @@ class Prediction:
         truth: Its real category.
         classes: Categories, best first.
         scores: Their scores, 0 to 1, in the same order.
+        swatches: The item's colours, where the model says them.
     """
 
     picture: str
     truth: str
     classes: Sequence[str]
     scores: Sequence[float]
+    swatches: Sequence[Swatch] = ()
 
     @property
     def is_right(self) -> bool:

@@ -23,18 +23,18 @@ class ColorSettings(Config):
     # Share of the target that a photo's further colours get.
     second_color_weight: float = Field(default=0.25, ge=0, le=0.5)
     # Photos of known colours that are drawn and learned from beside the data's own; 0 for none.
-    drawn_photos: int = Field(default=1680, ge=0)
+    drawn_photos: int = Field(default=840, ge=0)
     # What draws them: package.module:function of (count, size_px, seed), giving pairs of a JPEG and a colour.
     drawn_by: str = Field(default="mlplatform.demo.photos.colored:colored_photos", pattern=r"^[\w.]+:\w+$")
     # How much a drawn photo counts beside one of the data.
-    drawn_weight: float = Field(default=0.3, ge=0)
+    drawn_weight: float = Field(default=0.1, ge=0)
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     # Strength of the penalty on large weights, the same for any number of photos.
-    weight_penalty: float = Field(default=50.0, ge=0)
+    weight_penalty: float = Field(default=60.0, ge=0)
     # Confidence below which the model gives no answer of its own.
-    min_confidence: float = Field(default=0.5, ge=0, le=1)
+    min_confidence: float = Field(default=0.6, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("colors")

@@ -82,27 +82,33 @@ def _cut(part: LineageGraph) -> LineageGraph:
 
 
 def disk(site: Site, request: Request) -> Data:
-    """How large each part of the root is."""
+    """How large each part of the root is, and what `mlplatform datasets gc` would delete.
+
+    Measured anew after a minute, as that reads every folder.
+    """
     del request
-    return {"root": site.home.root, "parts": _parts(site.home)}
+    known = _known_sizes.get(site.home.root)
+    if known is None or time.monotonic() - known[0] > _DISK_KNOWN_FOR_S:
+        data = {"root": site.home.root, "parts": _parts(site.home), "unneeded": _unneeded(site)}
+        known = _known_sizes[site.home.root] = (time.monotonic(), data)
+    return known[1]
 
 
-_known_parts: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+_known_sizes: dict[str, tuple[float, Data]] = {}
 
 
 def _parts(home: Home) -> list[dict[str, Any]]:
-    """Return the bytes and files of each part; measured anew after a minute, as it reads every folder."""
-    if not is_local(home.root):
+    if not is_local(home.root) or not Path(home.root).is_dir():
         return []
-    known = _known_parts.get(home.root)
-    if known is None or time.monotonic() - known[0] > _DISK_KNOWN_FOR_S:
-        rows = [
-            {"part": entry.name, **_measured(entry.path)}
-            for entry in sorted(os.scandir(home.root), key=lambda each: each.name)
-            if entry.is_dir(follow_symlinks=False)
-        ]
-        known = _known_parts[home.root] = (time.monotonic(), rows)
-    return known[1]
+    with os.scandir(home.root) as entries:
+        folders = sorted((e.name, e.path) for e in entries if e.is_dir(follow_symlinks=False))
+    return [{"part": name, **_measured(path)} for name, path in folders]
+
+
+def _unneeded(site: Site) -> dict[str, int]:
+    """Return the bytes and files of the dataset store that no version needs."""
+    found = [each for each in site.datasets.gc(is_dry_run=True) if not each.is_spared]
+    return {"bytes": sum(each.size for each in found), "files": len(found)}
 
 
 def _measured(folder: str) -> dict[str, int]:

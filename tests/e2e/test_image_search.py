@@ -38,13 +38,23 @@ def verdict(home: Path, number: int) -> Any:
     return json.loads(found[number].read_text())
 
 
-def test_photos_become_a_pair_of_model_and_index_and_new_photos_alone_are_embedded(
-    photos: Path, quick: dict[str, dict[str, object]], runner: LocalRunner, tmp_path: Path
-) -> None:
-    data, home = tmp_path / "photos", tmp_path / "home"
-    shutil.copytree(photos, data)
-    shutil.rmtree(data / "unseen")
-    runner.run(create_pipeline(data=str(data), root=str(home), **settings(quick)))
+@pytest.fixture(scope="module")
+def shop(
+    photos: Path,
+    quick: dict[str, dict[str, object]],
+    runner: LocalRunner,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Photos, and a root in which the pipeline ran once."""
+    folder = tmp_path_factory.mktemp("shop")
+    shutil.copytree(photos, folder / "photos", ignore=shutil.ignore_patterns("unseen"))
+    data, root = str(folder / "photos"), str(folder / "home")
+    runner.run(create_pipeline(data=data, root=root, **settings(quick)))
+    return folder
+
+
+def test_photos_become_a_pair_of_model_and_index(photos: Path, shop: Path, tmp_path: Path) -> None:
+    home = shop / "home"
     first = home / "models" / "image_search" / "1"
     index = open_index(first / INDEX_FOLDER)
     records = verdict(home, 0)["records"]
@@ -64,7 +74,15 @@ def test_photos_become_a_pair_of_model_and_index_and_new_photos_alone_are_embedd
     assert page.read_text().count("data:image/jpeg") == 2 + 10
     assert all(item["label"] for _, items in answers for item in items)
 
-    # One photo more: the embedder that is pushed stays, and embeds that one alone.
+
+@pytest.mark.soak
+def test_new_photos_alone_are_embedded(
+    photos: Path, shop: Path, quick: dict[str, dict[str, object]], runner: LocalRunner
+) -> None:
+    """One photo more: the embedder that is pushed stays, and embeds that one alone."""
+    data, home = shop / "photos", shop / "home"
+    index = open_index(home / "models" / "image_search" / "1" / INDEX_FOLDER)
+    unseen = sorted((photos / "unseen").glob("*.jpg"))
     shutil.copy(unseen[0], data / "photos" / "extra.jpg")
     with (data / "listing.csv").open(encoding="utf-8") as lines:
         row = next(csv.DictReader(lines))

@@ -11,6 +11,7 @@ from mlplatform.evaluation.limits import fallen, missed, parse_limits
 from mlplatform.evaluation.tests_of_chance import (
     benjamini_hochberg,
     binomial_tails,
+    fisher_combined,
     fisher_tails,
     holm,
     poisson_tails,
@@ -45,6 +46,9 @@ class TestTestsOfChance:
             stats.poisson.sf(np.array([0, 4, 6, 39]), means)
         )
         assert poisson_tails([0], [0.5]) == 0
+        ones, others = np.array([0.3, 0.01]), np.array([0.9, 1e-6])
+        combined = [stats.combine_pvalues(pair, "fisher")[1] for pair in zip(ones, others, strict=True)]
+        assert np.exp(fisher_combined(np.log(ones), np.log(others))) == pytest.approx(combined)
 
     def test_holm_rejects_until_the_first_that_passes(self) -> None:
         assert holm([0.04, 0.01, 0.02], 0.05).tolist() == [True, True, True]

@@ -276,7 +276,7 @@ def by_a_function(every_kind: Any) -> Any:
         (lambda e: make(importer("9lives")), "begins with a letter"),
         (lambda e: make(importer("x"), name="Taxi"), "illegal"),
         (lambda e: make(importer("x", "/mnt/schema")), "it can from s3://"),
-        (lambda e: make(importer("x").with_platform_config(object())), "has a platform_config"),
+        (lambda e: make(tfx.components.CsvExampleGen(input_base="gs://b/x").with_platform_config(object())), "has a platform_config"),
         (lambda e: infra_validator(), "InfraValidator"),
         (lambda e: by_a_function(e), "which no ledger can answer"),
         (lambda e: trainer(module_file="/nowhere/trainer.py"), "there is no such file"),

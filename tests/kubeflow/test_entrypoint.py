@@ -20,6 +20,7 @@ HERE = Path(__file__).parent / "simulator"
 RECORDED = json.loads((HERE / "recorded_executor_inputs.json").read_text())
 SPEC = json.loads((HERE / "stock.json").read_text())["pipelineSpec"]
 RUN = "1dfdb79a-82b4-435f-b53b-a1b8b341726b"
+UUID = "4c9f30bf-36e5-4abe-90f4-354d0af9b4b4"
 EXECUTORS = """
 import sys
 from pathlib import Path
@@ -151,7 +152,7 @@ class Pod:
     """A container that has run an executor of the text above."""
 
     def __init__(self, folder: Path, executor: str, **metadata: Any) -> None:
-        root, place = folder / "disk", "s3/b/kfp/words/run-1/Words/u1"
+        root, place = folder / "disk", f"s3/b/kfp/words/run-1/Words/{UUID}"
         (root / place).mkdir(parents=True)
         schema = root / "s3/b/kfp/words/run-1/Before/u2/schema"
         schema.mkdir(parents=True)
@@ -177,7 +178,7 @@ class Pod:
                         "artifacts": [
                             {
                                 "name": "model",
-                                "uri": f"{uri}/Words/u1/model",
+                                "uri": f"{uri}/Words/{UUID}/model",
                                 "type": {"instanceSchema": "title: tfx.Model"},
                             }
                         ]
@@ -226,7 +227,7 @@ def test_an_executor_that_needs_no_tensorflow_gets_none(tmp_path: Path) -> None:
     assert "run-1 Words" in pod.log
     assert (pod.model / "text").read_text() == "what is up"
     (model,) = json.loads(pod.output_file.read_text())["artifacts"]["model"]["artifacts"]
-    assert model["uri"] == "s3://b/kfp/words/run-1/Words/u1/model"
+    assert model["uri"] == f"s3://b/kfp/words/run-1/Words/{UUID}/model"
     assert model["metadata"]["steps"] == 7
     assert model["metadata"]["file"] == f"{model['uri']}/text"
     ended = pod.node_finished()

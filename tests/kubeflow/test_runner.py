@@ -47,6 +47,7 @@ class Server(ThreadingHTTPServer):
         self.experiments: dict[str, str] = {}
         self.states = ["PENDING", "RUNNING", "SUCCEEDED"]
         self.task_details: list[dict[str, Any]] = []
+        self.drops = 0  # requests that get no answer
         self.refusal: tuple[int, bytes] | None = None
         self.headers: dict[str, str] = {}
 
@@ -69,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.headers = dict(self.headers)
+        if self.server.drops and self.command == "GET":
+            self.server.drops -= 1
+            self.close_connection = True  # without an answer
+            return
         if self.server.refusal is not None:
             self.answer(*self.server.refusal)
             return
@@ -210,6 +215,15 @@ def test_a_node_that_fails_fails_the_wait(server: Server, root: str, every_kind:
     server.task_details, server.runs["run-1"]["looks"] = [], 0
     with pytest.raises(ClusterRunFailedError, match="ended failed"):
         waiting._wait_for("run-1")
+
+
+def test_a_server_that_starts_anew_does_not_end_the_wait(server: Server, root: str, every_kind: Any) -> None:
+    server.drops = 11
+    record = runner(server, root, wait=True).run(every_kind.create_pipeline(root), parameters={"title": "x"})
+    assert record.state == "done"
+    server.drops = 12
+    with pytest.raises(ServerUnreachableError):
+        runner(server, root, wait=True).run(every_kind.create_pipeline(root), parameters={"title": "x"})
 
 
 def test_a_recurring_run_is_made_paused_and_deleted(server: Server, root: str, every_kind: Any) -> None:

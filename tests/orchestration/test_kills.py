@@ -26,12 +26,12 @@ TAXI_NODES = ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluat
 KILLS = int(os.environ.get("SOAK_RUNNER_KILLS", "50"))
 URL_KILLS = max(1, KILLS * 2 // 5)
 WAYS = (
-    ("runner", signal.SIGKILL),
     ("runner", signal.SIGTERM),
     ("runner", signal.SIGINT),
     ("node", signal.SIGKILL),
     ("fork server", signal.SIGKILL),
     ("runner", signal.SIGHUP),
+    ("runner", signal.SIGKILL),
 )
 
 
@@ -64,7 +64,7 @@ class Started:
                 continue
         return found
 
-    def wait_for_nodes(self, count: int, timeout_s: float = 120) -> None:
+    def wait_for_nodes(self, count: int, timeout_s: float = 300) -> None:
         """Return when so many nodes have started, or the run is over."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -72,7 +72,7 @@ class Started:
                 return
             time.sleep(0.02)
 
-    def wait_for(self, text: str, timeout_s: float = 120) -> None:
+    def wait_for(self, text: str, timeout_s: float = 300) -> None:
         """Return when this was printed; fail where it is not."""
         deadline = time.monotonic() + timeout_s
         while text not in self.screen.read_text():
@@ -94,7 +94,7 @@ class Started:
             if chosen:
                 os.kill(random.choice(chosen).pid, number)
 
-    def wait_until_gone(self, timeout_s: float = 30) -> None:
+    def wait_until_gone(self, timeout_s: float = 120) -> None:
         """Return when no process is left; fail otherwise."""
         self.process.wait(timeout=timeout_s)
         deadline = time.monotonic() + timeout_s
@@ -135,39 +135,30 @@ def place(tmp_path, pipelines):
 
 
 @pytest.mark.timeout(900)
-def test_killed_in_every_way_the_next_run_resumes(place, soak_seed):
+def test_killed_in_every_way_the_next_run_resumes_and_does_nothing_again_that_was_finished(place, soak_seed):
     random.seed(soak_seed)
     root = place / "root"
     name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
     for number, (target, sent) in enumerate(WAYS):
         (place / "data/text.txt").write_text(f"text {number}")
-        started = Started([*name, "--set", f"seconds={1 + number / 100}"], place)
-        started.wait_for_nodes(random.randint(1, 4))
-        time.sleep(random.uniform(0, 0.3))
+        is_last = number == len(WAYS) - 1
+        started = Started([*name, "--set", f"seconds={30.0 if is_last else 1 + number / 100}"], place)
+        if is_last:
+            started.wait_for("Fail: done")
+        else:
+            started.wait_for_nodes(random.randint(1, 4))
+            time.sleep(random.uniform(0, 0.3))
         started.kill(target, sent)
         started.wait_until_gone()
         assert started.process.returncode != 0 or newest_run(root)["state"] == "done"
-    last = Started([*name, "--set", f"seconds={1 + number / 100}"], place)
-    last.wait_until_gone(timeout_s=180)
-    assert last.process.returncode == 0, last.screen.read_text()
-    record = newest_run(root)
-    assert {node["state"] for node in record["nodes"]} <= {"done", "cached"}
-    assert_nothing_is_half_done(root / "metadata.sqlite", root / "artifacts")
-
-
-def test_what_was_finished_before_a_kill_is_not_done_again(place):
-    root = place / "root"
-    name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
-    started = Started([*name, "--set", "seconds=30.0"], place)
-    started.wait_for("Fail: done")
-    started.kill("runner", signal.SIGKILL)
-    started.wait_until_gone()
     last = Started([*name, "--set", "seconds=0.1"], place)
     last.wait_until_gone(timeout_s=180)
     assert last.process.returncode == 0, last.screen.read_text()
     states = {node["id"]: node["state"] for node in newest_run(root)["nodes"]}
     assert (states["Make"], states["Fail"], states["Sleep"]) == ("cached", "cached", "done")
-    assert (root / "calls").read_text().splitlines().count("make start!") == 1
+    assert set(states.values()) <= {"done", "cached"}
+    assert (root / "calls").read_text().splitlines().count(f"make text {number}!") == 1
+    assert_nothing_is_half_done(root / "metadata.sqlite", root / "artifacts")
 
 
 @pytest.mark.soak

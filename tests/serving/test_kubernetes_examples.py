@@ -103,6 +103,50 @@ def test_flags_and_files(manifest: dict[str, Any], pod: Any, tmp_path: Path) -> 
         assert server[probe]["httpGet"]["path"] == "/v1/models/item_category/metadata"
 
 
+KINDS = {
+    "Deployment": "V1Deployment",
+    "ConfigMap": "V1ConfigMap",
+    "Service": "V1Service",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+    "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler",
+    "NetworkPolicy": "V1NetworkPolicy",
+}
+
+
+def test_our_server(tmp_path: Path) -> None:
+    from mlplatform.serving.text_config import read_metrics_path
+
+    found = documents("mlplatform-serving.yaml")
+    assert set(found) == set(KINDS)
+    for kind, document in found.items():
+        assert unknown_fields(document, KINDS[kind], kind) == []
+    template = found["Deployment"]["spec"]["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    for kind, place in (("Deployment", "matchLabels"), ("PodDisruptionBudget", "matchLabels")):
+        assert found[kind]["spec"]["selector"][place] == labels
+    assert found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert found["Service"]["spec"]["selector"] == labels
+    scaled = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (scaled["kind"], scaled["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
+    (server,) = pod["containers"]
+    assert server["command"][-1] == "serve"
+    (tmp_path / "monitoring.config").write_text(found["ConfigMap"]["data"]["monitoring.config"])
+    arguments = [argument.replace("/config", str(tmp_path), 1) for argument in server["args"]]
+    flags = serve.make_context("serve", arguments).params
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    assert (flags["port"], flags["rest_api_port"]) == (ports["grpc"], ports["rest"])
+    assert flags["lame_duck_s"] + flags["drain_s"] < pod["terminationGracePeriodSeconds"]
+    assert server["readinessProbe"]["grpc"]["port"] == server["startupProbe"]["grpc"]["port"] == ports["grpc"]
+    annotations = template["metadata"]["annotations"]
+    assert read_metrics_path(Path(flags["monitoring_config_file"])) == annotations["prometheus.io/path"]
+    allowed = {p["port"] for rule in found["NetworkPolicy"]["spec"]["ingress"] for p in rule["ports"]}
+    assert allowed == set(ports.values())
+    assert {m["name"] for m in server["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    assert pod["volumes"][1]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert server["securityContext"]["readOnlyRootFilesystem"]
+
+
 def test_labels_of_the_readme(tmp_path: Path) -> None:
     from mlplatform.serving.model_config import checked_models, read_config_file
 

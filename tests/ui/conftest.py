@@ -221,3 +221,15 @@ def get(pages: Pages) -> Callable[[str], SimpleNamespace]:
         return SimpleNamespace(status=answer.status, text=answer.body.decode(), type=answer.type, data=data)
 
     return get
+
+
+@pytest.fixture
+def make_example() -> Callable[..., bytes]:
+    """Make a serialized tf.Example with one byte string per feature."""
+    return example
+
+
+@pytest.fixture
+def own_home(tmp_path: Path) -> Home:
+    """A root with a history, to be written to."""
+    return write_history(tmp_path / "root")

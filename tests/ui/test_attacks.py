@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -431,13 +431,11 @@ def test_a_large_log_is_read_from_its_end(tmp_path: Path) -> None:
     site.index.close()
 
 
-def test_a_photo_that_decodes_to_half_a_gigabyte_is_not_decoded() -> None:
-    from conftest import example
-
+def test_a_photo_that_decodes_to_half_a_gigabyte_is_not_decoded(make_example: Callable[..., bytes]) -> None:
     out = io.BytesIO()
     Image.new("L", (13_000, 13_000)).save(out, "PNG")
     assert len(out.getvalue()) < 500_000
-    card = record_card(example(image__encoded=out.getvalue(), item_id=b"bomb"))
+    card = record_card(make_example(image__encoded=out.getvalue(), item_id=b"bomb"))
     assert card["picture"] is None
     for data in (b"<svg onload=alert(1)>", b"<html>", b"", b"\xff\xd8\xff"):
-        assert record_card(example(image__encoded=data))["picture"] is None
+        assert record_card(make_example(image__encoded=data))["picture"] is None

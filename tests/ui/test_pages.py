@@ -1,6 +1,8 @@
 """The pages of the dashboard: each answers what a new user asks, as HTML and as JSON."""
 
+import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -258,3 +260,25 @@ def test_the_lineage_that_is_kept_in_memory_takes_what_happens_since(tmp_path: P
     ModelStore(home.models).push(model, "m", run="two")
     assert "model:m@1" in site.graph().around("code:abcdef1", "down").nodes
     site.index.close()
+
+
+def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
+    left = Path(own_home.datasets) / "items" / "packs" / f"{'0' * 32}.tfrecord"
+    left.write_bytes(bytes(5000))
+    os.utime(left, (1, 1))  # of a commit that was killed long ago
+    site = Site(own_home)
+    data = json.loads(Pages(site).answer("/disk.json").body)
+    assert data["unneeded"] == {"bytes": 5000, "files": 1}
+    assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
+    assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
+    site.index.close()
+
+
+def test_pages_and_assets_are_small(get: Get, pages: Pages) -> None:
+    sizes = {
+        target: len(gzip.compress(get(target).text.encode()))
+        for target in ALL
+        if "key=" not in target and "diff" not in target
+    }
+    assert max(sizes.values()) <= 15_000, sizes
+    assert sum(len(pages.answer(f"/assets/{name}").body) for name in ("style.css", "icon.svg")) <= 150_000

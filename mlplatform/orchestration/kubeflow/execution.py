@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlplatform.orchestration.kubeflow import light_tfx
 from mlplatform.orchestration.kubeflow.task import GivenArtifact, Task
 from mlplatform.storage.urls import is_local, join, name
 from mlplatform.tfx_io.launcher_paths import LocalCopies
@@ -33,8 +34,6 @@ def run_executor(task: Task, root: Path | None) -> dict[str, Any]:
     Raises:
         Exception: What the executor raised.
     """
-    from mlplatform.orchestration.kubeflow import light_tfx
-
     light_tfx.prepare()
     with ExitStack() as stack:
         tmp = Path(stack.enter_context(_temporary_folder()))
@@ -56,6 +55,7 @@ def run_executor(task: Task, root: Path | None) -> dict[str, Any]:
                 paths[one.uri] = str(stack.enter_context(fetched(one.uri)))
         inputs = tfx_artifacts.tfx_artifacts(task.inputs, paths)
         outputs = tfx_artifacts.tfx_artifacts(task.outputs, paths)
+        light_tfx.complete()
         if task.node.get("driver"):
             _drive(str(task.node["driver"]), inputs, outputs, properties)
         place = str(tmp) if in_process else join(task.place, ".temp")
@@ -138,6 +138,7 @@ def _drive(driver_path: str, inputs: Any, outputs: Any, properties: dict[str, An
     Other drivers of ours serve the local runner's cache alone; executors do their work where none ran.
     """
     driver_class = _imported(driver_path)
+    light_tfx.complete()
     from tfx.orchestration import data_types_utils
     from tfx.orchestration.portable import data_types
 

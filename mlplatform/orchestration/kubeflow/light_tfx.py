@@ -40,6 +40,12 @@ def prepare() -> None:
     registry.register(TensorFlowWhenNeeded, priority=_PRIORITY, use_as_fallback=True)
 
 
+def complete() -> None:
+    """Give TFX its own file systems, where something has imported TensorFlow: some of TFX counts on them."""
+    if "tensorflow" in sys.modules:
+        _ = importlib.import_module(_PLUGIN).TensorflowFilesystem
+
+
 @contextmanager
 def _absent(name: str) -> Iterator[None]:
     """Let a module that is not imported yet be one that is not installed, within the block."""

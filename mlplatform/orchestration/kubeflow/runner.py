@@ -22,6 +22,7 @@ from mlplatform.orchestration.kubeflow.errors import (
     NotOnAClusterError,
     ParameterValueError,
     ScheduleError,
+    ServerUnreachableError,
 )
 from mlplatform.orchestration.local.errors import NodeFailedError
 from mlplatform.orchestration.local.ledger_runs import find_run, log_of
@@ -30,6 +31,7 @@ from mlplatform.orchestration.local.reference import check_reference, make_pipel
 from mlplatform.storage.urls import is_local, join
 
 POLL_S = 5.0  # between looks at a run that is waited for
+MOST_UNANSWERED = 12  # looks in a row without an answer, after which the wait ends
 ARTIFACT_ROOTS = ("s3://", "gs://", "minio://")
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?#-]+")
 
@@ -245,11 +247,17 @@ class KubeflowRunner:
         return self.record
 
     def _wait_for(self, run_id: str) -> RunRecord:
-        while True:
-            found = self._client.run(run_id)
-            if str(found.get("state")) in ENDED:
-                break
-            self._sleep(POLL_S)
+        found: dict[str, Any] = {}
+        unanswered = 0
+        while str(found.get("state")) not in ENDED:
+            if found or unanswered:
+                self._sleep(POLL_S)
+            try:
+                found, unanswered = self._client.run(run_id), 0
+            except ServerUnreachableError:  # it may be started anew; the run does not end with it
+                unanswered += 1
+                if unanswered == MOST_UNANSWERED:
+                    raise
         write_finished(self._home, found)
         self.record = record_of(self._home, found)
         failed = self.record.failed

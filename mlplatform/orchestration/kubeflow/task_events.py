@@ -65,12 +65,13 @@ class TaskEvents:
         Args:
             output: What its launcher is given: `artifacts`.
         """
-        made = [
-            _facts(key, self._types().get(key, ""), artifact["uri"], artifact.get("metadata", {}))
-            for key, some in output.get("artifacts", {}).items()
-            for artifact in some["artifacts"]
-            if not artifact.get("metadata", {}).get("unresolved")
-        ]
+        made = []
+        if self._task.resolver is None:  # it makes nothing: what it found was made before
+            made = [
+                _facts(key, self._types().get(key, ""), artifact["uri"], artifact.get("metadata", {}))
+                for key, some in output["artifacts"].items()
+                for artifact in some["artifacts"]
+            ]
         self._end("done", made)
 
     def failed(self, why: str) -> None:

@@ -121,8 +121,8 @@ def tfx_spec(pipeline: Any, exit_handler: Any = None) -> TfxSpec:
     info = copy.copy(pipeline.pipeline_info)
     info.pipeline_name = name.replace("_", "-")
     view = _View(info, components, registry, pipeline.beam_pipeline_args, pipeline.enable_cache)
-    _forget_keys(components, registry)
     try:
+        _forget_keys(components, registry)
         nodes = [_facts(name, node) for node in every]
         built = pipeline_builder.PipelineBuilder(
             view, default_image=IMAGE, default_commands=[], exit_handler=exit_handler,

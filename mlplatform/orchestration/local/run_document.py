@@ -57,7 +57,7 @@ def run_document(home: Home, run: KeptRun, *, previous: KeptRun | None = None) -
         "metrics": _metrics(record, happened),
         "nodes": [_node(run, record, node) for node in asdict(record)["nodes"]],
         "datasets": datasets,
-        "verdicts": [e.as_json() for e in happened if e.kind == events.VERDICT],
+        "verdicts": [_verdict(e) for e in happened if e.kind == events.VERDICT],
         "models": _models(home, run.run_id),
         "tags": tags_of(happened),
         "notes": [{"at": e.at, "by": e.by, "note": e.get("note")} for e in notes_of(happened)],
@@ -118,6 +118,16 @@ def previous_run(run: KeptRun, earlier: Iterable[KeptRun]) -> KeptRun | None:
         if found.pipeline == pipeline and found.state == "done":
             return each
     return None
+
+
+def _verdict(event: Event) -> dict[str, Any]:
+    reasons = event.get("reasons")
+    return {
+        **{name: str(event.get(name) or "") for name in ("node", "gate", "path")},
+        "at": event.at,
+        "is_accepted": event.get("is_accepted") is True,
+        "reasons": [str(reason) for reason in reasons] if isinstance(reasons, list) else [],
+    }
 
 
 def _code(found: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.home import Home
+from mlplatform.notices import has_settings
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     ArtifactRecord,
@@ -28,6 +29,8 @@ from mlplatform.orchestration.local.run_metrics import run_metrics
 from mlplatform.registry.events import (
     NODE_FINISHED,
     NODE_STARTED,
+    NOTICE_FAILED,
+    NOTICE_SENT,
     RUN_FINISHED,
     RUN_STARTED,
     run_stream,
@@ -102,6 +105,7 @@ class RunEvents:
         def write() -> None:
             self._publish(RUNNER_LOG)
             self._append(RUN_FINISHED, **facts)
+            self._notify(record)
             if self._ledger is not None:
                 with contextlib.suppress(Exception):  # all is written; readers are only quicker with it
                     self._ledger.compact()
@@ -118,6 +122,22 @@ class RunEvents:
             write_run_page(self._home, self._folder)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("the page of run %s is not written: %s", self._folder.run_id, error)
+
+    def _notify(self, record: RunRecord) -> None:
+        """Notify people where this run failed, was refused, or ended well after one that did not."""
+        try:
+            if not has_settings(self._home):
+                return
+            from mlplatform.notices.send import send
+            from mlplatform.orchestration.local.occasions import notice_of
+
+            ledger = Ledger(self._home.ledger)
+            notice = notice_of(self._home, ledger, record)
+            for way, problem in (send(self._home, notice) if notice is not None else {}).items():
+                facts = {"occasion": notice.occasion if notice else "", "way": way, "problem": problem}
+                self._append(NOTICE_FAILED if problem else NOTICE_SENT, **facts)
+        except Exception as error:  # noqa: BLE001 - the run is over, and what it did is done
+            log.warning("nobody was notified of run %s: %s", record.run_id, error)
 
     def run_interrupted(self, run: str) -> None:
         """Note that an earlier run was killed: it could not do so itself."""

@@ -11,7 +11,7 @@ from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 
 # Colour needs no detail: pixels are averaged down to about this many a side first.
 STATISTICS_SIZE = 64
-_EARLY = ("stem_relu", "block0_project_conv", "block2_add", "block4_add")
+_EARLY = ("stem_relu", "block0_project_conv", "block2_add", "block4_add", "block6_add")
 
 
 class ColorStatistics(keras.layers.Layer):
@@ -56,12 +56,13 @@ def lab_of(images: tf.Tensor) -> tf.Tensor:
 
 
 def early_layers(image_size: int, *, pretrained: bool = True) -> keras.Model:
-    """Return EfficientNet-Lite0 up to its block 4: channel means over all and over the middle of the photo.
+    """Return EfficientNet-Lite0 up to its block 6: channel means over the middle of the photo.
 
-    Its pooled last layers are nearly blind to colour; the first ones are not.
+    Its pooled last layers are nearly blind to colour; the first ones are not. Means over all of the photo
+    would tell of its ground: they make no answer better, and make wrong ones sure.
 
     Returns:
-        float32 images, shape (batch, image_size, image_size, 3), 0 to 255 -> float32, shape (batch, 224).
+        float32 images, shape (batch, image_size, image_size, 3), 0 to 255 -> float32, shape (batch, 192).
     """
     network = efficientnet_lite0(image_size, pretrained=pretrained)
     pooled = []
@@ -69,10 +70,7 @@ def early_layers(image_size: int, *, pretrained: bool = True) -> keras.Model:
         found = network.get_layer(name).output
         edge = found.shape[1] // 4
         inner = keras.layers.Cropping2D(edge, name=f"middle_{name}")(found)
-        pooled += [
-            keras.layers.GlobalAveragePooling2D(name=f"pool_{name}")(found),
-            keras.layers.GlobalAveragePooling2D(name=f"pool_middle_{name}")(inner),
-        ]
+        pooled.append(keras.layers.GlobalAveragePooling2D(name=f"pool_middle_{name}")(inner))
     return keras.Model(network.inputs, keras.layers.Concatenate(name="early")(pooled), name="early_layers")
 
 

@@ -92,8 +92,8 @@ def test_splits_that_are_trained_on_are_left_out(root: Path, tmp_path: Path) -> 
     store = DatasetStore(root / "datasets")
     for place in ("items@v1", str(tmp_path / "examples")):
         with examples_of(place, store) as (files, _):
-            assert [Path(file).parent.name for file in files] == ["Split-eval"]
+            assert {Path(file).parent.name for file in files} == {"Split-eval"}
         with examples_of(place, store, ["train"]) as (files, _):
-            assert [Path(file).parent.name for file in files] == ["Split-train"]
+            assert {Path(file).parent.name for file in files} == {"Split-train"}
     with pytest.raises(NothingToEvaluateError, match="test"), examples_of("items@v1", store, ["test"]):
         pass

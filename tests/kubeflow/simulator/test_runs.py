@@ -149,9 +149,9 @@ def test_the_ledger_and_the_logs_lie_under_the_root(cluster: Cluster, runs: list
     log = fsspec.filesystem("s3").cat_file(f"{cluster.root}/runs/{first.id}/logs/count_words.log").decode()
     assert "3 words" in log
     past = PastRuns(ledger, "small_words")
-    assert [artifact.uri for artifact in past.latest(Wanted("Model"), 3)] == [
-        run.tasks["train-model"].uri("model") for run in reversed(runs)
-    ]
+    made = [run.tasks["train-model"].uri("model") for run in reversed(runs)]
+    found = [artifact.uri for artifact in past.latest(Wanted("Model"), 10)]
+    assert [uri for uri in found if uri in made] == made  # another test may have run it, too
     pushed = past.latest_pushed_model()
     assert pushed is not None
-    assert pushed.uri == runs[2].tasks["train-model"].uri("model")
+    assert pushed.uri == made[0]
