@@ -126,6 +126,8 @@ def _row(row: dict[str, object], number: int) -> Iterator[tuple[str, tf.train.Ex
     key = next((str(row[name]) for name in _KEYS if row.get(name) is not None), f"row {number}")
     for name, value in row.items():
         values = value if isinstance(value, list) else [] if value is None else [value]
+        if not values:  # as an Example without it
+            continue
         feature = example.features.feature[name]
         if all(isinstance(one, (bool, int)) for one in values):
             feature.int64_list.value.extend(map(int, values))

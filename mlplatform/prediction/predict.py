@@ -146,16 +146,17 @@ def _on_beam(job: _Job, found: Sequence[Piece], beam_arguments: Sequence[str]) -
             pipeline
             | beam.Create(list(enumerate(found)))
             | beam.Reshuffle()
-            | "Predict" >> beam.MapTuple(_predict_on_worker, job, versions())
+            | "Predict" >> beam.Map(_predict_on_worker, job, versions())
         )
     missing = [number for number in range(len(found)) if not job.facts(number).exists()]
     check_all_left("predict, its pieces", len(found), len(found) - len(missing))
 
 
-def _predict_on_worker(number: int, piece: Piece, job: _Job, driver: str) -> None:
+def _predict_on_worker(numbered: tuple[int, Piece], job: _Job, driver: str) -> None:
     from mlplatform.beam.versions import require_versions
 
     require_versions(driver)
+    number, piece = numbered
     with track("predict", unit="records") as bar:
         _predict_piece(job, number, piece, bar)
 

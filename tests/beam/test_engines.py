@@ -63,18 +63,17 @@ def test_prism_and_portable():
     assert options_of(portable(job_endpoint="jobs:1", environment="loopback"))["job_endpoint"] == "jobs:1"
 
 
-def test_dataflow_passes_beams_own_validation():
-    from apache_beam.options import pipeline_options
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners import DataflowRunner
-
+def test_dataflow_has_what_it_asks_for():
     arguments = dataflow(
         project="a-project", region="europe-west4", temp_location="gs://bucket/temp", image="eu.gcr.io/p/i:1",
         workers=2, max_workers=8, labels={"team": "search"},
     )  # fmt: skip
-    options = pipeline_options.PipelineOptions(list(arguments))
-    assert PipelineOptionsValidator(options, DataflowRunner()).validate() == []
-    found = options.get_all_options(drop_default=True)
+    found = options_of(arguments)
+    assert (found["runner"], found["project"], found["region"]) == (
+        "DataflowRunner",
+        "a-project",
+        "europe-west4",
+    )
     assert found["staging_location"] == "gs://bucket/temp/staging"
     assert (found["num_workers"], found["max_num_workers"]) == (2, 8)
     assert found["labels"] == ["team=search"]
@@ -162,3 +161,15 @@ def test_the_blocks_of_the_example_are_engines(name):
     engine = parse_engine(read_yaml(folder / name)["engine"])
     assert engine is not None
     assert options_of(engine.arguments)["sdk_container_image"].endswith("mlplatform-beam:0.1.0")
+
+
+def test_the_doctor_runs_a_job(tmp_path):
+    from mlplatform.beam.doctor import look_at_engine
+
+    found = [*look_at_engine(["--runner=DirectRunner"], str(tmp_path))]
+    assert [(check.name, check.status) for check in found] == [
+        ("job of ten records", "ok"),
+        ("shared storage", "ok"),
+        ("versions of the workers", "ok"),
+    ], found
+    assert [*tmp_path.iterdir()] == []

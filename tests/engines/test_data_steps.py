@@ -68,9 +68,9 @@ def digest(examples: Path, store: Path, arguments: Sequence[str] | None) -> tupl
 
 
 def test_the_engine_is_fit(engine: list[str], tmp_path: Path) -> None:
-    found = {check.name: check.status for check in look_at_engine(engine, str(tmp_path))}
-    assert found.pop("job server", "ok") == "ok"
-    assert found == {"job of ten records": "ok", "shared storage": "ok", "versions of the workers": "ok"}
+    found = [*look_at_engine(engine, str(tmp_path))]
+    assert {check.status for check in found} == {"ok"}, found
+    assert [check.name for check in found][-2:] == ["shared storage", "versions of the workers"]
     assert [*tmp_path.iterdir()] == []
 
 
