@@ -170,6 +170,7 @@ class Measured:
         self.records = self.webp_photos = 0
         self.mistakes = Mistakes()
         self._slices: dict[tuple[str, ...], dict[str, _Slice]] = {tuple(n): {} for n in question.slices}
+        self._last_slices: dict[tuple[str, ...], tuple[bytes, str]] = {}  # of full ones: the largest hash
         self.unmeasured: set[tuple[str, ...]] = set()  # slices with too many values
         self._not_finite = 0
         self._not_finite_slices: Counter[str] = Counter()
@@ -236,10 +237,11 @@ class Measured:
         if name not in parts:
             if len(parts) == LARGEST_SLICES:
                 self.unmeasured.add(names)
-                last = max(parts, key=_hash)
-                if _hash(name) > _hash(last):
+                if names not in self._last_slices:
+                    self._last_slices[names] = max((_hash(known), known) for known in parts)
+                if _hash(name) > self._last_slices[names][0]:
                     return None
-                del parts[last]
+                del parts[self._last_slices.pop(names)[1]]
             parts[name] = _Slice(self._empty())
         return parts[name]
 

@@ -88,9 +88,7 @@ def invalid_argument(text: str) -> StatusError:
 
 def from_tensorflow(error: Exception) -> StatusError:
     """Return the status of an error that running or loading a model raised."""
-    if isinstance(
-        error, UnicodeDecodeError
-    ):  # TensorFlow's text quotes bytes: it is what could not be decoded
+    if isinstance(error, UnicodeDecodeError):  # TensorFlow's text quotes bytes, and could not be decoded
         return StatusError(Code.INVALID_ARGUMENT, error.object.decode("utf-8", "backslashreplace"))
     code = getattr(error, "error_code", None)  # tf.errors.OpError
     text = getattr(error, "message", None) or str(error) or type(error).__name__
