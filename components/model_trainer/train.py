@@ -1,4 +1,4 @@
-"""Run a model's training code so that it can be killed at any time and goes on where it was."""
+"""Run a model's training code so that it can be killed at any time and resumes."""
 
 import hashlib
 import importlib

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mlplatform.cli.options import echo_json, json_option, root_option
+from mlplatform.cli.options import echo_json, json_option, pipeline_options
 from mlplatform.cli.run import FlagError, overrides_of, parse_parameter
 from mlplatform.home import Home
 from mlplatform.orchestration.local.reference import PipelineArgumentError, check_reference, make_pipeline
@@ -19,30 +19,7 @@ from mlplatform.orchestration.local.reference import PipelineArgumentError, chec
     default=None,
     help="Where the package is written; -: to stdout [default: the pipeline's name, .yaml].",
 )
-@click.option("--data", metavar="PATH", default=None, help="The data that the pipeline ingests.")
-@root_option
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An argument of the pipeline (repeatable); kubernetes.KEY: an option of its nodes.",
-)
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="A YAML file of such arguments; --set goes on top.",
-)
-@click.option(
-    "--parameter",
-    "parameters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="The default of one of the pipeline's runtime parameters (repeatable).",
-)
+@pipeline_options
 @json_option
 def compile_(
     pipeline: str,

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +24,39 @@ def root_option(command: Command) -> Command:
         help="Root of runs, datasets and models, a folder or a URL "
         f"[default: ${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}].",
     )(command)
+
+
+def pipeline_options(command: Command) -> Command:
+    """Add what composes a pipeline: `--data`, `--root`, `--set`, `--config` and `--parameter`."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option("--data", metavar="PATH", default=None, help="The data that the pipeline ingests."),
+        root_option,
+        click.option(
+            "--set",
+            "settings",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="An argument of the pipeline (repeatable); dots reach into it, the value is YAML.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            default=None,
+            help="A YAML file of such arguments; --set goes on top.",
+        ),
+        click.option(
+            "--parameter",
+            "parameters",
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="The value of one of the pipeline's runtime parameters (repeatable).",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def host_option(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlplatform.cli.hints import with_root
-from mlplatform.cli.options import echo_json, engine_option, json_option, root_option
+from mlplatform.cli.options import echo_json, engine_option, json_option, pipeline_options
 from mlplatform.config_file import merged, parse_yaml, read_yaml
 from mlplatform.errors import UsageError
 from mlplatform.orchestration.choices import ENGINES, RUNNERS
@@ -85,30 +85,7 @@ class FlagError(UsageError):
 
 @click.command()
 @click.argument("pipeline")
-@click.option("--data", metavar="PATH", default=None, help="The data that the pipeline ingests.")
-@root_option
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An argument of the pipeline (repeatable); dots reach into it, the value is YAML.",
-)
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="A YAML file of such arguments; --set goes on top.",
-)
-@click.option(
-    "--parameter",
-    "parameters",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="The value of one of the pipeline's runtime parameters (repeatable).",
-)
+@pipeline_options
 @click.option("--from", "from_nodes", metavar="NODE", multiple=True, help="Run this node and those after it.")
 @click.option("--to", "to_nodes", metavar="NODE", multiple=True, help="Run this node and those before it.")
 @click.option("--only", "only_nodes", metavar="NODE", multiple=True, help="Run this node alone.")
@@ -171,7 +148,7 @@ def run(
 ) -> None:
     """Run PIPELINE: a packaged name, path/to/file.py[:function] or package.module:function.
 
-    A run that failed or was stopped goes on where it was: run the same command again. --json prints the run's
+    A run that failed or was stopped resumes: run the same command again. --json prints the run's
     record however the run ended.
     """
     if only_nodes:
