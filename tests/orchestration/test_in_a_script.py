@@ -37,7 +37,7 @@ def Rate(number: Parameter[int], out: OutputArtifact[String]):
     out.write(f"{RATE} {os.getppid()} {main}")
 """
 SCRIPT = """
-import json, pathlib, sys
+import json, pathlib, signal, sys
 import parts
 import psutil
 from mlplatform.orchestration.local import LocalRunner
@@ -63,6 +63,7 @@ def run(runner):
     return record.node("Rate").state, pathlib.Path(artifact.uri).read_text().split()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     sys.stdout.write("held back until the end\\n")
     is_safe = can_fork_this_process()
     first = LocalRunner(root)
