@@ -12,6 +12,7 @@ from mlplatform.beam.job_server import job_endpoint, require_job_server
 from mlplatform.beam.versions import require_versions, versions
 from mlplatform.config_file import ConfigError, read_yaml
 from mlplatform.orchestration.engine import Engine, parse_engine
+from mlplatform.storage import open_storage
 
 
 def options_of(arguments):
@@ -172,4 +173,4 @@ def test_the_doctor_runs_a_job(tmp_path):
         ("shared storage", "ok"),
         ("versions of the workers", "ok"),
     ], found
-    assert [*tmp_path.iterdir()] == []
+    assert open_storage(str(tmp_path)).paths("") == []

@@ -18,6 +18,7 @@ from mlplatform.components.dataset_versioner.executor import Executor as Version
 from mlplatform.components.image_example_gen.driver import Driver as IngestDriver
 from mlplatform.components.image_example_gen.executor import Executor as Ingest
 from mlplatform.components.image_example_gen.settings import IngestSettings
+from mlplatform.datasets import DatasetStore
 
 
 def artifact(kind: Any, uri: Path) -> Any:
@@ -120,6 +121,8 @@ def test_artifacts_of_earlier_releases_are_left_alone(examples: Any, tmp_path: P
         old.properties[name].string_value = getattr(dataset, name)
     mlmd.put_artifacts([old])
     store = str(tmp_path / "datasets")
-    assert driver._earlier_outputs(mlmd, store, dataset.digest, "items", 1) is None
+    [manifest] = DatasetStore(store).log("items")
+    assert manifest.digest == dataset.digest
+    assert driver._earlier_outputs(mlmd, store, manifest, 1) is None
     # Its folder is read as that of any other version.
     assert (artifact(DatasetVersion, Path(dataset.uri)).version, dataset.digest != "") == ("v1", True)
