@@ -17,7 +17,7 @@ OF_EXAMPLE_GEN = {"input_base": READ, "input_fingerprint": FINGERPRINT}
         ("tfx.components.trainer.component.Trainer", {}),
         (
             "mlplatform.components.dataset_versioner.component.DatasetVersioner",
-            {"store": WRITTEN, "erasures": READ},
+            {"store": WRITTEN, "erasures": READ, "taxonomy": READ},
         ),
         ("mlplatform.components.model_trainer.component.ModelTrainer", {"work_dir": WRITTEN}),
         ("mlplatform.components.serving_pusher.component.ServingPusher", {"models_dir": WRITTEN}),

@@ -21,7 +21,7 @@ from mlplatform.serving.mixed_precision import ask_for_bfloat16
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.decoding import decode_image
-from mlplatform.vision.signatures import ImageClassifier, _finite, export_image_classifier
+from mlplatform.vision.signatures import ImageClassifier, finite_pixels, export_image_classifier
 
 LABELS = ["blue", "green", "red"]
 
@@ -130,7 +130,7 @@ class FaultyPixels(ImageClassifier):
 
         @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
         def pixels(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            answer = self._answer(images, self._probabilities(_finite(images)))
+            answer = self._answer(images, self._probabilities(finite_pixels(images)))
             is_second = (tf.range(tf.shape(images)[0]) == 1)[:, None]
             return {**answer, "scores": tf.where(is_second, np.float32(np.nan), answer["scores"])}
 
