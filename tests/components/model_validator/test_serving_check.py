@@ -21,7 +21,7 @@ from mlplatform.serving.mixed_precision import ask_for_bfloat16
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.decoding import decode_image
-from mlplatform.vision.signatures import ImageClassifier, finite_pixels, export_image_classifier
+from mlplatform.vision.signatures import ImageClassifier, export_image_classifier, finite_pixels
 
 LABELS = ["blue", "green", "red"]
 
