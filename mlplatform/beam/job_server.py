@@ -20,7 +20,7 @@ def job_endpoint(beam_arguments: Sequence[object]) -> str | None:
 
 
 def require_job_server(beam_arguments: Sequence[object], *, timeout_s: float = TIMEOUT_S) -> None:
-    """Check that the job server answers which Beam's arguments name; others are left alone.
+    """Check that the job server answers which Beam's arguments name; other engines are skipped.
 
     Args:
         beam_arguments: Beam's arguments.

@@ -1,4 +1,4 @@
-"""Finds what the design of the classes makes hard: classes that a model cannot tell apart."""
+"""Finds what the design of the classes makes hard: classes that a model cannot distinguish."""
 
 import math
 from collections.abc import Sequence

@@ -610,7 +610,7 @@ class ClassTally:
         left_out = len(alike) - _PROPOSALS_SHOWN
         found: list[Section] = [
             Table(
-                "Classes that it does not tell apart",
+                "Classes that it confuses both ways",
                 ["Class", "and", "Closeness#", "First, with the second#", "Second, with the first#"],
                 [
                     [
@@ -624,7 +624,7 @@ class ClassTally:
                 ],
                 text=f"Each is among the first {LOOKED_AT} answers to the other's records, both ways and "
                 "beyond chance. Classes that mean the same may be merged, and those that a photo does not "
-                "tell apart be declared a group, in the dataset's taxonomy.",
+                "distinguish be declared a group, in the dataset's taxonomy.",
                 note=f"{left_out:,} more pairs are in metrics.json." if left_out > 0 else "",
             )
         ]

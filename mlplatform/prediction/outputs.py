@@ -29,7 +29,7 @@ def check_output(place: str | os.PathLike[str]) -> Path:
     if path.exists():
         raise PredictionOutputError(str(place), "it exists; delete it, or give another name")
     if not path.parent.is_dir():
-        raise PredictionOutputError(str(place), f"there is no folder {path.parent}")
+        raise PredictionOutputError(str(place), f"the folder {path.parent} does not exist; create it first")
     return path
 
 

@@ -186,7 +186,7 @@ def _version(artifact: PastArtifact) -> int:
 
 
 def _property(artifact: PastArtifact, name: str) -> object:
-    """Return a property; an ExampleGen's are beside those of the type, which Kubeflow tells by a prefix."""
+    """Return a property; an ExampleGen's are beside those of the type, which Kubeflow marks by a prefix."""
     return artifact.properties.get(f"custom:{name}", artifact.properties.get(name))
 
 

@@ -35,7 +35,7 @@ class LineageNode:
 
     @property
     def id(self) -> str:
-        """What tells it from every other node: `KIND:NAME`."""
+        """What identifies it among all nodes: `KIND:NAME`."""
         return f"{self.kind}:{self.name}"
 
     def as_json(self) -> dict[str, object]:

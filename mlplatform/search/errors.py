@@ -102,7 +102,7 @@ class TooFewQueriesError(MlplatformError):
 
     def __str__(self) -> str:
         return (
-            f"there are {self.found} held-out photos, and at least {self.needed} are needed to tell how much "
+            f"there are {self.found} held-out photos, and at least {self.needed} are needed to measure what "
             "an approximate index finds. Hold out more, or set the kind to 'exact'."
         )
 

@@ -1,4 +1,4 @@
-"""The design of a dataset's classes: their tree, their history, and what no photo tells apart."""
+"""The design of a dataset's classes: their tree, their history, and what a photo does not distinguish."""
 
 from mlplatform.taxonomy.errors import TaxonomyError
 from mlplatform.taxonomy.taxonomy import GROUP, LEVELS, Taxonomy, read_taxonomy

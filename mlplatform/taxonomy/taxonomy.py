@@ -26,7 +26,7 @@ class Taxonomy:
         renames: Old name of a class to its new one.
         merges: Class to the names of those that it took over.
         splits: Old name of a class to the classes that it was divided into.
-        groups: Name of a group to its classes, which cannot be told apart from the photo.
+        groups: Name of a group to its classes, which a photo does not distinguish.
         text: What it was read from.
     """
 

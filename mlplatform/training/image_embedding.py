@@ -59,7 +59,7 @@ def train(task: TrainingTask) -> None:
     settings = parse_config(EmbeddingSettings, task.hyperparameters, source="the model's hyperparameters")
     own = settings.model_dump(exclude={"reuse"})
     if settings.reuse and (version := _take_pushed(settings.reuse, own, task.model_dir)):
-        say(f"{version} was trained with the same settings: it is taken as it is")
+        say(f"{version} was trained with the same settings: it is reused")
         write_history(task.run_dir, {}, reused=version, settings=own)
         return
     keras.utils.set_random_seed(settings.seed)

@@ -35,7 +35,7 @@ class EmbeddingSettings(Config):
     feature_precision: Literal["auto", "float32"] = "auto"
     # The feature with a photo's class.
     label_feature: str = Field(default="label", min_length=1)
-    # An embedder that was pushed with the same settings, <models_dir>/<name>, is taken as it is: then the
+    # An embedder that was pushed with the same settings, <models_dir>/<name>, is reused: then the
     # vectors that the index holds stay right. null trains a new one.
     reuse: str | None = None
     seed: int = Field(default=0, ge=0)

@@ -90,7 +90,7 @@ def make_model(columns: Sequence[Column], classes: int, settings: TableSettings)
 
     Args:
         columns: What it looks at.
-        classes: How many classes it tells apart; 0 for a number.
+        classes: Number of classes; 0 for a number.
         settings: Its settings.
 
     Returns:

@@ -235,7 +235,7 @@ def test_the_report_of_1200_classes_stays_small() -> None:
         logits[np.arange(500), truth] += 6
         tally.add({"logits": logits}, [[names[place].encode()] for place in truth])
     tables = {section.title: section for section in tally.sections()}
-    assert {"Rare and frequent classes", "Classes that it does not tell apart", "Calibration"} <= set(tables)
+    assert {"Rare and frequent classes", "Classes that it confuses both ways", "Calibration"} <= set(tables)
     assert all(len(getattr(section, "rows", [])) <= 60 for section in tables.values())
     assert len(json.dumps(tally.details())) < 1200 * 500
     assert all(abs(int(p.one.split()[1]) - int(p.other.split()[1])) == 1 for p in tally.look_alikes[:50])

@@ -117,9 +117,8 @@ def test_nodes_are_forked_from_the_script_and_end_with_it(tmp_path):
     assert script.stdout.readline() == "held back until the end\n"  # once, and nothing of the node's
     state, rate, main, is_fork, is_safe, again, imported, processes = json.loads(script.stdout.readline())
     assert (state, rate, main) == ("done", "1", "-")
-    assert (
-        is_fork == is_safe
-    )  # the libraries of one stack start threads when they are imported, the other's do not
+    # The libraries of one stack start threads when they are imported, the other's do not.
+    assert is_fork == is_safe
     assert (again, processes) == ("cached", 1)
     assert not {"tfx", "tensorflow", "apache_beam"} & set(imported)
     [log] = root.glob("runs/*/logs/Rate.log")

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 TAXI = REPOSITORY.parent / "shared/data/taxi"
 TAXI_NODES = ("CsvExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
 KILLS = int(os.environ.get("SOAK_RUNNER_KILLS", "50"))
+EVENTS = ("started", "done")
 URL_KILLS = max(1, KILLS * 2 // 5)
 WAYS = (
     ("runner", signal.SIGTERM),
@@ -64,11 +65,11 @@ class Started:
                 continue
         return found
 
-    def wait_for_nodes(self, count: int, timeout_s: float = 300) -> None:
-        """Return when so many nodes have started, or the run is over."""
+    def wait_for_nodes(self, count: int, event: str = "started", timeout_s: float = 300) -> None:
+        """Return when so many nodes have started, or are done, or the run is over."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.process.poll() is None:
-            if len(re.findall(r": started", self.screen.read_text())) >= count:
+            if len(re.findall(rf": {event}", self.screen.read_text())) >= count:
                 return
             time.sleep(0.02)
 
@@ -146,8 +147,7 @@ def test_killed_in_every_way_the_next_run_resumes_and_does_nothing_again_that_wa
         if is_last:
             started.wait_for("Fail: done")
         else:
-            started.wait_for_nodes(random.randint(1, 4))
-            time.sleep(random.uniform(0, 0.3))
+            started.wait_for_nodes(random.randint(1, 4), random.choice(EVENTS))
         started.kill(target, sent)
         started.wait_until_gone()
         assert started.process.returncode != 0 or newest_run(root)["state"] == "done"
@@ -226,7 +226,7 @@ def test_random_kills_with_a_root_at_a_url_lose_nothing_committed(tmp_path, soak
         # One photo less each time: another dataset version and another model.
         listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
         started = Started([*name, "--set", f"model.epochs={number}"], tmp_path)
-        time.sleep(random.uniform(0, 30))
+        started.wait_for_nodes(random.randint(1, 6), random.choice(EVENTS))
         started.kill(*random.choice(WAYS))
         started.wait_until_gone(timeout_s=120)
         killed += started.process.returncode != 0

@@ -109,7 +109,8 @@ while not (folder / "pids").exists():
 if {is_importing}:
     processes.preload("jobs:take_long", started=str(folder / "importing"))
     while not (folder / "importing").exists():
-        time.sleep(0.01)
+        for message in processes.hear(0.1):
+            pass
 print("ready", flush=True)
 time.sleep(600)
 """

@@ -149,7 +149,7 @@ def test_an_input_that_cannot_be_read_is_named(fare, tmp_path, source, problem):
 
 @pytest.mark.parametrize(
     ("output", "problem"),
-    [("out.csv", "must end in"), ("there.parquet", "it exists"), ("no/x.parquet", "no folder")],
+    [("out.csv", "must end in"), ("there.parquet", "it exists"), ("no/x.parquet", "does not exist")],
 )
 def test_an_output_that_cannot_be_written_is_named(fare, trips, tmp_path, output, problem):
     (tmp_path / "there.parquet").touch()

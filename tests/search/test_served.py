@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -444,8 +443,9 @@ def test_no_answer_mixes_two_versions_while_they_are_swapped_and_rolled_back(
                 client.wait_until_available(NAME, version)
                 if swap % 4 == 3:
                     back = store.rollback(NAME, None).version
+                    client.wait_until_available(NAME, back)
                     while [s.version for s in client.status(NAME) if s.state == "AVAILABLE"] != [back]:
-                        time.sleep(0.05)
+                        pass  # each look is a request that the server answers
     finally:
         stop.set()
         for thread in threads:

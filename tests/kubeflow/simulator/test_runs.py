@@ -59,7 +59,7 @@ class Cluster:
         ).text
 
     def status(self) -> dict[str, Any]:
-        """What the exit handler was told."""
+        """The final status that the exit handler received."""
         return json.loads(fsspec.filesystem("s3").cat_file(f"{self.root}/status.json"))  # type: ignore[no-any-return]
 
 
