@@ -39,7 +39,20 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "compile", "runs", "datasets", "models", "search", "lineage", "ui", "serve", "demo", "doctor"],
+    [
+        "run",
+        "compile",
+        "runs",
+        "datasets",
+        "models",
+        "predict",
+        "search",
+        "lineage",
+        "ui",
+        "serve",
+        "demo",
+        "doctor",
+    ],
 )
 def test_the_help_of_every_command_loads_nothing_heavy(command: str) -> None:
     code = (
