@@ -29,6 +29,8 @@ Kind = Literal[
     "leak",
     "label_conflict",
     "duplicate",
+    "near_leak",
+    "near_duplicate",
     "other",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -63,6 +65,8 @@ class Policy(Config):
         leak: The same photo, byte by byte, or the same key is in two splits.
         label_conflict: The same photo has two labels.
         duplicate: The same photo is in one split twice.
+        near_leak: Photos that look alike, but differ in their bytes, are in two splits.
+        near_duplicate: Photos that look alike, but differ in their bytes, are in one split.
         other: Anything else that TensorFlow Data Validation reports.
         features: Per feature, the actions that differ for it.
     """
@@ -88,6 +92,8 @@ class Policy(Config):
     leak: Action = "block"
     label_conflict: Action = "warn"
     duplicate: Action = "warn"
+    near_leak: Action = "warn"
+    near_duplicate: Action = "warn"
     other: Action = "warn"
     features: dict[str, Actions] = Field(default={})
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
+from mlplatform.components.data_validator.look_alikes import Group
 from mlplatform.components.data_validator.policy import KIND_FOR_LABEL, KIND_OF_ANOMALY, Kind, Policy
 from mlplatform.components.data_validator.repetitions import Repeated, Sighting
 from mlplatform.components.data_validator.schema import feature_statistics, presence
@@ -241,13 +242,39 @@ def repetition_problems(
     ]
     for kind, feature, name, text, shown in faults:
         if counts.get(name, 0):
-            offenders = [
-                Offender(s.split, s.item_id, s.label, f"{s.split}: {s.label}" if s.label else s.split)
-                for pair in shown[:6]  # two records each: as many as are shown
-                for s in pair
-            ]
             found = _problem(kind, feature, ", ".join(splits), f"{counts[name]} {text}", policy)
-            yield found.with_offenders(None, offenders)
+            yield found.with_offenders(None, _offenders(shown))
+
+
+def look_alike_problems(
+    groups: Sequence[Group], splits: Sequence[str], image_feature: str, policy: Policy
+) -> Iterator[Problem]:
+    """Yield the problems of photos that look alike without being the same byte by byte.
+
+    Args:
+        groups: All groups of them.
+        splits: All splits.
+        image_feature: The feature that holds the photo.
+        policy: Says what each problem does.
+    """
+    leaks = [group.leak_shown() for group in groups if group.is_leak]
+    within = [group.within_shown() for group in groups if group.is_within]
+    faults: list[tuple[Kind, str, list[list[Sighting]]]] = [
+        ("near_leak", "groups of photos that look alike are in several splits", leaks),
+        ("near_duplicate", "groups of photos that look alike are in one split", within),
+    ]
+    for kind, text, shown in faults:
+        if shown:
+            found = _problem(kind, image_feature, ", ".join(splits), f"{len(shown)} {text}", policy)
+            yield found.with_offenders(None, _offenders(shown))
+
+
+def _offenders(shown: Sequence[Sequence[Sighting]]) -> list[Offender]:
+    return [
+        Offender(s.split, s.item_id, s.label, f"{s.split}: {s.label}" if s.label else s.split)
+        for pair in shown[:6]  # two records each: as many as are shown
+        for s in pair
+    ]
 
 
 def record_count(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:

@@ -83,17 +83,26 @@ def sightings(
     batch: pa.RecordBatch, split: str, image_feature: str, id_feature: str, label_feature: str
 ) -> Iterator[tuple[Identity, Sighting]]:
     """Yield the photos and keys of a batch of Examples; records without exactly one are skipped."""
-    names = batch.schema.names
-    ids, labels = _texts(batch, id_feature), _texts(batch, label_feature)
-    if id_feature in names:
+    if id_feature in batch.schema.names:
+        ids, labels = _texts(batch, id_feature), _texts(batch, label_feature)
         for item_id, label in zip(ids, labels, strict=True):
             if item_id:
                 yield ("key", _digest(item_id.encode())), Sighting(split, item_id, label)
+    for digest, _, sighting in photos_of(batch, split, image_feature, id_feature, label_feature):
+        yield ("photo", digest), sighting
+
+
+def photos_of(
+    batch: pa.RecordBatch, split: str, image_feature: str, id_feature: str, label_feature: str
+) -> Iterator[tuple[bytes, bytes, Sighting]]:
+    """Yield digest, content and `Sighting` of photos; records without exactly one are skipped."""
+    names = batch.schema.names
     if image_feature in names:
+        ids, labels = _texts(batch, id_feature), _texts(batch, label_feature)
         images = batch.column(names.index(image_feature)).to_pylist()
         for image, item_id, label in zip(images, ids, labels, strict=True):
             if image is not None and len(image) == 1:
-                yield ("photo", _digest(image[0])), Sighting(split, item_id, label)
+                yield _digest(image[0]), image[0], Sighting(split, item_id, label)
 
 
 class Repetitions(beam.PTransform):

@@ -18,6 +18,7 @@ from mlplatform.components.data_validator.baseline import Baseline
 from mlplatform.components.data_validator.brightness import brightness_schema, separated, with_brightness
 from mlplatform.components.data_validator.constants import with_wide_constants
 from mlplatform.components.data_validator.errors import NoTrainSplitError
+from mlplatform.components.data_validator.look_alikes import Group, groups_of, looks
 from mlplatform.components.data_validator.missing import may_be_empty, with_missing
 from mlplatform.components.data_validator.offenders import (
     SHOWN,
@@ -26,7 +27,7 @@ from mlplatform.components.data_validator.offenders import (
     concerns_records,
     with_found,
 )
-from mlplatform.components.data_validator.policy import Policy
+from mlplatform.components.data_validator.policy import Kind, Policy
 from mlplatform.components.data_validator.serving_logs import DAMAGED, UNREAD, ReadRequests
 from mlplatform.components.data_validator.verdict import Problem, Verdict
 from mlplatform.taxonomy import Taxonomy
@@ -38,6 +39,7 @@ _HISTOGRAM_BUCKETS = (
 )
 _SERVING = "serving"
 _ABOUT_MISSING = ("missing_values", "missing_label", "missing_column")
+_ABOUT_LOOKS: tuple[Kind, ...] = ("near_leak", "near_duplicate")
 _TELEMETRY = ["mlplatform", "DataValidator"]
 
 
@@ -124,7 +126,8 @@ def validate(
     policy = policy or Policy()
     if train_split not in data.files and (schema is None or data.serving_logs):
         raise NoTrainSplitError(train_split, list(data.files))
-    gathered = _gather(data, make_pipeline, work_dir, schema)
+    compares_looks = any(policy.action(kind, data.image_feature) != "ignore" for kind in _ABOUT_LOOKS)
+    gathered = _gather(data, make_pipeline, work_dir, schema, compares_looks=compares_looks)
     statistics = gathered.statistics
     is_inferred = schema is None
     if schema is None:
@@ -150,6 +153,7 @@ def validate(
             data.id_feature,
             policy,
         ),
+        *problems.look_alike_problems(gathered.look_alikes, list(data.files), data.image_feature, policy),
     ]
     if is_inferred:
         reported = {(p.split, p.feature) for p in found if p.kind in _ABOUT_MISSING}
@@ -167,7 +171,7 @@ def validate(
         tuple(found),
         baseline=baseline.name if baseline else "",
         serving_records=problems.record_count(gathered.served) if data.serving_logs else None,
-        duplicates={name: count for name, count in gathered.counts.items() if count and name != DAMAGED},
+        duplicates={name: count for name, count in _duplicates(gathered).items() if count},
     )
     return Validated(
         statistics,
@@ -190,6 +194,13 @@ def measure(
     return {split: (some, gathered.brightness[split]) for split, some in gathered.statistics.items()}
 
 
+def _duplicates(gathered: "_Gathered") -> dict[str, int]:
+    counts = {name: count for name, count in gathered.counts.items() if name != DAMAGED}
+    counts["near_leaks"] = sum(group.is_leak for group in gathered.look_alikes)
+    counts["near_within"] = sum(group.is_within for group in gathered.look_alikes)
+    return counts
+
+
 @dataclass(frozen=True)
 class _Gathered:
     """What one pass over the data brings.
@@ -202,6 +213,7 @@ class _Gathered:
         repeated: Some of the photos and keys that occur more than once.
         counts: How many are `leaks`, `key_leaks`, `conflicts` and `within`, and `damaged` log files.
         unread: Inputs of requests that are too large to be a feature, such as pixels.
+        look_alikes: Groups of photos that look alike; none where they were not compared.
     """
 
     statistics: dict[str, Statistics]
@@ -211,10 +223,16 @@ class _Gathered:
     repeated: list[repetitions.Repeated]
     counts: dict[str, int]
     unread: frozenset[str]
+    look_alikes: list[Group]
 
 
 def _gather(
-    data: Data, make_pipeline: MakePipeline, work_dir: str, schema: schema_pb2.Schema | None
+    data: Data,
+    make_pipeline: MakePipeline,
+    work_dir: str,
+    schema: schema_pb2.Schema | None,
+    *,
+    compares_looks: bool = False,
 ) -> _Gathered:
     """Read the data once."""
     options = tfdv.StatsOptions(
@@ -222,7 +240,7 @@ def _gather(
         num_rank_histogram_buckets=_HISTOGRAM_BUCKETS,
     )
     samples_file, counts_file = posixpath.join(work_dir, "repeated"), posixpath.join(work_dir, "counts.json")
-    unread_file = posixpath.join(work_dir, "unread")
+    unread_file, looks_file = posixpath.join(work_dir, "unread"), posixpath.join(work_dir, "looks")
     empty_features = may_be_empty(schema or schema_pb2.Schema())
 
     def measured(batches: beam.PCollection, name: str) -> None:
@@ -236,12 +254,16 @@ def _gather(
         )
 
     with make_pipeline() as pipeline:
-        seen = []
+        seen, looked = [], []
         for split in data.files:
             batches = pipeline | f"Read[{split}]" >> _source(data, split).BeamSource()
             measured(batches, f"split-{split}")
             names = (split, data.image_feature, data.id_feature, data.label_feature)
             seen.append(batches | f"Sightings[{split}]" >> beam.FlatMap(repetitions.sightings, *names))
+            if compares_looks:
+                looked.append(batches | f"Looks[{split}]" >> beam.FlatMap(looks, *names))
+        if compares_looks:
+            _ = looked | "AllLooks" >> beam.Flatten() | "KeepLooks" >> WriteGathered(looks_file)
         repeated = seen | "AllSightings" >> beam.Flatten() | "Repeated" >> repetitions.Repetitions()
         counts = {
             fault: repeated | f"Count[{fault}]" >> beam.Map(repetitions.fault_count, fault)
@@ -285,6 +307,7 @@ def _gather(
         samples,
         read_counts(counts_file),
         frozenset(read_gathered(unread_file)) if data.serving_logs else frozenset(),
+        groups_of(read_gathered(looks_file)) if compares_looks else [],
     )
 
 

@@ -78,7 +78,8 @@ class Verdict:
         serving_records: How many records of the serving logs it was compared with; None without logs.
         duplicates: What occurs more than once: how many records are copies within a split (`within`),
             how many photos are in several splits (`leaks`), how many have several labels (`conflicts`), and
-            how many keys are in several splits (`key_leaks`).
+            how many keys are in several splits (`key_leaks`); and how many groups of photos that look alike
+            are within a split (`near_within`) and in several (`near_leaks`).
     """
 
     schema_source: str

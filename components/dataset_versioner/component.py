@@ -27,6 +27,7 @@ class DatasetVersionerSpec(component_spec.ComponentSpec):
         "message": component_spec.ExecutionParameter(type=str, optional=True),
         "training_splits": component_spec.ExecutionParameter(type=str),
         "is_firewall_on": component_spec.ExecutionParameter(type=int),
+        "near_duplicates_apart": component_spec.ExecutionParameter(type=int, optional=True),
         "beam_options": component_spec.ExecutionParameter(type=str, optional=True),
         "taxonomy": component_spec.ExecutionParameter(type=str, optional=True),
         # Where the store notes what was erased: part of what a cache knows this node's result by, so that an
@@ -68,6 +69,7 @@ class DatasetVersioner(base_component.BaseComponent):
         message: str | Late | None = None,
         training_splits: Sequence[str] | Late | None = None,
         is_firewall_on: bool | Late = True,
+        near_duplicates_apart: bool | Late = False,
         beam_options: Sequence[str] | Late | None = None,
         taxonomy: str | Late | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class DatasetVersioner(base_component.BaseComponent):
             training_splits: Splits that are trained on; the items of all others are held out. None keeps what
                 the version before declared, `train` for the first.
             is_firewall_on: Fail where an item that was held out once would be trained on.
+            near_duplicates_apart: Fail where a photo would be trained on that looks like a held-out one.
             beam_options: Flags of a Beam pipeline that does the commit, such as `["--runner=FlinkRunner"]`,
                 for data beyond one machine; none at all runs Beam in this process, None does without Beam.
                 A parameter, because the driver has to know the version and TFX gives it no flags.
@@ -102,6 +105,7 @@ class DatasetVersioner(base_component.BaseComponent):
                 message=message,
                 training_splits=_json(training_splits),
                 is_firewall_on=converted(is_firewall_on, int),
+                near_duplicates_apart=converted(near_duplicates_apart, int),
                 beam_options=converted(beam_options, _json),
                 taxonomy=converted(taxonomy),
                 erasures=_erasures(store, dataset),

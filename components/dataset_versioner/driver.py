@@ -83,6 +83,7 @@ def commit_artifact(examples: Any, properties: dict[str, Any]) -> Any:
         message=properties.get("message") or "",
         training_splits=json.loads(properties["training_splits"]),
         is_firewall_on=bool(properties["is_firewall_on"]),
+        near_duplicates_apart=bool(properties.get("near_duplicates_apart")),
         beam_options=None if beam_options is None else json.loads(beam_options),
         taxonomy=_taxonomy(properties.get("taxonomy")),
     )

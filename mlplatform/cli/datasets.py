@@ -93,6 +93,9 @@ def datasets() -> None:
     help="Split that is trained on [default: what the dataset declares, else train].",
 )
 @click.option("--firewall/--no-firewall", default=True, help="Refuse held-out items in training.")
+@click.option(
+    "--near-duplicates-apart", is_flag=True, help="Refuse photos in training that look like held-out ones."
+)
 @click.option("--beam", is_flag=True, help="Do the work on Beam, in this process: any size, less speed.")
 @click.option(
     "--beam-flag", metavar="FLAG", multiple=True, help="A flag for Beam, such as --runner=FlinkRunner."
@@ -106,6 +109,7 @@ def commit(
     message: str,
     train_split: tuple[str, ...],
     firewall: bool,
+    near_duplicates_apart: bool,
     beam: bool,
     beam_flag: tuple[str, ...],
     store: str | None,
@@ -121,6 +125,7 @@ def commit(
         message=message,
         training_splits=train_split or None,
         is_firewall_on=firewall,
+        near_duplicates_apart=near_duplicates_apart,
         beam_options=beam_flag if beam or beam_flag else None,
     )
     _echo_commit(name, committed, as_json)
@@ -389,8 +394,8 @@ def tag(reference: str, tag_name: str, store: str | None, root: str | None, as_j
 @click.argument("reference", metavar="NAME@VERSION")
 @click.option(
     "--near",
-    type=click.IntRange(min=0, max=7),
-    default=7,
+    type=click.IntRange(min=0, max=15),
+    default=15,
     show_default=True,
     help="How many of 128 bits may differ; 0 finds the same picture alone.",
 )

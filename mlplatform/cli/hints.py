@@ -17,6 +17,7 @@ _HINTS = {
     "KeyMissingError": "--key FEATURE",
     "NoTrainingSplitError": "--train-split NAME, or --no-firewall",
     "SplitFirewallError": "--no-firewall",
+    "LookAlikeFirewallError": "without --near-duplicates-apart",
 }
 # In the context's `meta`, which all commands of one call share.
 _ROOT, _STORE = "mlplatform.root", "mlplatform.store"

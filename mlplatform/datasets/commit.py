@@ -17,7 +17,7 @@ from mlplatform.datasets.errors import (
     NoTrainingSplitError,
 )
 from mlplatform.datasets.examples_folder import Shard, list_shards, open_records
-from mlplatform.datasets.firewall import check_by_content, check_by_key, held_out_rows
+from mlplatform.datasets.firewall import check_by_content, check_by_key, check_by_look, held_out_rows
 from mlplatform.datasets.forgotten import check_no_erased_item, check_none_forgotten
 from mlplatform.datasets.format.digest import sorted_digest
 from mlplatform.datasets.format.features import hash_values
@@ -51,6 +51,7 @@ class CommitOptions:
         training_splits: Splits that are trained on; items of all others are held out. None keeps what the
             version before declared, `train` for the first.
         is_firewall_on: Fail where an item that was held out would enter training.
+        near_duplicates_apart: Fail where a photo would be trained on that looks like a held-out one.
         workers: Shards that are read at a time; 0 takes one per usable processor.
     """
 
@@ -59,6 +60,7 @@ class CommitOptions:
     message: str = ""
     training_splits: Sequence[str] | None = None
     is_firewall_on: bool = True
+    near_duplicates_apart: bool = False
     workers: int = 0
     taxonomy: str | None = None
 
@@ -278,6 +280,7 @@ def finish(
         CommitRecordsLostError: `live` does not have the records that the digests are of.
         CommitFilesLostError: Something deleted what was written.
         SplitFirewallError: A held-out item would enter training.
+        LookAlikeFirewallError: A photo that looks like a held-out one would be trained on.
         ForgottenRecordError: An erased item came back with other content.
     """
     storage, dataset, parent = line.storage, line.dataset, line.latest
@@ -291,6 +294,8 @@ def finish(
     if options.is_firewall_on:
         check_by_content(line, packs, before, live, declared)
         check_by_key(line, packs, before, live, declared)
+    if options.near_duplicates_apart:
+        check_by_look(line, packs, before, live, declared)
     shown = {**live, **held_out_rows(before, live, declared.training_splits)}
     names = {name for _, name in shown}
     used = [pack for pack in packs if pack.name in names]

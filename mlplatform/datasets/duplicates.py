@@ -1,8 +1,9 @@
 """Photos of a dataset version that look alike: sent twice, scaled, compressed again, slightly cropped.
 
-Each photo has a hash of 128 bits: where its grey values rise from pixel to pixel, along rows and columns of
-a small copy ("difference hash"). Photos whose hashes differ in at most `NEAR` bits look alike. Of eight
-parts of two such hashes at least one is the same, so only photos that share a part are compared.
+Each photo has a hash of 128 bits: the signs of the lowest frequencies of a small grey copy ("perceptual
+hash"). Photos whose hashes differ in at most `NEAR` bits look alike. Of the eight parts of two such hashes at
+least one differs in one bit at most, so only photos with such parts are compared. A photo of one plain colour
+has no hash: all of them would look alike.
 """
 
 import io
@@ -22,9 +23,17 @@ from mlplatform.datasets.format.tfrecord import read_windows
 from mlplatform.datasets.store import DatasetStore
 from mlplatform.exif import upright
 
-NEAR = 7
-_SIDE, _PARTS = 8, 8
+NEAR = 15
+_BYTES, _PARTS = 16, 8
+_DECODED_PX = 64  # a JPEG is decoded at the smallest scale that has this many
+_SIDE = 32
+_LEAST_RANGE = 12  # of grey values 0 to 255, between the darkest and the brightest part of a photo
+_PAIRS_AT_ONCE = 1 << 22
 _PHOTO = "image/encoded"
+# The type II discrete cosine transform, unscaled, and the places of its lowest frequencies but the mean.
+_COSINES = np.cos(np.pi * np.outer(np.arange(16), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))
+_LOWEST = np.argsort(np.add.outer(np.arange(16), np.arange(16)).ravel(), kind="stable")[1 : 8 * _BYTES + 1]
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Duplicates:
 
     Attributes:
         photos: Photos that were compared.
-        unreadable: Records whose photo cannot be decoded.
+        unreadable: Records whose photo cannot be decoded, or is of one plain colour.
         groups: Photos that look alike, directly or through another one; the largest group first.
     """
 
@@ -97,16 +106,18 @@ def find_duplicates(
 
 
 def photo_hash(encoded: bytes) -> bytes | None:
-    """Return the hash of an encoded photo, 16 bytes; None where it cannot be decoded."""
+    """Return the hash of an encoded photo, 16 bytes; None where it cannot be decoded, or is of one colour."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            grey = upright(image, encoded).convert("L")
-            rows = np.asarray(grey.resize((_SIDE + 1, _SIDE), Image.Resampling.BOX), np.int16)
-            columns = np.asarray(grey.resize((_SIDE, _SIDE + 1), Image.Resampling.BOX), np.int16)
+            image.draft("L", (_DECODED_PX, _DECODED_PX))
+            grey = upright(image, encoded).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+            small = np.asarray(grey, np.float64)
     except Exception:  # noqa: BLE001 - image readers trip over broken bytes in any way
         return None
-    bits = np.concatenate([(np.diff(rows, axis=1) > 0).ravel(), (np.diff(columns, axis=0) > 0).ravel()])
-    return np.packbits(bits).tobytes()
+    if np.ptp(small) < _LEAST_RANGE:
+        return None
+    frequencies = _COSINES @ small @ _COSINES.T
+    return np.packbits(frequencies.ravel()[_LOWEST] > 0).tobytes()
 
 
 def alike(hashes: Sequence[bytes], near: int = NEAR) -> list[list[int]]:
@@ -123,7 +134,7 @@ def alike(hashes: Sequence[bytes], near: int = NEAR) -> list[list[int]]:
         raise ValueError(f"near is {near}; it can be 0 to {NEAR}")
     if not hashes:
         return []
-    packed = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 2 * _SIDE)
+    packed = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, _BYTES)
     unique, place_of = np.unique(packed, axis=0, return_inverse=True)
     place_of = place_of.ravel()  # NumPy 2.0 gives it another shape
     leader = np.arange(len(unique))
@@ -144,16 +155,29 @@ def alike(hashes: Sequence[bytes], near: int = NEAR) -> list[list[int]]:
 
 
 def _near_pairs(hashes: NDArray[Any], near: int) -> Iterator[tuple[int, int]]:
-    parts = hashes.view(">u2")  # (hashes, 8)
+    """Yield the places of distinct hashes (n, 16) that differ in at most `near` bits; some repeatedly."""
+    parts = hashes.view(">u2").astype(np.int64)  # (n, 8)
+    changes = [0, *(1 << bit for bit in range(16))] if near >= _PARTS else [0]
     for part in range(_PARTS):
-        order = np.argsort(parts[:, part], kind="stable")
-        starts = np.flatnonzero(np.diff(parts[order, part].astype(np.int64), prepend=-1))
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
-            same = order[start:end]
-            for number, place in enumerate(same[:-1].tolist()):
-                others = same[number + 1 :]
-                apart = np.unpackbits(hashes[others] ^ hashes[place], axis=1).sum(axis=1)
-                yield from ((place, int(other)) for other in others[apart <= near])
+        values = parts[:, part]
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        for change in changes:
+            low = np.searchsorted(ordered, values ^ change)
+            counts = np.searchsorted(ordered, values ^ change, "right") - low
+            ends = np.cumsum(counts)
+            start = 0
+            while start < len(values):  # as many rows as have so many pairs together, one at least
+                done = ends[start - 1] if start else 0
+                end = max(start + 1, int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, "right")))
+                some = counts[start:end]
+                one = np.repeat(np.arange(start, end), some)
+                within = np.arange(len(one)) - np.repeat(ends[start:end] - some - done, some)
+                other = order[np.repeat(low[start:end], some) + within]
+                one, other = one[one < other], other[one < other]
+                is_near = _ONES[hashes[one] ^ hashes[other]].sum(axis=1) <= near
+                yield from zip(one[is_near].tolist(), other[is_near].tolist(), strict=True)
+                start = end
 
 
 def _photos(folder: Path) -> Iterator[Photo]:

@@ -319,6 +319,25 @@ class SplitFirewallError(GateError):
         )
 
 
+class LookAlikeFirewallError(GateError):
+    """Photos that would be trained on look like photos that are held out."""
+
+    def __init__(self, dataset: str, records: Sequence[str], total: int) -> None:
+        super().__init__(dataset, records, total)
+        self.dataset, self.records, self.total = dataset, records, total
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {record}" for record in self.records)
+        more = f"\n  and {self.total - len(self.records):,} more" if self.total > len(self.records) else ""
+        return (
+            f"split firewall of {self.dataset!r}: {self.total:,} photo(s) that would be trained on look like "
+            f"photos that are held out for evaluation, in this or an earlier version:{lines}{more}\n"
+            "Nothing was committed. Keep photos that look alike in one split (split by the seller, for "
+            "instance), or remove them. Or, if the evaluation may be spoiled, commit with "
+            "near_duplicates_apart=False."
+        )
+
+
 class ForgottenRecordError(GateError):
     """An item that was erased on purpose came back."""
 

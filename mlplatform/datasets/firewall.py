@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mlplatform.datasets.errors import SplitFirewallError
-from mlplatform.datasets.format.features import feature_values, show
+from mlplatform.datasets.errors import LookAlikeFirewallError, SplitFirewallError
+from mlplatform.datasets.format.features import decode, feature_values, show
 from mlplatform.datasets.format.live import HELD_OUT, Bools, Live, Rows, union
 from mlplatform.datasets.format.manifest import Declared, PackFacts
 from mlplatform.datasets.format.pack import read_index
@@ -15,6 +15,7 @@ from mlplatform.datasets.keys import key_hashes
 from mlplatform.datasets.line import Line
 
 _NAMED = 10  # records that an error names
+_PHOTO = "image/encoded"
 
 Found = dict[str, Int64s]  # pack name -> rows
 
@@ -81,6 +82,55 @@ def check_by_key(
         by_pack = {pack.name: pack for pack in packs}
         found = _by_key(line, by_pack, trained, entering, held_out, declared.key)
         _require_none(line, packs, found, declared.key)
+
+
+def check_by_look(
+    line: Line, packs: Sequence[PackFacts], before: Live, live: Live, declared: Declared
+) -> None:
+    """Check that no photo is trained on that looks like one which is held out, here or in an earlier version.
+
+    All photos of the version are read and decoded, in this process.
+
+    Args:
+        line: The versions so far.
+        packs: Known packs and then new ones, all written.
+        before: Rows of the version before.
+        live: Rows of the version to be.
+        declared: Training splits and key of the version to be.
+
+    Raises:
+        LookAlikeFirewallError: Some are; names them.
+    """
+    from mlplatform.datasets.duplicates import alike, photo_hash  # Pillow, for this check alone
+
+    by_pack = {pack.name: pack for pack in packs}
+    trained = _training(live, declared.training_splits)
+    held_out = {
+        pack: rows.is_live & ~trained.get(pack, np.zeros(rows.is_live.size, np.bool_))
+        for (_, pack), rows in held_out_rows(before, live, declared.training_splits).items()
+    }
+    places: list[tuple[str, int, bool]] = []  # pack, row, whether it is trained on
+    hashes: list[bytes] = []
+    for masks, is_trained in ((trained, True), (held_out, False)):
+        for pack, mask in masks.items():
+            for batch in read_batches(line.storage, line.dataset, by_pack[pack], np.flatnonzero(mask)):
+                photos = feature_values(batch.buffer, batch.starts, batch.ends, [_PHOTO])
+                for row, value in zip(batch.rows.tolist(), photos, strict=True):
+                    content = decode(value[0])[0] if value else b""
+                    found = photo_hash(content) if isinstance(content, bytes) else None
+                    if found is not None:
+                        places.append((pack, row, is_trained))
+                        hashes.append(found)
+    guilty: dict[str, list[int]] = {}
+    for group in alike(hashes):
+        if len({places[place][2] for place in group}) > 1:
+            for pack, row, is_trained in (places[place] for place in group):
+                if is_trained:
+                    guilty.setdefault(pack, []).append(row)
+    if guilty:
+        rows = {pack: np.array(sorted(some), np.int64) for pack, some in guilty.items()}
+        names = _names(line, by_pack, rows, declared.key)
+        raise LookAlikeFirewallError(line.dataset, names, sum(map(len, guilty.values())))
 
 
 def _masks(

@@ -64,6 +64,7 @@ class DatasetStore:
         message: str = "",
         training_splits: Sequence[str] | None = None,
         is_firewall_on: bool = True,
+        near_duplicates_apart: bool = False,
         workers: int = 0,
         beam_options: Sequence[str] | None = None,
         taxonomy: str | None = None,
@@ -80,6 +81,9 @@ class DatasetStore:
             training_splits: Splits that are trained on; the items of all others are held out. None keeps what
                 the version before declared, `train` for the first version. A version keeps its own.
             is_firewall_on: Fail where an item that was held out once would enter training.
+            near_duplicates_apart: Fail where a photo would be trained on that looks like one which is held
+                out, in this version or an earlier one. Each new version decodes all of its photos in this
+                process for it, about a thousand a second.
             workers: Shards that are read at a time; 0 takes one per usable processor.
             beam_options: Flags of a Beam pipeline that does the work, such as `--runner=FlinkRunner`; none at
                 all runs Beam in this process. None does without Beam: quicker where one machine is enough, up
@@ -100,6 +104,7 @@ class DatasetStore:
             KeyMissingError: No record has the key.
             FixedTrainingSplitsError: The content is a version that has other training splits.
             SplitFirewallError: A held-out item would enter training.
+            LookAlikeFirewallError: A photo that looks like a held-out one would be trained on.
             ForgottenRecordError: A record that was forgotten on purpose came back.
             TaxonomyError: The taxonomy does not fit.
         """
@@ -113,6 +118,7 @@ class DatasetStore:
             message=message,
             training_splits=training_splits,
             is_firewall_on=is_firewall_on,
+            near_duplicates_apart=near_duplicates_apart,
             workers=workers,
             taxonomy=taxonomy,
         )

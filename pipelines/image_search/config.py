@@ -35,6 +35,7 @@ class ImageSearchConfig(Config):
     shards: int | None = Field(ge=1, le=100_000)
     key: list[Annotated[str, Field(min_length=1)]]
     firewall: bool
+    near_duplicates_apart: bool
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
     drift_threshold: float = Field(ge=0, le=1)

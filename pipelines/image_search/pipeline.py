@@ -95,6 +95,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         key=settings.key,
         training_splits=[photos.train_split],
         is_firewall_on=settings.firewall,
+        near_duplicates_apart=settings.near_duplicates_apart,
     )
     data_gate = DataValidator(
         examples=version.outputs["examples"],

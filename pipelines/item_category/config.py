@@ -64,6 +64,7 @@ class ItemCategoryConfig(Config):
     key: list[Annotated[str, Field(min_length=1)]]
     taxonomy: str | None = Field(min_length=1)
     firewall: bool
+    near_duplicates_apart: bool
     schema_path: str | None = Field(alias="schema")
     policy: dict[str, Any]
     drift_threshold: float = Field(ge=0, le=1)

@@ -133,6 +133,7 @@ def _compose(
             key=settings.key,
             training_splits=[photos.train_split],
             is_firewall_on=settings.firewall,
+            near_duplicates_apart=settings.near_duplicates_apart,
             taxonomy=settings.taxonomy,
         )
     data_gate = DataValidator(

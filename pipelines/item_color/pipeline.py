@@ -118,6 +118,7 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         key=settings.key,
         training_splits=[photos.train_split],
         is_firewall_on=settings.firewall,
+        near_duplicates_apart=settings.near_duplicates_apart,
     )
     data_gate = DataValidator(
         examples=version.outputs["examples"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from PIL import Image, ImageEnhance
 from mlplatform.cli.main import cli
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.duplicates import NEAR, alike, find_duplicates, photo_hash
+from mlplatform.datasets.errors import LookAlikeFirewallError
 from mlplatform.datasets.format.tfrecord import frame
 
 
@@ -36,7 +38,7 @@ def test_the_same_pairs_are_found_as_by_comparing_all(data: st.DataObject) -> No
     hashes = list(base)
     for _ in range(data.draw(st.integers(0, 8))):
         bits = np.unpackbits(np.frombuffer(data.draw(st.sampled_from(base)), np.uint8))
-        bits[data.draw(st.lists(st.integers(0, 127), max_size=12, unique=True))] ^= 1
+        bits[data.draw(st.lists(st.integers(0, 127), max_size=22, unique=True))] ^= 1
         hashes.append(np.packbits(bits).tobytes())
     near = data.draw(st.integers(0, NEAR))
     bits = np.unpackbits(np.array([np.frombuffer(one, np.uint8) for one in hashes]), axis=1)
@@ -97,3 +99,30 @@ def test_the_groups_of_a_version_are_listed_with_pictures(tmp_path: Path) -> Non
     assert page.read_text().count("data:image/jpeg") == 2
     said = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert "2 photos, between splits eval and train" in said.stdout
+
+
+def test_the_firewall_holds_look_alikes_apart(tmp_path: Path) -> None:
+    def examples(name: str, **splits: list[bytes]) -> Path:
+        for split, records in splits.items():
+            folder = tmp_path / name / f"Split-{split}"
+            folder.mkdir(parents=True)
+            (folder / "data").write_bytes(b"".join(frame(record) for record in records))
+        return tmp_path / name
+
+    def item(name: str, number: int, quality: int = 92) -> bytes:
+        return _example(name, encoded(scene(number), quality))
+
+    store, apart = DatasetStore(tmp_path / "datasets"), {"key": ["item_id"], "near_duplicates_apart": True}
+    mixed = examples("mixed", train=[item("a", 1), item("b", 2)], eval=[item("c", 2, 40), item("d", 3)])
+    with pytest.raises(
+        LookAlikeFirewallError, match=r"1 photo\(s\) that would be trained on[^\n]*\n  item_id=b "
+    ):
+        store.commit("items", mixed, **apart)
+    assert store.names() == []
+    first = examples("first", train=[item("a", 1)], eval=[item("c", 2), item("d", 3), item("e", 3, 50)])
+    assert store.commit("items", first, **apart).is_new
+    # What an earlier version held out counts, also where it is not there any more.
+    later = examples("later", train=[item("a", 1), item("b", 2, 60)], eval=[item("d", 3)])
+    with pytest.raises(LookAlikeFirewallError, match="item_id=b "):
+        store.commit("items", later, **apart)
+    assert store.commit("items", later, key=["item_id"]).manifest.version == "v2"

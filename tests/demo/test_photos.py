@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from mlplatform.datasets.duplicates import alike, photo_hash
 from mlplatform.demo.photos import FAULTS, FolderNotEmptyError, make_photos
 from mlplatform.demo.photos.catalogue import CATEGORIES, COLOURS
 from mlplatform.demo.photos.colored import colored_photos
@@ -116,6 +117,17 @@ def test_each_fault_is_put_in_and_told(faulty: tuple[Path, dict[str, Any]]) -> N
                 hashlib.sha256(original.read_bytes()).digest() == hashlib.sha256(file.read_bytes()).digest()
             )
             assert same == (fault == "exact_duplicate")
+
+
+def test_planted_near_duplicates_look_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    make_photos(folder, categories=3, per_category=40, unseen=0, faults=["near_duplicates"])
+    files = sorted((folder / "photos").rglob("*.jpg"))
+    groups = alike([photo_hash(path.read_bytes()) or bytes(16) for path in files])
+    found = {tuple(sorted(files[place].name for place in group)) for group in groups}
+    planted = {tuple(sorted((f.name, f.name.replace("-near", "")))) for f in files if "-near" in f.name}
+    assert found
+    assert found <= planted, "other photos do not look alike"
 
 
 @pytest.mark.parametrize(
