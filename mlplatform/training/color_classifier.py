@@ -24,6 +24,7 @@ from mlplatform.vision.color.features import color_features, lab_of
 from mlplatform.vision.color.names import rule_names
 from mlplatform.vision.color.palette import palette
 from mlplatform.vision.color.vocabulary import MOST_COLORS, MULTICOLOUR, NAMES, acceptable
+from mlplatform.vision.embedding import ImageEmbedder, component_projection
 from mlplatform.vision.examples import IMAGE, ITEM_ID, ReadLabels, count_labels, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
 from mlplatform.vision.signatures import check_labels, export_image_classifier
@@ -35,6 +36,7 @@ WARMUP_PHOTOS = 4
 LEAST_CALIBRATION_PHOTOS = 30
 _TEMPERATURES = np.geomspace(0.4, 2.5, 61)
 _LEAST_DEVIATION = 1e-3
+_PROJECTION_BATCH = 512
 # Between an item's colours in a truth, and at the end of a drawn photo's.
 _BETWEEN, _DRAWN = "\n", "\t"
 _DRAWN_FEATURE = "drawn"
@@ -82,6 +84,11 @@ def train(task: TrainingTask) -> None:
         temperature=temperature,
         settings=settings.model_dump(),
     )
+    embedder = None
+    if settings.embedding_dimensions:
+        features = (batch for batch, _ in train_store.batches(_PROJECTION_BATCH, seed=None))
+        projection = component_projection(backbone, features, settings.embedding_dimensions)
+        embedder = ImageEmbedder(backbone, projection, settings.image_size)
     export_image_classifier(
         keras.Model(backbone.inputs, head(backbone.outputs[0]), name="color_classifier"),
         colors,
@@ -90,6 +97,7 @@ def train(task: TrainingTask) -> None:
         samples=sample_records(task.train_files, WARMUP_PHOTOS),
         more=_palette_and_answer(colors, settings.min_confidence),
         judged=lambda images, _: {"rules": rule_names(lab_of(images))},
+        embedder=embedder,
     )
 
 

@@ -35,6 +35,9 @@ class ColorSettings(Config):
     weight_penalty: float = Field(default=60.0, ge=0)
     # Confidence below which the model gives no answer of its own.
     min_confidence: float = Field(default=0.6, ge=0, le=1)
+    # Numbers of the vectors that the signatures embed, embed_image_bytes and embed_pixels answer: principal
+    # components of the colour statistics and features, of length 1. 0: the model has no such signatures.
+    embedding_dimensions: int = Field(default=0, ge=0, le=4096)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("colors")

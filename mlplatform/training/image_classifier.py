@@ -16,6 +16,7 @@ from mlplatform.training.image_classifier_settings import ClassifierSettings
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
+from mlplatform.vision.embedding import ImageEmbedder, component_projection
 from mlplatform.vision.examples import Contents, count_labels, naming_unreadable, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
 from mlplatform.vision.fine_tuning import blocks, unfreeze_last_blocks
@@ -24,7 +25,7 @@ from mlplatform.vision.precision import computes_bfloat16
 from mlplatform.vision.signatures import check_labels, export_image_classifier
 from mlplatform.vision.warm_start import start_from
 
-WARMUP_PHOTOS, CALIBRATION_PHOTOS = 4, 200
+WARMUP_PHOTOS, CALIBRATION_PHOTOS, PROJECTION_PHOTOS = 4, 200, 2048
 
 
 def train(task: TrainingTask) -> None:
@@ -78,12 +79,16 @@ def train(task: TrainingTask) -> None:
         classes=len(contents.per_label),
         settings=settings.model_dump(),
     )
+    embedder = None
+    if settings.embedding_dimensions:
+        embedder = _embedder(task, settings, backbone.network, labels)
     export_image_classifier(
         network,
         labels,
         settings.image_size,
         task.model_dir,
         samples=sample_records(task.train_files, WARMUP_PHOTOS),
+        embedder=embedder,
     )
     if settings.tflite != "none":
         _export_tflite(task, settings, labels)
@@ -197,6 +202,19 @@ def _fit_network(
             to_beat=to_beat,
             on_checkpoint=task.save,
         )
+
+
+def _embedder(
+    task: TrainingTask, settings: ClassifierSettings, network: keras.Model, labels: list[str]
+) -> ImageEmbedder:
+    """Return the embedder of the features as they are after the training, fitted to some of the photos."""
+    photos = photo_batches(
+        task.train_files, labels, settings.image_size, settings.batch_size, seed=settings.seed
+    )
+    batches = photos.take(math.ceil(PROJECTION_PHOTOS / settings.batch_size))
+    features = (network(images, training=False).numpy() for images, _ in batches)
+    projection = component_projection(network, features, settings.embedding_dimensions)
+    return ImageEmbedder(network, projection, settings.image_size)
 
 
 def _feature_batches(store: FeatureStore, batch_size: int, seed: int | None) -> tf.data.Dataset:

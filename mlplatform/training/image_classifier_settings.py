@@ -45,6 +45,9 @@ class ClassifierSettings(Config):
     # bfloat16: the model asks to be served with convolutions and matrix products in bfloat16, where that
     # costs less CPU; the model gate compares the answers.
     mixed_precision: Literal["none", "bfloat16"] = "none"
+    # Numbers of the vectors that the signatures embed, embed_image_bytes and embed_pixels answer: principal
+    # components of the features, of length 1. 0: the model has no such signatures.
+    embedding_dimensions: int = Field(default=0, ge=0, le=4096)
     seed: int = Field(default=0, ge=0)
 
     @property

@@ -37,6 +37,9 @@ from mlplatform.vision.embedding import (
     beside,
     embedder_settings,
     export_image_embedder,
+    feature_blocks,
+    largest_eigenvectors,
+    principal_components,
 )
 from mlplatform.vision.examples import ReadLabels, count_labels, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
@@ -79,9 +82,13 @@ def train(task: TrainingTask) -> None:
         in_bfloat16=settings.feature_precision == "auto" and computes_bfloat16(),
         label_of=label_of,
     )
-    mean, components = _components(store, Projection(_blocks(backbone, settings), None, *_NOTHING), settings)
-    projection = Projection(
-        _blocks(backbone, settings), None, mean, components, settings.component_weight, _NOTHING[-1]
+    projection = Projection(feature_blocks(backbone, settings.middle_weight), None, *_NOTHING)
+    both_views = (
+        projection.scaled(views).reshape(-1, store.width) for views, _ in store.views(_BATCH, seed=None)
+    )
+    mean, components = principal_components(both_views, settings.component_dimensions)
+    projection = replace(
+        projection, mean=mean, components=components, component_weight=settings.component_weight
     )
     head, progress = _fit_head(task, settings, store, projection, contents.records)
     projection = replace(projection, head=head)
@@ -133,37 +140,6 @@ def _take_pushed(place: str, settings: dict[str, Any], model_dir: Path) -> str:
     return f"{name}@{version.version}"
 
 
-def _blocks(backbone: keras.Model, settings: EmbeddingSettings) -> list[tuple[int, float]]:
-    """Return the widths of the layers whose features a backbone gives, the last layer first, and weights."""
-    last = backbone.layers[-1]
-    if isinstance(last, keras.layers.Concatenate):
-        first, *others = [int(given.shape[-1]) for given in last.input]
-        return [(first, 1.0), *((width, settings.middle_weight) for width in others)]
-    return [(int(backbone.output_shape[-1]), 1.0)]
-
-
-def _components(
-    store: FeatureStore, projection: Projection, settings: EmbeddingSettings
-) -> tuple[Array, Array]:
-    """Return mean and principal components of the scaled features, both views."""
-    total, mean, square = 0, np.zeros(store.width), np.zeros((store.width, store.width))
-    for views, _ in store.views(_BATCH, seed=None):
-        scaled = projection.scaled(views).reshape(-1, store.width).astype(np.float64)
-        total += len(scaled)
-        mean += scaled.sum(axis=0)
-        square += scaled.T @ scaled
-    mean /= total
-    covariance = square / total - np.outer(mean, mean)
-    return mean.astype(np.float32), _largest(covariance, settings.component_dimensions)
-
-
-def _largest(matrix: Array, count: int) -> Array:
-    """Return the eigenvectors of the largest eigenvalues, (n, count), the largest number of each positive."""
-    vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
-    return np.asarray(vectors * np.sign(largest), np.float32)
-
-
 def _rotation(store: FeatureStore, projection: Projection, dimensions: int) -> Array:
     """Return what turns head and components so that their first numbers hold most, and cuts the others."""
     square: Array | None = None
@@ -171,7 +147,7 @@ def _rotation(store: FeatureStore, projection: Projection, dimensions: int) -> A
         side = beside(projection, projection.scaled(views[:, 0])).astype(np.float64)
         square = side.T @ side if square is None else square + side.T @ side
     assert square is not None
-    return _largest(square, dimensions)
+    return largest_eigenvectors(square, dimensions)
 
 
 def _fit_head(

@@ -5,8 +5,8 @@ The signatures are a contract: `docs/reference/model-signatures.md`.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.decoding import decode_batch
 from mlplatform.vision.examples import IMAGE
-from mlplatform.vision.signatures import finite_pixels, photos_of, write_warmup
+from mlplatform.vision.signatures import finite_pixels, warmup_inputs, write_warmup
 
 Array = NDArray[Any]
 
@@ -63,6 +63,54 @@ def units(vectors: Array) -> Array:
     """Return vectors (..., d) brought to length 1."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, _LEAST_LENGTH))
+
+
+def feature_blocks(backbone: keras.Model, middle_weight: float = 0.5) -> list[tuple[int, float]]:
+    """Return the widths of the layers whose features a backbone gives, the last layer first, and weights."""
+    last = backbone.layers[-1]
+    if isinstance(last, keras.layers.Concatenate):
+        first, *others = [int(given.shape[-1]) for given in last.input]
+        return [(first, 1.0), *((width, middle_weight) for width in others)]
+    return [(int(backbone.output_shape[-1]), 1.0)]
+
+
+def component_projection(backbone: keras.Model, features: Iterable[Array], dimensions: int) -> Projection:
+    """Return the projection to the principal components of features alone.
+
+    Args:
+        backbone: Gives the features.
+        features: Its features (n, width) of photos, some at a time; at least one.
+        dimensions: Numbers of a vector; the width of the features where that is less.
+    """
+    blocks = feature_blocks(backbone)
+    nothing = np.zeros((0, 0), np.float32)
+    projection = Projection(blocks, None, nothing.ravel(), nothing, 1.0, nothing)
+    mean, components = principal_components(map(projection.scaled, features), dimensions)
+    rotation = np.eye(components.shape[1], dtype=np.float32)
+    return replace(projection, mean=mean, components=components, rotation=rotation)
+
+
+def principal_components(batches: Iterable[Array], count: int) -> tuple[Array, Array]:
+    """Return mean, float32 (width,), and principal components, float32 (width, count), of vectors.
+
+    Args:
+        batches: Vectors (n, width), some at a time; at least one.
+        count: How many components; no more than the width is given.
+    """
+    total, mean, square = 0, np.zeros(1), np.zeros((1, 1))
+    for vectors in batches:
+        exact = vectors.astype(np.float64)
+        total += len(exact)
+        mean, square = mean + exact.sum(axis=0), square + exact.T @ exact
+    mean /= total
+    return mean.astype(np.float32), largest_eigenvectors(square / total - np.outer(mean, mean), count)
+
+
+def largest_eigenvectors(matrix: Array, count: int) -> Array:
+    """Return the eigenvectors of the largest eigenvalues, (n, count), the largest number of each positive."""
+    vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return np.asarray(vectors * np.sign(largest), np.float32)
 
 
 def beside(projection: Projection, scaled: Array) -> Array:
@@ -150,13 +198,7 @@ def export_image_embedder(
         module = ImageEmbedder(backbone, projection, image_size)
         signatures = module.signatures()
         tf.saved_model.save(module, str(partial), signatures=signatures)
-        encoded = photos_of(samples)
-        inputs = {
-            EMBED: ("examples", tf.constant(list(samples))),
-            EMBED_IMAGE_BYTES: ("image_bytes", encoded),
-            EMBED_PIXELS: ("images", decode_batch(encoded[:1], image_size)),
-        }
-        write_warmup(signatures, inputs, partial / WARMUP_FILE)
+        write_warmup(signatures, warmup_inputs(samples, image_size), partial / WARMUP_FILE)
         (partial / SETTINGS_FILE).write_text(json.dumps(dict(settings), indent=1, sort_keys=True), "utf-8")
         partial.rename(folder)
 

@@ -22,6 +22,7 @@ TOP = 10  # classes in an answer, or fewer where the model knows fewer
 MODEL_NAME = "default"
 # Images (batch, size, size, 3) and probabilities (batch, classes) to outputs by name.
 MoreOutputs = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+Signatures = Mapping[str, tf.types.experimental.ConcreteFunction]
 
 
 class LabelError(UsageError):
@@ -109,6 +110,7 @@ def export_image_classifier(
     samples: Sequence[bytes],
     more: MoreOutputs | None = None,
     judged: MoreOutputs | None = None,
+    embedder: tf.Module | None = None,
 ) -> None:
     """Write `network` as a SavedModel with signatures `serving_default`, `image_bytes` and `pixels`.
 
@@ -123,6 +125,7 @@ def export_image_classifier(
         samples: Serialized Examples with real photos, at least one.
         more: Makes further outputs of all signatures, by name, from images and probabilities.
         judged: Likewise of `serving_default` alone, for the evaluation.
+        embedder: Has further signatures (`mlplatform.vision.embedding.ImageEmbedder`).
 
     Raises:
         LabelError: A class name holds a line break, is empty, or stands there twice.
@@ -135,14 +138,11 @@ def export_image_classifier(
         module = ImageClassifier(network, labels, image_size, labels_file, more, judged)
         partial = Path(scratch) / "model"
         signatures = module.signatures()
+        if embedder is not None:
+            module.embedder = embedder  # its variables are saved with the module
+            signatures |= embedder.signatures()
         tf.saved_model.save(module, str(partial), signatures=signatures)
-        encoded = photos_of(samples)
-        inputs = {
-            "serving_default": ("examples", tf.constant(list(samples))),
-            "image_bytes": ("image_bytes", encoded),
-            "pixels": ("images", decode_batch(encoded[:1], image_size)),
-        }
-        write_warmup(signatures, inputs, partial / WARMUP_FILE)
+        write_warmup(signatures, warmup_inputs(samples, image_size), partial / WARMUP_FILE)
         partial.rename(folder)
 
 
@@ -179,26 +179,30 @@ def finite_pixels(images: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(images, 0.0, 255.0)
 
 
-def photos_of(samples: Sequence[bytes]) -> tf.Tensor:
-    """Return the photos of serialized Examples, string (samples,)."""
-    return tf.io.parse_example(list(samples), {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
+def warmup_inputs(samples: Sequence[bytes], image_size: int) -> dict[str, tf.Tensor]:
+    """Return what signatures of photos are asked with, by the name of their input.
+
+    Args:
+        samples: Serialized Examples with real photos, at least one.
+        image_size: Height and width of `images`.
+    """
+    photos = tf.io.parse_example(list(samples), {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
+    images = decode_batch(photos[:1], image_size)
+    return {"examples": tf.constant(list(samples)), "image_bytes": photos, "images": images}
 
 
-def write_warmup(
-    signatures: Mapping[str, tf.types.experimental.ConcreteFunction],
-    inputs: Mapping[str, tuple[str, tf.Tensor]],
-    file: Path,
-) -> None:
-    """Ask signatures; keep questions and answers as TensorFlow Serving reads them.
+def write_warmup(signatures: Signatures, inputs: Mapping[str, tf.Tensor], file: Path) -> None:
+    """Ask signatures of one input each; keep questions and answers as TensorFlow Serving reads them.
 
     Args:
         signatures: Functions by name.
-        inputs: By signature, the name of its input and its value.
+        inputs: Values by the name of the input.
         file: The file; its folder is made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for name, (key, value) in inputs.items():
+        for name, function in signatures.items():
+            ((key, value),) = ((k, inputs[k]) for k in function.structured_input_signature[1])
             spec = model_pb2.ModelSpec(name=MODEL_NAME, signature_name=name)
             request = predict_pb2.PredictRequest(
                 model_spec=spec, inputs={key: tf.make_tensor_proto(value.numpy())}

@@ -29,9 +29,11 @@ from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import ConfigError
 from mlplatform.demo.photos import make_photos
 from mlplatform.serving.saved_model import load
+from mlplatform.serving.search import embedding_run
 from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
 from mlplatform.training.image_classifier import train as train_item_category
 from mlplatform.training.task import TrainingTask
+from mlplatform.vision.decoding import decode_batch
 from mlplatform.vision.efficientnet_lite import efficientnet_lite0
 from mlplatform.vision.examples import UnreadablePhotoError, sample_records
 from mlplatform.vision.fine_tuning import NoBlocksError
@@ -191,17 +193,32 @@ def task(photos: Path, out: Path, **hyperparameters: object) -> TrainingTask:
 
 
 def test_fine_tuning_changes_the_last_blocks_alone(photos: Path, tmp_path: Path) -> None:
-    tuned = task(photos, tmp_path, fine_tune_blocks=2, fine_tune_epochs=1)
+    tuned = task(photos, tmp_path, fine_tune_blocks=2, fine_tune_epochs=1, embedding_dimensions=12)
 
     train_item_category(dataclasses.replace(tuned, eval_files=()))  # nothing to judge by: the last are kept
 
     pretrained = efficientnet_lite0(32).get_weights()
-    weights = [weight.numpy() for weight in tf.saved_model.load(str(tuned.model_dir)).weights]
+    model = tf.saved_model.load(str(tuned.model_dir))
+    weights = [weight.numpy() for weight in model.weights]
     is_same = [np.array_equal(one, other) for one, other in zip(pretrained, weights, strict=False)]
     # Kernel and bias of block 15 (three convolutions) and of the top one are new; all before them stays.
     assert is_same == [True] * (len(pretrained) - 8) + [False] * 8
     history = json.loads((tuned.run_dir / "history.json").read_text())
     assert list(history["fits"]) == ["head", "fine_tuning"]
+    # It embeds, too, with all three kinds of input, and servers and indexes take it for an embedder.
+    signatures = model.signatures
+    assert {"serving_default", "embed", "embed_image_bytes", "embed_pixels"} <= set(signatures)
+    records = sample_records([str(photos / "few.gz")], 6)
+    encoded = [tf.train.Example.FromString(one).features.feature["image/encoded"] for one in records]
+    content = [one.bytes_list.value[0] for one in encoded]
+    vectors = embedding_run(load(tuned.model_dir, "classifier", 1))(content)
+    assert vectors.shape == (6, 12)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (vectors @ vectors.T)[~np.eye(6, dtype=bool)].max() < 0.999
+    by_example = signatures["embed"](examples=tf.constant(records))["embedding"]
+    np.testing.assert_allclose(by_example, vectors, atol=1e-3)
+    by_pixels = signatures["embed_pixels"](images=decode_batch(tf.constant(content), 32))["embedding"]
+    np.testing.assert_allclose(by_pixels, vectors, atol=1e-3)
 
 
 def test_fine_tuning_that_makes_the_model_worse_changes_nothing(
