@@ -1,4 +1,4 @@
-"""Search at size: recall, CPU of a query against exact search, build, size, opening, filters.
+"""Search at size: recall, CPU of a query against exact search, build, size, opening, filters, whole requests.
 
 Vectors of 256 dimensions, made from features of real photos: principal components, half whitened; each vector
 a random mix of a photo and its neighbours plus noise in the shape of the spectrum, popular photos more often.
@@ -85,16 +85,57 @@ def made_vectors(features: np.ndarray, count: int, seed: int) -> np.ndarray:
     return found
 
 
-def measure(features: np.ndarray, rows: int, folder: Path) -> dict[str, Any]:
-    """Build an index of so many rows and measure it."""
+def default_embedder(features: np.ndarray, photo: bytes, folder: Path) -> None:
+    """Export the default backbone with a projection to the principal components of its features."""
+    import tensorflow as tf
+
+    from mlplatform.vision.backbones import build_backbone
+    from mlplatform.vision.embedding import component_projection, export_image_embedder
+
+    network = build_backbone("efficientnet_lite0", 224).network
+    example = tf.train.Example()
+    example.features.feature["image/encoded"].bytes_list.value.append(photo)
+    projection = component_projection(network, [features], DIMENSIONS)
+    samples = [example.SerializeToString()]
+    export_image_embedder(network, projection, 224, folder, samples=samples, settings={})
+
+
+def request_of_embedding(model_dir: Path, photos: list[bytes]) -> float:
+    """CPU of a whole search request, all threads, as a share of a bare embedding request's; in turns."""
+    from mlplatform.serving.saved_model import load
+    from mlplatform.serving.search import attach_index
+
+    servable = load(model_dir, "bench", 1)
+    attach_index(servable, str(model_dir.parent))
+    embed, search = (servable.signatures[name] for name in ("embed_image_bytes", "search_image_bytes"))
+    times: dict[str, list[float]] = {"embed": [], "search": []}
+    for photo in photos:
+        content = np.array([photo], np.object_)
+        for name, signature, inputs in (
+            ("embed", embed, {"image_bytes": content}),
+            ("search", search, {"image_bytes": content, "filter": np.array([b""], np.object_)}),
+        ):
+            started = time.process_time()
+            signature.run(inputs)
+            times[name].append(time.process_time() - started)
+    warm = len(photos) // 5
+    return float(np.median(times["search"][warm:]) / np.median(times["embed"][warm:]))
+
+
+def measure(features: np.ndarray, rows: int, model_dir: Path, photos: list[bytes]) -> dict[str, Any]:
+    """Build an index of so many rows beside the model and measure it."""
     import faiss
 
+    from mlplatform.components.index_builder.embedding import embed
     from mlplatform.search.build import Entry, GoldenPhotos, Plan, Source, write_index
+    from mlplatform.search.fingerprint import INDEX_FOLDER, embedding_fingerprint
     from mlplatform.search.index import open_index
     from mlplatform.search.recall import cost_of, exact_truth, lower_bound, recall_of
 
     faiss.omp_set_num_threads(1)
+    folder = model_dir / INDEX_FOLDER
     vectors, queries = made_vectors(features, rows, 1), made_vectors(features, QUERIES, 2)
+    vectors[:1] = embed(str(model_dir), photos[:1])
     figures: dict[str, Any] = {"rows": rows}
     flat = faiss.IndexFlatIP(DIMENSIONS)
     flat.add(vectors)
@@ -113,10 +154,10 @@ def measure(features: np.ndarray, rows: int, folder: Path) -> dict[str, Any]:
         Entry(f"item{row:08d}", row, row.to_bytes(16, "big"), is_query=row % (rows // 1000) == 0)
         for row in range(rows)
     ]
-    golden = GoldenPhotos([b"photo"], vectors[:1], [entries[0].item_id])
-    source = Source(fingerprint="0" * 64, records=rows)
+    golden = GoldenPhotos(photos[:1], vectors[:1], [entries[0].item_id])
+    source = Source(fingerprint=embedding_fingerprint(model_dir), records=rows)
     with cpu(figures, "build_tune_and_measure_s"):
-        write_index(folder, vectors, entries, golden, source, Plan(kind="ivf", goal=0.985, results=DEPTH))
+        write_index(folder, vectors, entries, golden, source, Plan(kind="ivf"))
     figures["build_s"] = build_alone(vectors, folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     figures["bytes_per_dimension_and_vector"] = size / rows / DIMENSIONS
@@ -131,6 +172,7 @@ def measure(features: np.ndarray, rows: int, folder: Path) -> dict[str, Any]:
     cost = cost_of(index.engine, queries[:1000])
     figures["p50_ms"], figures["p99_ms"] = 1000 * cost.p50_s, 1000 * cost.p99_s
     figures["filters"] = filtered(index, vectors, queries[:100])
+    figures["request_of_embedding"] = request_of_embedding(model_dir, photos)
     figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
@@ -187,6 +229,7 @@ def bars(figures: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
         ("bytes per dimension and vector", figures["bytes_per_dimension_and_vector"], 3.3, False),
         ("open, CPU s", figures["open_s"], 1, False),
         ("least recall under filters", least, 0.95, True),
+        ("search request / embedding request, CPU", figures["request_of_embedding"], 1.05, False),
     ]
     if figures["rows"] >= 1_000_000:
         checks.append(
@@ -208,10 +251,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "mlplatform-bench-search")
     arguments = parser.parse_args()
     features = photo_features(arguments.photos, arguments.cache)
+    photos = [file.read_bytes() for file in sorted(arguments.photos.rglob("*.jpg"))[:60]]
     failed = False
     for rows in arguments.rows or (100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as scratch:
-            figures = measure(features, rows, Path(scratch) / "index")
+            model_dir = Path(scratch) / "model" / "1"
+            default_embedder(features, photos[0], model_dir)
+            figures = measure(features, rows, model_dir, photos)
         print(json.dumps(figures, indent=2))
         for name, value, bar, holds in bars(figures):
             print(f"{'holds ' if holds else 'FAILS '} {name}: {value:.4g} (bar {bar:g})")

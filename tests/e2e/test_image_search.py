@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,23 @@ def test_photos_become_a_pair_of_model_and_index(photos: Path, shop: Path, tmp_p
     assert [len(items) for _, items in answers] == [5, 5]
     assert page.read_text().count("data:image/jpeg") == 2 + 10
     assert all(item["label"] for _, items in answers for item in items)
+
+
+@pytest.mark.soak
+def test_an_unchanged_run_is_a_cache_hit_without_tensorflow(
+    shop: Path, quick: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(settings(quick)))  # JSON is YAML
+    words = ["run", "image_search", "--data", shop / "photos", "--root", shop / "home", "--config", config]
+    command = [sys.executable, "-X", "importtime", "-m", "mlplatform.cli.main", *map(str, words)]
+    for turn in ("compiled", "unchanged"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, (turn, done.stdout)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"tensorflow", "tfx", "apache_beam", "faiss"}
+    assert "cached" in done.stdout
+    assert [version.name for version in (shop / "home" / "models" / "image_search").glob("[0-9]*")] == ["1"]
 
 
 @pytest.mark.soak
