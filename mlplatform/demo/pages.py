@@ -112,7 +112,7 @@ class DemoPages:
         return {
             **self._about(form),
             "limits": self._asking.shown.facts.limits(),
-            "form": _form_json(form),
+            "form": form_json(form),
             "samples": [
                 {
                     "number": one.number,
@@ -270,7 +270,8 @@ def facts_json(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _form_json(form: Form) -> dict[str, Any]:
+def form_json(form: Form) -> dict[str, Any]:
+    """Return a form as JSON holds it."""
     return {
         "kind": form.kind,
         "is_of_photos": form.is_of_photos,
