@@ -28,8 +28,8 @@ TAGS = set(
     re.findall(
         r"\w+",
         "html head meta title link script style body a header nav main footer h1 h2 h3 p ul li dl dt dd "
-        "table tr th td form label input button select option datalist details summary textarea div span code "
-        "section article figure figcaption img meter svg rect b pre video",
+        "table tr th td form label input button select option datalist details summary textarea div span "
+        "code section article figure figcaption img meter svg rect b pre video",
     )
 )
 PIECES = [
