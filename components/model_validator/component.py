@@ -13,7 +13,7 @@ from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
-from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.roles import READ, VALUE, WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "slice_thresholds": component_spec.ExecutionParameter(type=str, optional=True),
         "eval_config": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    PARAMETER_ROLES = {"models_dir": VALUE, "reports_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
+    PARAMETER_ROLES = {  # noqa: RUF012 - the local runner reads it
+        "models_dir": VALUE,
+        "reports_dir": WRITTEN,
+        "baseline": READ,  # which the driver adds
+    }
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),

@@ -61,9 +61,6 @@ def check_arguments(
 
 def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
-
     from mlplatform.components import (
         Approval,
         DatasetVersioner,
@@ -74,6 +71,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         ModelValidator,
         ServingPusher,
     )
+    from mlplatform.tfx_io.sqlite_pipeline import SqlitePipeline
     from mlplatform.vision.backbones import check_backbone
 
     if not settings.model.backbone.endswith((".keras", ".h5")):  # that has to be where the training runs
@@ -173,7 +171,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
-    return Pipeline(
+    return SqlitePipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
         components=[
@@ -186,6 +184,6 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
             *([approval] if approval else []),
             pusher,
         ],
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
+        metadata_db=home.metadata_db,
         enable_cache=True,
     )

@@ -93,9 +93,6 @@ def _compose(
     settings: ItemCategoryConfig, photos: Photos, stored: Reference | None, home: Home
 ) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
-
     from mlplatform.components import (
         Approval,
         DatasetImporter,
@@ -106,6 +103,7 @@ def _compose(
         ModelValidator,
         ServingPusher,
     )
+    from mlplatform.tfx_io.sqlite_pipeline import SqlitePipeline
     from mlplatform.vision.backbones import check_backbone
 
     if not settings.model.weights_file:  # that has to be where the training runs, not here
@@ -197,11 +195,11 @@ def _compose(
     )
     components = [*before, version, data_gate, trainer, model_gate, *([approval] if approval else []), pusher]
     use_engine(components, parse_engine(settings.engine))
-    pipeline: Pipeline = Pipeline(
+    pipeline = SqlitePipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
         components=components,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
+        metadata_db=home.metadata_db,
         enable_cache=True,
     )
     with_options(pipeline, settings.kubernetes)

@@ -85,9 +85,6 @@ def _split_by(photos: Photos, settings: ItemColorConfig) -> str:
 
 def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
-
     from mlplatform.components import (
         Approval,
         DatasetVersioner,
@@ -97,6 +94,7 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         ModelValidator,
         ServingPusher,
     )
+    from mlplatform.tfx_io.sqlite_pipeline import SqlitePipeline
 
     label = settings.model.label_feature
     ingest = ImageExampleGen(
@@ -182,11 +180,11 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
     )
     components = [ingest, version, data_gate, trainer, model_gate, *([approval] if approval else []), pusher]
     use_engine(components, parse_engine(settings.engine))
-    pipeline: Pipeline = Pipeline(
+    pipeline = SqlitePipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
         components=components,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
+        metadata_db=home.metadata_db,
         enable_cache=True,
     )
     with_options(pipeline, settings.kubernetes)
