@@ -140,7 +140,7 @@ class Asking:
         else:
             inputs = forms.ask_with_record(form, sample.payload, sample.truth_name)
             found = {"name": sample.key, "features": sample.words, **_both(self._told(form, inputs))}
-        return {**found, "truth": sample.truth, "split": sample.split}
+        return {**found, "truth": sample.truth, "truths": list(sample.truths), "split": sample.split}
 
     def about_values(self, form: Form, values: Mapping[str, str]) -> dict[str, Any]:
         """Ask about values that were filled into a form; return what a page shows of it.

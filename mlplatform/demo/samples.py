@@ -7,7 +7,7 @@ from functools import cached_property
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.format.features import decode, record_features, show
 from mlplatform.demo.facts import ModelFacts
-from mlplatform.demo.forms import IMAGE
+from mlplatform.demo.forms import IMAGE, in_words
 from mlplatform.errors import MlplatformError
 
 _KEYS = ("item_id", "id", "path")
@@ -36,9 +36,14 @@ class Sample:
         return record_features(self.payload)
 
     @property
+    def truths(self) -> tuple[str, ...]:
+        """The answers that are right, in words; none where that is not known."""
+        return tuple(map(in_words, decode(self.features.get(self.truth_name, b""))))
+
+    @property
     def truth(self) -> str:
         """Its truth, in words; empty where it has none."""
-        return show(self.features.get(self.truth_name))
+        return ", ".join(self.truths)
 
     @property
     def key(self) -> str:

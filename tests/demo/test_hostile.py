@@ -28,8 +28,8 @@ TAGS = set(
     re.findall(
         r"\w+",
         "html head meta title link script style body a header nav main footer h1 h2 h3 p ul li dl dt dd "
-        "table tr th td form label input button select option datalist details summary textarea div span code "
-        "section article figure figcaption img meter svg rect b pre video",
+        "table tr th td form label input button select option datalist details summary textarea div span "
+        "code section article figure figcaption img meter svg rect b pre video",
     )
 )
 PIECES = [
@@ -159,8 +159,8 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
         }
         check(render("model", shown, "model"))
     result = {
-        "name": text(), "truth": text(), "split": text(), "note": text(), "problem": text(), "seen": "",
-        "seen_size": [], "features": [(text(), text())], "answers": told,
+        "name": text(), "truth": text(), "truths": [facts.classes[0]], "split": text(),
+        "note": text(), "problem": text(), "seen": "", "seen_size": [], "features": [(text(), text())], "answers": told,
     }  # fmt: skip
     check(render("answer", {**about, "beside": None, "results": [result]}, "answer"))
     check(render("problem", {"status": 400, "text": text(), "name": text()}, "problem"))
