@@ -160,7 +160,8 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
         check(render("model", shown, "model"))
     result = {
         "name": text(), "truth": text(), "truths": [facts.classes[0]], "split": text(),
-        "note": text(), "problem": text(), "seen": "", "seen_size": [], "features": [(text(), text())], "answers": told,
+        "note": text(), "problem": text(), "seen": "", "seen_size": [], "answers": told,
+        "features": [(text(), text())],
     }  # fmt: skip
     check(render("answer", {**about, "beside": None, "results": [result]}, "answer"))
     check(render("problem", {"status": 400, "text": text(), "name": text()}, "problem"))
