@@ -21,6 +21,7 @@ COMMANDS = {
         "Commit, compare, trace and check out dataset versions.",
     ),
     "models": ("mlplatform.cli.models:models", "List, push, promote and roll back models."),
+    "approve": ("mlplatform.cli.approve:approve", "Approve or refuse the push that a run waits with."),
     "serve": ("mlplatform.cli.serve:serve", "Serve pushed models over gRPC and REST."),
     "predict": ("mlplatform.cli.predict:predict", "Write a model's answers to many records to a file."),
     "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),

@@ -93,7 +93,7 @@ class DatasetStore:
             The version, and whether it is new.
 
         Raises:
-            NoExamplesError: There are no Examples in the folder.
+            NoSplitsError: There are no Examples in the folder.
             IncompleteShardsError: A set of shards is not complete.
             CorruptRecordsError: A file is damaged or cut short; nothing is left of what was copied aside.
             SourceChangedError: A file changed while it was read.
