@@ -100,7 +100,7 @@ class DemoPages:
         self._check()
         form = self._form(query)
         if path == "/":
-            if "sample" in query and form.fields:
+            if "sample" in query:
                 form = forms.filled(form, self._sample(query).payload)
             return self._page("model", self._model(form), wants_json)
         if path == "/ask":

@@ -126,7 +126,7 @@ def test_the_page_says_what_the_model_is_and_cannot_do(live: Start) -> None:
         'enctype="multipart/form-data"',
         'capture="environment"',
         "27 validation",
-        "It knows the world as it was on",
+        "it has seen nothing newer",
     ):
         assert said in text, said
     assert "http://" not in text.partition("\r\n\r\n")[2], "no other host"
