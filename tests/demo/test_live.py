@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from mlplatform.demo.pages import DemoPages
-from mlplatform.demo.server import DemoServer, listen
+from mlplatform.demo.server import DemoServer
 from mlplatform.ui.access import access_for
+from mlplatform.ui.server import listen
 
 BOUNDARY = "bXb"
 
