@@ -160,7 +160,7 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
         check(render("model", shown, "model"))
     result = {
         "name": text(), "truth": text(), "truths": [facts.classes[0]], "split": text(),
-        "note": text(), "problem": text(), "seen": "", "seen_size": [], "answers": told,
+        "note": text(), "problem": text(), "seen": "", "seen_size": [], "answers": told, "given": text(),
         "features": [(text(), text())],
     }  # fmt: skip
     check(render("answer", {**about, "beside": None, "results": [result]}, "answer"))

@@ -149,9 +149,11 @@ def test_photos_are_answered_without_javascript(live: Start, colours: ModuleType
 
 
 def test_one_bad_photo_among_good_ones_is_said(live: Start, colours: ModuleType) -> None:
-    status, text = live("colour").photos("/ask", ("bad.jpg", b"x" * 50), ("ok.jpg", colours.encode("red", 1)))
+    status, text = live("colour").photos(
+        "/ask", ("bad<b>.jpg", b"x" * 50), ("ok.jpg", colours.encode("red", 1))
+    )
     assert status == 200
-    assert "bad.jpg: it is not an image" in text
+    assert "bad&lt;b&gt;.jpg: it is not an image" in text
     assert "What the model saw" in text
 
 
