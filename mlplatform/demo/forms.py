@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplatform.datasets.format.features import decode, encode, example_of, record_features
 from mlplatform.demo.errors import FieldError
-from mlplatform.demo.photos_seen import Photo, seen_pixels
+from mlplatform.demo.photos_seen import GivenPhoto, seen_pixels
 from mlplatform.serving.client import SignatureForm, TensorForm
 from mlplatform.serving.tensors import NUMPY_OF, Array, DataType
 
@@ -250,7 +250,7 @@ def without_feature(record: bytes, name: str) -> bytes:
     return example_of({key: value for key, value in features.items() if key != name}) if features else record
 
 
-def ask_with_photo(form: Form, photo: Photo, pixels: Array | None = None) -> dict[str, Array]:
+def ask_with_photo(form: Form, photo: GivenPhoto, pixels: Array | None = None) -> dict[str, Array]:
     """Return the inputs of a form for a photo.
 
     Args:

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlplatform.demo.answers import Answer
+from mlplatform.demo.answers import ModelAnswer
 from mlplatform.demo.asking import Asking
 from mlplatform.demo.errors import FieldError, PhotoError
 from mlplatform.demo.facts import read_facts
 from mlplatform.demo.forms import Form
 from mlplatform.demo.model_server import served
 from mlplatform.demo.pages import facts_json, make_templates
-from mlplatform.demo.samples import Sample
+from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.home import Home
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture, visible, write_html
@@ -139,19 +139,19 @@ def _cards(asking: Asking) -> list[Card]:
     return sorted(kept, key=lambda card: (-(card.error or 0.0), card.is_right is True, -(card.score or 0.0)))
 
 
-def _card(asking: Asking, form: Form, sample: Sample) -> Card:
+def _card(asking: Asking, form: Form, sample: HeldOutRecord) -> Card:
     small = thumbnail(sample.photo, _PICTURE_SIDE) if sample.photo else b""
     shown = (sample.key, sample.split, sample.truth, picture(small) if small else "", sample.words)
     try:
-        told = asking.answers(form, sample)
+        given = asking.answers(form, sample)
     except (FieldError, PhotoError) as error:
         return Card(*shown, answer="", problem=str(error))
-    if told.answer is None:
-        return Card(*shown, answer="", problem=told.problem)
-    return Card(*shown, **_judged(told.answer, sample.truths))
+    if given.answer is None:
+        return Card(*shown, answer="", problem=given.problem)
+    return Card(*shown, **_judged(given.answer, sample.truths))
 
 
-def _judged(answer: Answer, truths: Sequence[str]) -> dict[str, Any]:
+def _judged(answer: ModelAnswer, truths: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"answer": answer.in_words}
     if answer.classes:
         found["score"] = answer.classes[0].score

@@ -16,7 +16,7 @@ from mlplatform.demo.asking import Asking
 from mlplatform.demo.facts import ModelFacts
 from mlplatform.demo.forms import Form
 from mlplatform.demo.photos_seen import read_photo
-from mlplatform.demo.samples import Sample
+from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.reports.page import visible
 from mlplatform.reports.thumbnails import thumbnail
@@ -167,7 +167,7 @@ class DemoPages:
             raise PageNotFoundError(f"signature {wanted[:80]!r} of {shown.facts.name}")
         return form
 
-    def _sample(self, query: Mapping[str, str]) -> Sample:
+    def _sample(self, query: Mapping[str, str]) -> HeldOutRecord:
         text, samples = query.get("sample", ""), self._asking.samples
         if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < len(samples)):
             raise BadQueryError("sample", text, f"a whole number below {len(samples)}")

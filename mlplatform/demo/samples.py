@@ -15,7 +15,7 @@ _FEATURES_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Sample:
+class HeldOutRecord:
     """A held-out record.
 
     Attributes:
@@ -66,7 +66,7 @@ class Sample:
         ]
 
 
-def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[Sample]:
+def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[HeldOutRecord]:
     """Return records that the version was not trained on, chosen by a seed; none where the data is not there.
 
     They are of the splits that it was evaluated on, where these are known.
@@ -80,4 +80,4 @@ def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[Sample]:
         found = store.sample(facts.data.dataset, facts.data.version, count, splits=splits or None, seed=seed)
     except (MlplatformError, OSError):  # damaged, or deleted since
         return []
-    return [Sample(number, one.split, one.payload, facts.truth) for number, one in enumerate(found)]
+    return [HeldOutRecord(number, one.split, one.payload, facts.truth) for number, one in enumerate(found)]
