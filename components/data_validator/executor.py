@@ -78,7 +78,7 @@ class Executor(BeamExecutor):
         if version is not None:  # now that its statistics lie where the next gate looks for them
             version.record(is_accepted=True, detail=statistics)
         if verdict.warnings:
-            progress.say(_accepted_with_warnings(verdict, report))
+            progress.report_line(_accepted_with_warnings(verdict, report))
 
     def _kept(self, found: Validated, exec_properties: dict[str, Any]) -> str:
         """Keep verdict and report where they outlive the run; return the page, empty where none is."""

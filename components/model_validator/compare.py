@@ -229,7 +229,7 @@ def examples_of(
 
     Raises:
         DatasetNotFoundError, VersionNotFoundError: There is no such version.
-        NoExamplesError: There are no Examples in the folder.
+        NoSplitsError: There are no Examples in the folder.
         NothingToEvaluateError: There is no such split.
     """
     with contextlib.ExitStack() as opened:

@@ -90,7 +90,7 @@ class Executor(BeamExecutor):
                 )
             verdict.raise_if_rejected()
             for note in verdict.notes:
-                progress.say(f"accepted, but note: {note}")
+                progress.report_line(f"accepted, but note: {note}")
             _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
             _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mlplatform.cli.options import echo_json, json_option, root_option
+from mlplatform.cli.quiet import quiet_libraries
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.home import Home, local_path
 from mlplatform.notices import has_settings
@@ -243,11 +244,11 @@ def compare(
     html = local_path(html_file, "--html") if html_file else None
     with ExitStack() as opened:
         first, second = (opened.enter_context(_model(place, root)) for place in (a, b))
+        quiet_libraries()
         if requests is not None:
             _compare_on_requests((a, first), (b, second), requests, kind, html, as_json=as_json)
             return
         assert examples is not None
-        # Here, as TensorFlow is heavy.
         from mlplatform.components.model_validator.compare import (
             compare_models,
             examples_of,

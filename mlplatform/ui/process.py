@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
@@ -24,7 +25,14 @@ class PortTakenError(MlplatformError):
 
 
 def serve_until_stopped(
-    home: Home, host: str, port: int, *, allowed: tuple[str, ...], token: str, say: Callable[[str], object]
+    home: Home,
+    host: str,
+    port: int,
+    *,
+    allowed: tuple[str, ...],
+    token: str,
+    say: Callable[[str], object],
+    may_approve: bool = False,
 ) -> None:
     """Show a root until the process is asked to stop.
 
@@ -33,23 +41,25 @@ def serve_until_stopped(
         host: The address to listen on.
         port: The port; 0: any free one.
         allowed: Names that people use for it, beside loopback's own.
-        token: What must be known; empty makes one where the address is not loopback.
+        token: What must be known; empty makes one where the address is not loopback, or `may_approve`.
         say: Takes the line with the address.
+        may_approve: Pushes may be approved and refused.
 
     Raises:
         OpenAddressError: It is reached from other machines, and no name is allowed.
         PortTakenError: It cannot listen there.
     """
-    access_for(host, port, allowed=allowed, token=token)  # before anything is opened
+    # Before anything is opened.
+    access = access_for(host, port, allowed=allowed, token=token, may_approve=may_approve)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise PortTakenError(host, port, error.strerror or str(error)) from error
     port = listener.getsockname()[1]
-    access = access_for(host, port, allowed=allowed, token=token)
+    access = replace(access, port=port)
     name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
-    site = Site(home)
+    site = Site(home, may_approve=may_approve)
     server = UiServer(Pages(site), access)
     try:
         asyncio.run(_serve(server, listener, lambda: say(f"http://{name}:{port}{_start(access.token)}")))

@@ -1,5 +1,7 @@
 """The dashboard's server: finds the page, checks who asks, and answers as HTML or JSON. It only reads.
 
+One page takes an answer, where that was allowed: whether a push is approved.
+
 A page's work is done in a thread, so that one that reads much keeps no other waiting.
 """
 
@@ -26,7 +28,7 @@ from mlplatform.reports.graphs import draw_line
 from mlplatform.reports.lineage_page import lineage_graph, lineage_rows
 from mlplatform.reports.page import visible
 from mlplatform.reports.run_report import TONES, report_context
-from mlplatform.ui import data_pages, model_pages, root_pages, run_pages
+from mlplatform.ui import approval_pages, data_pages, model_pages, root_pages, run_pages
 from mlplatform.ui.access import TOKEN, Access, Refusal
 from mlplatform.ui.site import BadQueryError, Page, PageNotFoundError, Request, Site, link
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 _THREADS = 4
 _MAX_TARGET = 4096  # characters of a path with its query
 _MAX_PARAMETERS = 40
+_MAX_FORM = 16_384  # bytes
+_FORM_S = 20.0
 _COMPRESSED_FROM = 1000  # bytes
 # What a page meets in a record whose values somebody replaced by others.
 _OF_DAMAGE = (TypeError, ValueError, KeyError, AttributeError, RecursionError, jinja2.TemplateError)
@@ -60,6 +64,7 @@ PAGES: dict[tuple[str, ...], tuple[str, Page]] = {
     ("runs",): ("runs", run_pages.runs),
     ("runs", "{run}"): ("run", run_pages.run),
     ("runs", "{run}", "nodes", "{node}"): ("node", run_pages.node),
+    ("runs", "{run}", "approval"): ("approval", approval_pages.approval),
     ("runs", "{run}", "logs", "{node}"): ("log", run_pages.log),
     ("compare",): ("compare", run_pages.compare),
     ("datasets",): ("datasets", data_pages.datasets),
@@ -158,6 +163,24 @@ class Pages:
                     return Answer(200, _json(data), "application/json")
                 return Answer(200, self._render(template, data, names, target))
         raise PageNotFoundError("such page")
+
+    def take(self, target: str, form: bytes) -> Answer:
+        """Take a form that was filled in on a page, and lead back to what it is about."""
+        try:
+            parts, _ = _parsed(target)
+            names = _match(("runs", "{run}", "approval"), parts)
+            if names is None:
+                return self._problem(405, "nothing can be changed there", False)
+            fields = parse_qs(form.decode("utf-8"), max_num_fields=_MAX_PARAMETERS, errors="strict")
+            there = approval_pages.answer(self._site, Request(names, fields))
+            return Answer(303, b"", headers=(("Location", there),))
+        except UnicodeDecodeError:
+            return self._problem(400, "the form is not UTF-8", False)
+        except MlplatformError as error:
+            status = 404 if isinstance(error, PageNotFoundError) else 400
+            return self._problem(status if isinstance(error, UsageError) else 422, str(error), False)
+        except ValueError:
+            return self._problem(400, "the form has too many fields", False)
 
     def refused(self, refusal: Refusal) -> Answer:
         """Say why a request is not answered."""
@@ -313,9 +336,13 @@ class UiServer:
         path, _, query = request.raw_path.partition("?")
         given = request.cookies.get(self._access.cookie, "")
         in_address = self._access.token and parse_qs(query).get(TOKEN, [""])[-1]
-        refusal = self._access.refusal(request.method, request.headers, in_address or given)
+        is_answer = request.method == "POST"
+        shown = given if is_answer else in_address or given
+        refusal = self._access.refusal(request.method, request.headers, shown)
         if refusal is not None:
             return self._sent(request, self._pages.refused(refusal))
+        if is_answer:
+            return await self._taken(request)
         if in_address:  # out of the address bar, the history and every `Referer`
             return self._with_cookie(path, query)
         if len(request.raw_path) > _MAX_TARGET:
@@ -325,6 +352,24 @@ class UiServer:
             answer = await loop.run_in_executor(self._pool, self._pages.answer, request.raw_path)
         except Exception:
             log.exception("a page could not be made: %s", path)
+            answer = self._pages.failed()
+        return self._sent(request, answer)
+
+    async def _taken(self, request: web.BaseRequest) -> web.Response:
+        """Take what a form sends."""
+        if request.content_type != "application/x-www-form-urlencoded":
+            return self._sent(request, self._pages.refused(Refusal(415, "a form is taken, and nothing else")))
+        try:
+            form = await asyncio.wait_for(_read(request, _MAX_FORM + 1), _FORM_S)
+        except asyncio.TimeoutError:  # another class than TimeoutError before Python 3.11
+            return self._sent(request, self._pages.refused(Refusal(408, "the form did not come in time")))
+        if len(form) > _MAX_FORM:
+            return self._sent(request, self._pages.refused(Refusal(413, "the form is too long")))
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await loop.run_in_executor(self._pool, self._pages.take, request.raw_path, form)
+        except Exception:
+            log.exception("a form could not be taken: %s", request.raw_path)
             answer = self._pages.failed()
         return self._sent(request, answer)
 
@@ -350,6 +395,14 @@ class UiServer:
             body = gzip.compress(body, 5, mtime=0)
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         return web.Response(status=answer.status, body=body, headers=headers)
+
+
+async def _read(request: web.BaseRequest, most: int) -> bytes:
+    """Return the body of a request, as far as the bytes that are wanted go."""
+    found = b""
+    while len(found) < most and (part := await request.content.read(most - len(found))):
+        found += part
+    return found
 
 
 async def listen(server: UiServer, listener: socket.socket) -> web.ServerRunner:

@@ -65,6 +65,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
     from tfx.orchestration.pipeline import Pipeline
 
     from mlplatform.components import (
+        Approval,
         DatasetVersioner,
         DataValidator,
         ImageExampleGen,
@@ -148,10 +149,22 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         work_dir=join(home.work, "embeddings"),
         reports_dir=home.reports,
     )
+    approval = None
+    if settings.approval is not None:
+        approval = Approval(
+            model=index.outputs["model"],
+            blessing=model_gate.outputs["blessing"],
+            infra_blessing=model_gate.outputs["infra_blessing"],
+            dataset=version.outputs["dataset"],
+            models_dir=home.models,
+            model_name=settings.model_name,
+            **settings.approval.model_dump(),
+        )
     pusher = ServingPusher(
         model=index.outputs["model"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
+        approval=approval.outputs["approval"] if approval else None,
         evaluation=model_gate.outputs["evaluation"],
         dataset=version.outputs["dataset"],
         models_dir=home.models,
@@ -163,7 +176,16 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
     return Pipeline(
         pipeline_name=NAME,
         pipeline_root=str(home.pipelines / NAME),
-        components=[ingest, version, data_gate, trainer, model_gate, index, pusher],
+        components=[
+            ingest,
+            version,
+            data_gate,
+            trainer,
+            model_gate,
+            index,
+            *([approval] if approval else []),
+            pusher,
+        ],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
         enable_cache=True,
     )

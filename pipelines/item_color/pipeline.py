@@ -89,6 +89,7 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
     from tfx.orchestration.pipeline import Pipeline
 
     from mlplatform.components import (
+        Approval,
         DatasetVersioner,
         DataValidator,
         ImageExampleGen,
@@ -155,10 +156,22 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         model_name=settings.model_name,
         reports_dir=home.reports,
     )
+    approval = None
+    if settings.approval is not None:
+        approval = Approval(
+            model=trainer.outputs["model"],
+            blessing=model_gate.outputs["blessing"],
+            infra_blessing=model_gate.outputs["infra_blessing"],
+            dataset=version.outputs["dataset"],
+            models_dir=home.models,
+            model_name=settings.model_name,
+            **settings.approval.model_dump(),
+        )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
+        approval=approval.outputs["approval"] if approval else None,
         evaluation=model_gate.outputs["evaluation"],
         dataset=version.outputs["dataset"],
         models_dir=home.models,
@@ -167,7 +180,7 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         allow_withdrawn=settings.allow_withdrawn,
         keep=settings.keep,
     )
-    components = [ingest, version, data_gate, trainer, model_gate, pusher]
+    components = [ingest, version, data_gate, trainer, model_gate, *([approval] if approval else []), pusher]
     use_engine(components, parse_engine(settings.engine))
     pipeline: Pipeline = Pipeline(
         pipeline_name=NAME,

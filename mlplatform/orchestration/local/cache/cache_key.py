@@ -54,7 +54,7 @@ class KeyParts:
         folders: Digest per further folder that a parameter names. They are no part of the key, since a node
             may write there; the result of one that does not depends on them.
         is_open: Code imports by names that it computes: what else is imported then belongs to the result.
-        uncertain: Why the result cannot be told from others by a key; empty where it can.
+        uncertain: Why a key does not identify the result; empty where one does.
     """
 
     parts: dict[str, str] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def make_key(
 def artifact_digest(artifact: ArtifactFacts, digests: Digests) -> str:
     """Return the digest of an artifact: its type, its properties and what lies at its place.
 
-    What lies elsewhere than on this machine is told by its place and id alone.
+    What lies elsewhere than on this machine is identified by its place and id alone.
     """
     content = digests.of(artifact.uri) if is_local(artifact.uri) else f"{artifact.uri}#{artifact.id}"
     return text_digest(json.dumps([_named(artifact), content]))
