@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines test-s3 lint format constraints bench bench-datasets bench-local bench-root bench-search bench-serving flink-up flink-down \
+.PHONY: help env demo test test-engines test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
 	soak clean
 
 help: ## List the targets
@@ -47,10 +47,13 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
+	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
 
 bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi in two layouts (3 times each) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
