@@ -18,14 +18,22 @@ from mlplatform.cli.options import root_option
     help="A name that people use for this server beyond loopback (repeatable).",
 )
 @click.option("--token", envvar="MLPLATFORM_UI_TOKEN", default="", help="What must be known to see anything.")
+@click.option(
+    "--approve", "may_approve", is_flag=True, help="Let whoever knows the token approve and refuse pushes."
+)
 @root_option
-def ui(port: int, host: str, allowed: tuple[str, ...], token: str, root: str | None) -> None:
+def ui(
+    port: int, host: str, allowed: tuple[str, ...], token: str, may_approve: bool, root: str | None
+) -> None:
     """Show runs, datasets and models in a browser, until Ctrl-C.
 
-    Nothing can be changed there. Listens on loopback alone; beyond it, every name that people use must be
-    allowed, and a token is asked for: where none is given, a new one is printed.
+    Nothing can be changed there; with --approve, the pushes that runs wait with are approved and refused.
+    Listens on loopback alone; beyond it, every name that people use must be allowed. There, and with
+    --approve, a token is asked for: where none is given, a new one is printed.
     """
     from mlplatform.home import Home
     from mlplatform.ui.process import serve_until_stopped
 
-    serve_until_stopped(Home.at(root), host, port, allowed=allowed, token=token, say=click.echo)
+    serve_until_stopped(
+        Home.at(root), host, port, allowed=allowed, token=token, say=click.echo, may_approve=may_approve
+    )

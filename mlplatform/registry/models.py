@@ -282,6 +282,7 @@ class ModelStore:
         metrics: Mapping[str, float] | None = None,
         allows_withdrawn: bool = False,
         signing_key: str = "",
+        digest: str = "",
     ) -> PushOutcome:
         """Make the SavedModel in `source` the newest version of `name`.
 
@@ -298,12 +299,13 @@ class ModelStore:
             metrics: What the model's evaluation measured, by name.
             allows_withdrawn: Push also a model that was rolled back.
             signing_key: Private key, PEM file or text, to sign the version with; empty signs nothing.
+            digest: Digest that its files must have, as of `tree_digest`; empty takes what is there.
 
         Raises:
             NotASavedModelError: `source` holds no SavedModel.
             UnpushableFileError: `source` holds a FIFO, a device, or a link that leads out of it.
             ModelWithdrawnError: This very model was rolled back, and not promoted since.
-            CorruptCopyError: The copy differs from the source. Nothing was pushed.
+            CorruptCopyError: The copy differs from the source, or from `digest`. Nothing was pushed.
             SigningKeyError: `signing_key` cannot be used.
             MissingExtraError: `signing_key` is given, and the extra `signing` is not installed.
         """
@@ -314,7 +316,7 @@ class ModelStore:
         found = contents(source)
         trusted_key = public_part(signing_key) if signing_key else ""
         push = Push(
-            digest=tree_digest(source, found),
+            digest=digest or tree_digest(source, found),
             pushed_at=timestamp(),
             pushed_by=user_name(),
             model=name,

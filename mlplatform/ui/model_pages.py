@@ -6,6 +6,7 @@ from typing import Any
 
 from mlplatform.registry import ModelVersion
 from mlplatform.reports.kept import KeptReport, kept_reports
+from mlplatform.ui.approval_pages import answer_about
 from mlplatform.ui.site import Data, PageNotFoundError, Request, Site
 
 _SHOWN = ("event", "version", "versions", "at", "by", "run", "why", "label", "labels", "servers", "dataset")
@@ -22,10 +23,13 @@ def serving_now(site: Site) -> list[dict[str, Any]]:
     rows = []
     for name, versions in site.models.all_versions().items():
         serving = [version for version in versions if not version.is_withdrawn]
+        newest = version_row(serving[-1]) if serving else None
+        if newest is not None:
+            newest["approval"] = answer_about(site.approvals.answers(name), newest["digest"])
         rows.append(
             {
                 "model": name,
-                "newest": version_row(serving[-1]) if serving else None,
+                "newest": newest,
                 "labels": {label: each.version for each in versions for label in each.labels},
                 "versions": len(versions),
             }
@@ -68,6 +72,7 @@ def version(site: Site, request: Request) -> Data:
         "model": name,
         **row,
         "place": found.url,
+        "approval": answer_about(site.approvals.answers(name), row["digest"]),
         "events": [_event(event) for event in found.events],
         "datasets": [n.as_json() for n in part.nodes.values() if n.kind == "dataset"],
         "code": [n.as_json() for n in part.nodes.values() if n.kind == "code"],

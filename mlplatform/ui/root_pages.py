@@ -9,6 +9,7 @@ from mlplatform.home import Home
 from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.reports.kept import kept_reports
 from mlplatform.storage.urls import is_local
+from mlplatform.ui.approval_pages import waiting_rows
 from mlplatform.ui.index import Filter
 from mlplatform.ui.lineage import NothingNamedError
 from mlplatform.ui.lineage import lineage as find_lineage
@@ -32,6 +33,7 @@ def home(site: Site, request: Request) -> Data:
         "models": serving_now(site),
         "datasets": site.datasets.names(),
         "running": live,
+        "waiting": waiting_rows(site),
         "newest": site.index.page(Filter(), count=_RECENT),
         "counts": site.index.counts(Filter()),
         "refused": [
@@ -50,7 +52,12 @@ def gates(site: Site, request: Request) -> Data:
     reports = [report for report in kept_reports(site.home.reports) if report.is_accepted in wanted]
     reasons = site.refusals()
     rows = [report_row(r) | {"reasons": reasons.get((r.run, r.gate), [])} for r in reports]
-    return {"decision": decision, "reports": rows[:200], "left_out": max(0, len(rows) - 200)}
+    return {
+        "decision": decision,
+        "waiting": waiting_rows(site),
+        "reports": rows[:200],
+        "left_out": max(0, len(rows) - 200),
+    }
 
 
 def lineage(site: Site, request: Request) -> Data:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from mlplatform.orchestration.local.records import (
     RunState,
 )
 from mlplatform.orchestration.local.run_document import run_document
+from mlplatform.ui.approval_pages import answer_about
 from mlplatform.ui.index import PAGE, Filter
 from mlplatform.ui.site import BadQueryError, Data, PageNotFoundError, Request, Site
 
@@ -55,6 +57,10 @@ def run(site: Site, request: Request) -> Data:
     summary = site.index.summary(run_id) or {}
     document = run_document(site.home, found, previous=site.index.previous(summary))
     document["is_live"] = document["state"] == "running"
+    document["approvals"] = [
+        asdict(each) | {"answer": answer_about(site.approvals.answers(each.model), each.digest)}
+        for each in site.approvals.of_run(run_id)
+    ]
     return document
 
 

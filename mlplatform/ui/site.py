@@ -16,6 +16,7 @@ from mlplatform.errors import UsageError
 from mlplatform.home import Home
 from mlplatform.orchestration.local.ledger_runs import KeptRun
 from mlplatform.registry import ModelStore
+from mlplatform.registry.approvals import Approvals
 from mlplatform.registry.events import RUN_FINISHED, VERDICT, run_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.lineage_graph import RUN, LineageGraph
@@ -95,10 +96,11 @@ class Site:
         every_s: Seconds between two looks for new runs, 0 or more.
     """
 
-    def __init__(self, home: Home, *, every_s: float = 0.5) -> None:
-        self.home = home
+    def __init__(self, home: Home, *, every_s: float = 0.5, may_approve: bool = False) -> None:
+        self.home, self.may_approve = home, may_approve
         self.index = RunIndex(home, every_s=every_s)
         self.ledger = Ledger(home.ledger)
+        self.approvals = Approvals(self.ledger)
         self.models = ModelStore(home.models)
         self.datasets = DatasetStore(home.datasets)
         self._graph: tuple[object, LineageGraph] | None = None

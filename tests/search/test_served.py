@@ -488,3 +488,21 @@ def test_a_hundred_kills_of_add_remove_build_and_push_lose_nothing(
     print(f"\nkills that hit while it ran: {hits}")
     assert sum(hits.values()) > 50
     assert min(hits.values()) > 0
+
+
+def test_the_demo_shows_the_nearest_items(server: Any, pushed: Path) -> None:
+    from mlplatform.demo.asking import Asking
+    from mlplatform.demo.facts import read_facts
+    from mlplatform.demo.photos_seen import read_photo
+    from mlplatform.home import Home
+
+    with Client(f"127.0.0.1:{server.grpc_port}") as client:
+        asking = Asking(client, read_facts(Home.at(pushed), NAME))
+        form = asking.shown.forms[0]
+        found = asking.about_photo(form, read_photo("p.png", photo(7)))
+        asking.close()
+    assert form.signature == "search_image_bytes"
+    items = found["answers"][0]["items"]
+    assert items[0]["name"] == "item-07"
+    assert items[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert found["seen_size"] == [SIDE, SIDE]

@@ -33,6 +33,8 @@ ALL = [
     f"/runs/{SECOND}/nodes/Trainer",
     f"/runs/{SECOND}/logs/Trainer",
     f"/runs/{SECOND}/logs/_runner",
+    f"/runs/{SECOND}/approval",
+    f"/runs/{FAILED}/approval",
     "/compare",
     f"/compare?run={FIRST}&run={SECOND}",
     "/datasets",
@@ -103,6 +105,26 @@ def test_which_photos_were_new_and_which_models_saw_an_item(get: Get) -> None:
         "item_category@2",
     ]
     assert "No record" in get("/datasets/items/record?key=item-4711").text
+
+
+def test_what_serves_now_and_who_approved_it(get: Get) -> None:
+    assert "ann" in get("/models").text  # one click from anywhere
+    [model] = get("/models").data["models"]
+    assert (model["newest"]["version"], model["newest"]["approval"]["approver"]) == (2, "ann")
+    card = get("/models/item_category/versions/2")
+    assert "fewer wrong shoes" in card.text
+    assert f"/runs/{SECOND}/approval" in card.text
+    assert get("/models/item_category/versions/1").data["approval"] is None
+
+
+def test_what_waits_for_an_approval(get: Get) -> None:
+    for target in ("/", "/gates"):
+        assert f"/runs/{FAILED}/approval" in get(target).text
+    page = get(f"/runs/{FAILED}/approval")
+    assert (page.data["waits"], page.data["approvers"], page.data["may_approve"]) == (True, ["bob"], False)
+    assert f"mlplatform approve {FAILED} --by NAME" in page.text
+    assert "<form" not in page.text
+    assert get(f"/runs/{FIRST}/approval").status == 404
 
 
 def test_what_serves_and_where_it_came_from(get: Get) -> None:
