@@ -202,7 +202,8 @@ def write_warmup(signatures: Signatures, inputs: Mapping[str, tf.Tensor], file: 
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for name, function in signatures.items():
-            ((key, value),) = ((k, inputs[k]) for k in function.structured_input_signature[1])
+            (spec,) = tf.nest.flatten(function.structured_input_signature)
+            key, value = spec.name, inputs[spec.name]
             spec = model_pb2.ModelSpec(name=MODEL_NAME, signature_name=name)
             request = predict_pb2.PredictRequest(
                 model_spec=spec, inputs={key: tf.make_tensor_proto(value.numpy())}
