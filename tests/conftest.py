@@ -185,7 +185,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     e2e = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
-    left_out = [mark for mark in ("soak", "engines") if mark not in config.option.markexpr]
+    left_out = [mark for mark in ("soak", "engines", "kubernetes") if mark not in config.option.markexpr]
     long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
