@@ -69,7 +69,12 @@ def train(task: TrainingTask) -> None:
             )
     else:
         history["network"] = _fit_network(
-            task, settings, network, contents, settings.epochs, settings.learning_rate
+            task,
+            settings,
+            network,
+            contents,
+            settings.epochs_from(task.base_model_dir is not None),
+            settings.learning_rate,
         )
     write_history(
         task.run_dir,
@@ -143,12 +148,13 @@ def _fit_head(
         )
         validation = _feature_batches(store, settings.batch_size, seed=None)
     steps = math.ceil(contents.records / settings.batch_size)
-    _compile(head, settings, settings.learning_rate, settings.epochs * steps, len(labels))
+    epochs = settings.epochs_from(task.base_model_dir is not None)
+    _compile(head, settings, settings.learning_rate, epochs * steps, len(labels))
     return fit(
         head,
         lambda epoch: _feature_batches(train, settings.batch_size, seed=settings.seed * 1_000_003 + epoch),
         validation,
-        epochs=settings.epochs,
+        epochs=epochs,
         steps=steps,
         folder=task.work_dir / "head",
         logs=task.run_dir / "logs" / "head",
