@@ -9,6 +9,7 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
 from mlplatform.components import (
+    Approval,
     DatasetVersioner,
     DataValidator,
     ImageExampleGen,
@@ -86,8 +87,18 @@ def every_component() -> list[Any]:
         reports_dir=of_run("reports_dir"),
         kind=of_run("kind", default="classification"),
     )
+    approval = Approval(
+        model=trainer.outputs["model"],
+        blessing=model_gate.outputs["blessing"],
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        approvers=of_run("approvers", default='["ann"]'),
+        time_limit_h=of_run("time_limit_h", float, 48.0),
+        poll_s=of_run("poll_s", float, 5.0),
+    )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
+        approval=approval.outputs["approval"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
         evaluation=model_gate.outputs["evaluation"],
@@ -99,7 +110,7 @@ def every_component() -> list[Any]:
         keep=of_run("keep", int, 0),
         allow_withdrawn=of_run("allow_withdrawn", int, 0),
     )
-    return [ingest, version, gate, trainer, model_gate, pusher]
+    return [ingest, version, gate, trainer, model_gate, approval, pusher]
 
 
 def test_every_component_with_parameters_of_the_run(compile_for_kubeflow: Compile) -> None:

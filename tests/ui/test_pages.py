@@ -290,7 +290,7 @@ def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
     os.utime(left, (1, 1))  # of a commit that was killed long ago
     site = Site(own_home)
     data = json.loads(Pages(site).answer("/disk.json").body)
-    assert data["unneeded"] == {"bytes": 5000, "files": 1}
+    assert data["gc"]["freed"] == [{"kind": "dataset files", "count": 1, "bytes": 5000}]
     assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
     assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
     site.index.close()
