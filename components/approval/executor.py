@@ -56,7 +56,7 @@ class Executor(base_executor.BaseExecutor):
         ledger = Ledger(ledger_of(models_dir))
 
         def asked(request: ApprovalRequest, is_new: bool) -> None:
-            progress.say(_question(request))
+            progress.report_line(_question(request))
             if is_new:
                 _notify(home_of(models_dir), ledger, request)
 
@@ -78,7 +78,7 @@ class Executor(base_executor.BaseExecutor):
             note_verdict(models_dir, self._context, _NAME, is_accepted=False, reasons=[str(error)])
             raise
         note_verdict(models_dir, self._context, _NAME, is_accepted=True, reasons=[])
-        progress.say(f"{answer.approver} approved {name!r} at {answer.at}: {answer.why}")
+        progress.report_line(f"{answer.approver} approved {name!r} at {answer.at}: {answer.why}")
         _bless(artifact_utils.get_single_instance(output_dict["approval"]), answer, model)
 
 
