@@ -180,11 +180,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Order the files; leave out what is asked for by name (`-m soak`, `-m engines`) and is not.
 
     Parallel workers take whole files in this order: those that take long come first, so that no worker is
-    left with one of them at the end.
+    left with one of them at the end. Of those that share the finished run `home`, one makes it at the very
+    beginning and the others come when it is made, so that no worker waits for it.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     e2e = {item.path for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
+    using = {item.path for item in items if "home" in getattr(item, "fixturenames", ())} & slow
+    of_home = sorted(using)
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        return item.path not in of_home[:1], item.path not in slow, item.path in using, item.path not in e2e
+
+    items.sort(key=place)
     left_out = [mark for mark in ("soak", "engines", "kubernetes") if mark not in config.option.markexpr]
     long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
