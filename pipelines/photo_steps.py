@@ -171,13 +171,12 @@ def model_out(maker: Any, model_gate: Any, version: Any, settings: PhotoSettings
 
 def pipeline_of(name: str, components: Sequence[Any], home: Home) -> "Pipeline":
     """Return the pipeline of some steps, with its artifacts and ML Metadata in the root."""
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
+    from mlplatform.tfx_io.sqlite_pipeline import SqlitePipeline
 
-    return Pipeline(
+    return SqlitePipeline(
         pipeline_name=name,
         pipeline_root=str(home.pipelines / name),
         components=list(components),
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
+        metadata_db=home.metadata_db,
         enable_cache=True,
     )

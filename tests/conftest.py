@@ -4,8 +4,10 @@ import gc
 import importlib.util
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -190,24 +192,80 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket of an S3 server in this process; other processes reach it by the environment."""
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of an S3 server; other processes reach it by the environment.
+
+    The server is moto's, in this process; or the program that the environment's S3_SERVER names (versitygw),
+    as `make test-s3` has it.
+    """
     import fsspec
+
+    program = os.environ.get("S3_SERVER")
+    server = versitygw(program, tmp_path_factory.mktemp("versitygw")) if program else moto()
+    with server as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        files = fsspec.get_filesystem_class("s3")
+        files.clear_instance_cache()  # its clients keep the server that they first had
+        files().makedirs("bucket", exist_ok=True)  # moto's servers of one process share what they hold
+        try:
+            yield "s3://bucket"
+        finally:
+            files.clear_instance_cache()
+
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """Run moto's S3 server in this process; gives its address."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        files = fsspec.get_filesystem_class("s3")
-        files.clear_instance_cache()  # its clients keep the server that they first had
-        files().makedirs("bucket", exist_ok=True)  # the servers of one process share what they hold
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def versitygw(program: str, folder: Path) -> Iterator[str]:
+    """Run versitygw on a folder; gives its address. Others may take the port that was free before."""
+    for name in ("files", "metadata"):
+        (folder / name).mkdir()
+    keys = ["--access", CREDENTIALS["AWS_ACCESS_KEY_ID"], "--secret", CREDENTIALS["AWS_SECRET_ACCESS_KEY"]]
+    keys += ["--region", CREDENTIALS["AWS_DEFAULT_REGION"]]
+    backend = ["posix", "--sidecar", str(folder / "metadata"), str(folder / "files")]
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        with open(folder / "log", "ab") as log:
+            server = subprocess.Popen([program, "--port", address, *keys, *backend], stdout=log, stderr=log)
         try:
-            yield "s3://bucket"
+            while server.poll() is None and not is_listening(address):
+                time.sleep(0.05)
+            if server.poll() is None:
+                yield f"http://{address}"
+                return
+            said = (folder / "log").read_text()
+            assert "in use" in said, said
         finally:
-            server.stop()
-            files.clear_instance_cache()
+            server.kill()
+            server.wait()
+
+
+def is_listening(address: str) -> bool:
+    """Return whether a server takes connections at HOST:PORT."""
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True

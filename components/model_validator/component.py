@@ -13,7 +13,7 @@ from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
-from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.roles import READ, VALUE, WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "models_dir": VALUE,
         "reports_dir": WRITTEN,
         "serving_environment": VALUE,
+        "baseline": READ,  # which the driver adds
     }
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),

@@ -18,7 +18,7 @@ _ITEM_IDS, _PALETTE, _SHARES = "item_ids", "palette_rgb", "palette_share"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredName:
     """A class, or an item, with its score."""
 
     name: str
@@ -26,7 +26,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Swatch:
+class PaletteColor:
     """A colour, sRGB 0 to 255, and the share of the item that has it."""
 
     red: int
@@ -41,7 +41,7 @@ class Swatch:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """What a version answers about one record.
 
     Attributes:
@@ -52,10 +52,10 @@ class Answer:
         outputs: All outputs by name, as JSON holds them.
     """
 
-    classes: tuple[Scored, ...] = ()
+    classes: tuple[ScoredName, ...] = ()
     number: float | None = None
-    items: tuple[Scored, ...] = ()
-    palette: tuple[Swatch, ...] = ()
+    items: tuple[ScoredName, ...] = ()
+    palette: tuple[PaletteColor, ...] = ()
     outputs: Mapping[str, Any] | None = None
 
     @property
@@ -68,7 +68,7 @@ class Answer:
         return self.items[0].name if self.items else ""
 
 
-def read_answer(outputs: Mapping[str, Array], labels: Sequence[str], kind: str = "") -> Answer:
+def read_answer(outputs: Mapping[str, Array], labels: Sequence[str], kind: str = "") -> ModelAnswer:
     """Read the answer about one record.
 
     Outputs are found by name and shape, as ModelValidator finds them.
@@ -80,23 +80,23 @@ def read_answer(outputs: Mapping[str, Array], labels: Sequence[str], kind: str =
     """
     shown = {name: _json(array) for name, array in sorted(outputs.items())}
     if any(array.ndim and len(array) != 1 for array in outputs.values()):
-        return Answer(outputs=shown)  # of several records
+        return ModelAnswer(outputs=shown)  # of several records
     rows = {name: array.reshape(-1) for name, array in outputs.items()}
     if _ITEM_IDS in rows and "scores" in rows and len(rows[_ITEM_IDS]) == len(rows["scores"]):
         pairs = zip(rows[_ITEM_IDS].tolist(), rows["scores"].tolist(), strict=True)
-        items = tuple(Scored(_text(name), float(score)) for name, score in pairs if name)
-        return Answer(items=items, outputs=shown)
+        items = tuple(ScoredName(_text(name), float(score)) for name, score in pairs if name)
+        return ModelAnswer(items=items, outputs=shown)
     classes = () if kind in ("regression", "embedding") else _classes(rows, labels, kind)
     number = None if classes or kind == "embedding" else _number(rows)
-    return Answer(classes, number, palette=_palette(outputs), outputs=shown)
+    return ModelAnswer(classes, number, palette=_palette(outputs), outputs=shown)
 
 
-def _classes(rows: Mapping[str, Array], labels: Sequence[str], kind: str) -> tuple[Scored, ...]:
+def _classes(rows: Mapping[str, Array], labels: Sequence[str], kind: str) -> tuple[ScoredName, ...]:
     named = next((name for name in _NAMES if name in rows and rows[name].dtype == np.object_), None)
     scores = rows.get("scores")
     if named and scores is not None and len(rows[named]) == len(scores) and "probabilities" not in rows:
         pairs = zip(rows[named].tolist(), scores.tolist(), strict=True)
-        found = [Scored(_text(name), float(score)) for name, score in pairs]
+        found = [ScoredName(_text(name), float(score)) for name, score in pairs]
         return tuple(sorted(found, key=lambda one: -one.score)[:TOP])
     name = next((n for n in _SCORES if n in rows and _is_number(rows[n])), None)
     if name is None and kind in ("classification", "multi_label"):
@@ -114,7 +114,7 @@ def _classes(rows: Mapping[str, Array], labels: Sequence[str], kind: str) -> tup
         return ()
     names = labels or [str(place) for place in range(len(values))]
     best = np.argsort(-values, kind="stable")[:TOP]
-    return tuple(Scored(names[place], float(values[place])) for place in best.tolist())
+    return tuple(ScoredName(names[place], float(values[place])) for place in best.tolist())
 
 
 def _is_share(values: Array) -> bool:
@@ -131,7 +131,7 @@ def _number(rows: Mapping[str, Array]) -> float | None:
     return float(rows[name][0])
 
 
-def _palette(outputs: Mapping[str, Array]) -> tuple[Swatch, ...]:
+def _palette(outputs: Mapping[str, Array]) -> tuple[PaletteColor, ...]:
     if _PALETTE not in outputs or _SHARES not in outputs:
         return ()
     colours, shares = outputs[_PALETTE].reshape(-1), outputs[_SHARES].reshape(-1)
@@ -139,7 +139,7 @@ def _palette(outputs: Mapping[str, Array]) -> tuple[Swatch, ...]:
         return ()
     rounded = np.clip(np.round(colours), 0, 255).astype(int).reshape(-1, 3).tolist()
     pairs = zip(rounded, shares.tolist(), strict=True)
-    return tuple(Swatch(red, green, blue, share) for (red, green, blue), share in pairs if share > 0)
+    return tuple(PaletteColor(red, green, blue, share) for (red, green, blue), share in pairs if share > 0)
 
 
 def _is_number(array: Array) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlplatform.demo import forms
-from mlplatform.demo.answers import Answer, read_answer
+from mlplatform.demo.answers import ModelAnswer, read_answer
 from mlplatform.demo.facts import ModelFacts, read_schema
 from mlplatform.demo.forms import Form
-from mlplatform.demo.photos_seen import Photo, pixels_picture, seen_pixels
-from mlplatform.demo.samples import Sample, held_out
+from mlplatform.demo.photos_seen import GivenPhoto, pixels_picture, seen_pixels
+from mlplatform.demo.samples import HeldOutRecord, held_out
 from mlplatform.serving.client import Client, RequestFailedError
 from mlplatform.serving.tensors import Array
 
@@ -19,7 +19,7 @@ _RECORDS_READ = 200  # of which the fields of a form are made
 
 
 @dataclass(frozen=True)
-class Version:
+class ShownVersion:
     """A version that can be asked.
 
     Attributes:
@@ -41,7 +41,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Told:
+class VersionAnswer:
     """What a version answered.
 
     Attributes:
@@ -52,7 +52,7 @@ class Told:
     """
 
     facts: ModelFacts
-    answer: Answer | None
+    answer: ModelAnswer | None
     problem: str = ""
     seconds: float = 0.0
 
@@ -65,7 +65,7 @@ class Told:
             "labels": list(self.facts.found.labels),
             "problem": self.problem,
             "ms": round(1000 * self.seconds, 1),
-            **(asdict(self.answer) if self.answer else asdict(Answer())),
+            **(asdict(self.answer) if self.answer else asdict(ModelAnswer())),
             "known": asdict(found) if found else None,
             "confused_with": [asdict(one) for one in self.facts.confused_with(first)] if first else [],
         }
@@ -103,7 +103,7 @@ class Asking:
         """End the threads, once they are done."""
         self._threads.shutdown()
 
-    def about_photo(self, form: Form, photo: Photo) -> dict[str, Any]:
+    def about_photo(self, form: Form, photo: GivenPhoto) -> dict[str, Any]:
         """Ask about a photo; return what a page shows of it.
 
         Raises:
@@ -112,11 +112,11 @@ class Asking:
         size = form if form.kind == forms.PIXELS else self.shown.pixels
         if form.kind == forms.PIXELS:
             pixels = seen_pixels(photo, form.height, form.width)
-            told = self._told(form, forms.ask_with_photo(form, photo, pixels))
+            answers = self._answers(form, forms.ask_with_photo(form, photo, pixels))
             seen = pixels_picture(pixels)
         else:
             drawn = self._threads.submit(_drawn, photo, size) if size else None  # beside the model's work
-            told = self._told(form, forms.ask_with_photo(form, photo))
+            answers = self._answers(form, forms.ask_with_photo(form, photo))
             seen = drawn.result() if drawn else ""
         return {
             "name": photo.name,
@@ -124,10 +124,10 @@ class Asking:
             "note": photo.note,
             "seen": seen,
             "seen_size": [size.width, size.height] if size else [],
-            **_both(told),
+            **_both(answers),
         }
 
-    def about_sample(self, form: Form, sample: Sample) -> dict[str, Any]:
+    def about_sample(self, form: Form, sample: HeldOutRecord) -> dict[str, Any]:
         """Ask about a held-out record; return what a page shows of it.
 
         Raises:
@@ -135,12 +135,12 @@ class Asking:
             PhotoError: Its photo cannot be decoded.
         """
         if form.is_of_photos and sample.photo:
-            photo = Photo(sample.key, sample.photo, 0, 0)
+            photo = GivenPhoto(sample.key, sample.photo, 0, 0)
             found = self.about_photo(form, photo)
         else:
             inputs = forms.ask_with_record(form, sample.payload, sample.truth_name)
-            found = {"name": sample.key, "features": sample.words, **_both(self._told(form, inputs))}
-        return {**found, "truth": sample.truth, "split": sample.split}
+            found = {"name": sample.key, "features": sample.words, **_both(self._answers(form, inputs))}
+        return {**found, "truth": sample.truth, "truths": list(sample.truths), "split": sample.split}
 
     def about_values(self, form: Form, values: Mapping[str, str]) -> dict[str, Any]:
         """Ask about values that were filled into a form; return what a page shows of it.
@@ -152,7 +152,7 @@ class Asking:
         return {
             "name": "",
             "features": given,
-            **_both(self._told(form, forms.ask_with_values(form, values))),
+            **_both(self._answers(form, forms.ask_with_values(form, values))),
         }
 
     def about_json(self, form: Form, text: str) -> dict[str, Any]:
@@ -161,27 +161,27 @@ class Asking:
         Raises:
             FieldError: It is none, or does not fit the signature.
         """
-        return {"name": "", "given": text, **_both(self._told(form, forms.ask_with_json(form, text)))}
+        return {"name": "", "given": text, **_both(self._answers(form, forms.ask_with_json(form, text)))}
 
-    def answers(self, form: Form, sample: Sample) -> Told:
+    def answers(self, form: Form, sample: HeldOutRecord) -> VersionAnswer:
         """Ask the shown version alone about a held-out record."""
         if form.is_of_photos and form.kind != forms.PHOTO_EXAMPLE:
-            inputs = forms.ask_with_photo(form, Photo(sample.key, sample.photo, 0, 0))
+            inputs = forms.ask_with_photo(form, GivenPhoto(sample.key, sample.photo, 0, 0))
         else:
             inputs = forms.ask_with_record(form, sample.payload, sample.truth_name)
         return self._ask(self.shown, form, inputs)
 
-    def _told(self, form: Form, inputs: Mapping[str, Array]) -> list[Told]:
+    def _answers(self, form: Form, inputs: Mapping[str, Array]) -> list[VersionAnswer]:
         if self.beside is None:
             return [self._ask(self.shown, form, inputs)]
         other = self.beside.form(form.signature)
         if other is None or other.inputs.keys() != form.inputs.keys():
             problem = f"it has no signature {form.signature} that takes the same"
-            return [self._ask(self.shown, form, inputs), Told(self.beside.facts, None, problem)]
+            return [self._ask(self.shown, form, inputs), VersionAnswer(self.beside.facts, None, problem)]
         beside = self._threads.submit(self._ask, self.beside, form, inputs)
         return [self._ask(self.shown, form, inputs), beside.result()]
 
-    def _ask(self, version: Version, form: Form, inputs: Mapping[str, Array]) -> Told:
+    def _ask(self, version: ShownVersion, form: Form, inputs: Mapping[str, Array]) -> VersionAnswer:
         facts = version.facts
         started = time.perf_counter()
         try:
@@ -189,12 +189,12 @@ class Asking:
                 facts.model, inputs, signature=form.signature, version=facts.version
             )
         except RequestFailedError as error:
-            return Told(facts, None, error.text)
+            return VersionAnswer(facts, None, error.text)
         seconds = time.perf_counter() - started
         kind = facts.evaluation.kind if facts.evaluation else ""
-        return Told(facts, read_answer(outputs, facts.classes, kind), seconds=seconds)
+        return VersionAnswer(facts, read_answer(outputs, facts.classes, kind), seconds=seconds)
 
-    def _version(self, facts: ModelFacts) -> Version:
+    def _version(self, facts: ModelFacts) -> ShownVersion:
         signatures = self._client.signatures(facts.model, version=facts.version)
         hidden = (facts.truth,) if facts.truth else ()
         fields = forms.fields_of_records(self._records, hidden)
@@ -203,12 +203,12 @@ class Asking:
         if schema:
             fields = forms.fields_of_schema(schema, fields, hidden)
         made = forms.make_forms(signatures, fields, has_photos=has_photos)
-        return Version(facts, made)
+        return ShownVersion(facts, made)
 
 
-def _drawn(photo: Photo, size: Form) -> str:
+def _drawn(photo: GivenPhoto, size: Form) -> str:
     return pixels_picture(seen_pixels(photo, size.height, size.width))
 
 
-def _both(told: Sequence[Told]) -> dict[str, Any]:
-    return {"answers": [one.as_json() for one in told]}
+def _both(answers: Sequence[VersionAnswer]) -> dict[str, Any]:
+    return {"answers": [one.as_json() for one in answers]}

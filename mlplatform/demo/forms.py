@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplatform.datasets.format.features import decode, encode, example_of, record_features
 from mlplatform.demo.errors import FieldError
-from mlplatform.demo.photos_seen import Photo, seen_pixels
+from mlplatform.demo.photos_seen import GivenPhoto, seen_pixels
 from mlplatform.serving.client import SignatureForm, TensorForm
 from mlplatform.serving.tensors import NUMPY_OF, Array, DataType
 
@@ -191,10 +191,11 @@ def _field_of_values(name: str, rows: Sequence[Sequence[Any]], first: Sequence[A
     if values and all(isinstance(value, int) for value in values):
         kind = WHOLE
     count = max((len(row) for row in rows), default=1)
-    texts = sorted({in_words(value) for value in values})
-    repeats = len(values) >= 2 * len(texts)  # else it is a free text, or an id
-    choices = tuple(texts) if kind == TEXT and repeats and len(texts) <= _MOST_CHOICES and count == 1 else ()
-    return Field(name, kind, max(count, 1), choices, ",".join(map(in_words, first)))
+    different = set(values) if kind == TEXT and count == 1 else set()
+    repeats = len(values) >= 2 * len(different)  # else it is a free text, a photo, or an id
+    choices = sorted(map(in_words, different)) if repeats and len(different) <= _MOST_CHOICES else []
+    is_long = any(isinstance(value, bytes) and len(value) > _MOST_TEXT for value in first)
+    return Field(name, kind, max(count, 1), tuple(choices), "" if is_long else ",".join(map(in_words, first)))
 
 
 def fields_of_schema(text: bytes, known: Sequence[Field], hidden: Sequence[str]) -> list[Field]:
@@ -249,7 +250,7 @@ def without_feature(record: bytes, name: str) -> bytes:
     return example_of({key: value for key, value in features.items() if key != name}) if features else record
 
 
-def ask_with_photo(form: Form, photo: Photo, pixels: Array | None = None) -> dict[str, Array]:
+def ask_with_photo(form: Form, photo: GivenPhoto, pixels: Array | None = None) -> dict[str, Array]:
     """Return the inputs of a form for a photo.
 
     Args:

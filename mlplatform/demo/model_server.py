@@ -32,7 +32,7 @@ serve_until_stopped({
 """
 
 
-class ModelServer:
+class ChildModelServer:
     """A model server that runs as a child.
 
     Attributes:
@@ -66,7 +66,7 @@ class ModelServer:
 
 
 @contextmanager
-def served(model: str, base_path: str, versions: Sequence[int]) -> Iterator[ModelServer]:
+def served(model: str, base_path: str, versions: Sequence[int]) -> Iterator[ChildModelServer]:
     """Run a model server for some versions of a model while the block runs.
 
     Args:
@@ -84,7 +84,7 @@ def served(model: str, base_path: str, versions: Sequence[int]) -> Iterator[Mode
         words = [sys.executable, "-c", _CHILD, str(os.getpid()), str(config), str(socket)]
         with log.open("wb") as file:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        server = ModelServer(process, f"unix:{socket}", log)
+        server = ChildModelServer(process, f"unix:{socket}", log)
         try:
             server._wait_until_ready()
             yield server

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlplatform.demo.answers import Answer
+from mlplatform.demo.answers import ModelAnswer
 from mlplatform.demo.asking import Asking
 from mlplatform.demo.errors import FieldError, PhotoError
-from mlplatform.demo.facts import ModelFacts, read_facts
+from mlplatform.demo.facts import read_facts
 from mlplatform.demo.forms import Form
 from mlplatform.demo.model_server import served
 from mlplatform.demo.pages import facts_json, make_templates
-from mlplatform.demo.samples import Sample
+from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.home import Home
 from mlplatform.registry import ModelStore
 from mlplatform.reports.page import picture, visible, write_html
@@ -40,7 +40,7 @@ class Card:
         features: Its other features in words.
         answer: The answer in words.
         score: The score of the answer, where it has one.
-        is_right: The answer is the truth; None where that cannot be said.
+        is_right: The answer is the truth, or one of several; None where that cannot be said.
         error: Distance of a number from the truth.
         problem: Why there is no answer.
     """
@@ -139,25 +139,25 @@ def _cards(asking: Asking) -> list[Card]:
     return sorted(kept, key=lambda card: (-(card.error or 0.0), card.is_right is True, -(card.score or 0.0)))
 
 
-def _card(asking: Asking, form: Form, sample: Sample) -> Card:
+def _card(asking: Asking, form: Form, sample: HeldOutRecord) -> Card:
     small = thumbnail(sample.photo, _PICTURE_SIDE) if sample.photo else b""
     shown = (sample.key, sample.split, sample.truth, picture(small) if small else "", sample.words)
     try:
-        told = asking.answers(form, sample)
+        given = asking.answers(form, sample)
     except (FieldError, PhotoError) as error:
         return Card(*shown, answer="", problem=str(error))
-    if told.answer is None:
-        return Card(*shown, answer="", problem=told.problem)
-    return Card(*shown, **_judged(told.answer, sample.truth, asking.shown.facts))
+    if given.answer is None:
+        return Card(*shown, answer="", problem=given.problem)
+    return Card(*shown, **_judged(given.answer, sample.truths))
 
 
-def _judged(answer: Answer, truth: str, facts: ModelFacts) -> dict[str, Any]:
+def _judged(answer: ModelAnswer, truths: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"answer": answer.in_words}
     if answer.classes:
         found["score"] = answer.classes[0].score
-        if truth and (not facts.classes or truth in facts.classes or facts.evaluation):
-            found["is_right"] = answer.classes[0].name == truth
-    elif answer.number is not None and truth:
+        if truths:
+            found["is_right"] = answer.classes[0].name in truths
+    elif answer.number is not None and len(truths) == 1:
         with suppress(ValueError):
-            found["error"] = abs(answer.number - float(truth))
+            found["error"] = abs(answer.number - float(truths[0]))
     return found

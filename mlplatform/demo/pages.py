@@ -1,7 +1,6 @@
 """The pages of a live demo: the model with its limits, and what it answers."""
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -17,12 +16,12 @@ from mlplatform.demo.asking import Asking
 from mlplatform.demo.facts import ModelFacts
 from mlplatform.demo.forms import Form
 from mlplatform.demo.photos_seen import read_photo
-from mlplatform.demo.samples import Sample
+from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.reports.page import visible
 from mlplatform.reports.thumbnails import thumbnail
 from mlplatform.ui.access import Refusal
-from mlplatform.ui.server import Answer
+from mlplatform.ui.server import Answer, json_body, strict
 from mlplatform.ui.site import BadQueryError, PageNotFoundError
 
 _OWN = files("mlplatform.demo") / "templates"
@@ -100,7 +99,7 @@ class DemoPages:
         self._check()
         form = self._form(query)
         if path == "/":
-            if "sample" in query and form.fields:
+            if "sample" in query:
                 form = forms.filled(form, self._sample(query).payload)
             return self._page("model", self._model(form), wants_json)
         if path == "/ask":
@@ -168,7 +167,7 @@ class DemoPages:
             raise PageNotFoundError(f"signature {wanted[:80]!r} of {shown.facts.name}")
         return form
 
-    def _sample(self, query: Mapping[str, str]) -> Sample:
+    def _sample(self, query: Mapping[str, str]) -> HeldOutRecord:
         text, samples = query.get("sample", ""), self._asking.samples
         if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) < len(samples)):
             raise BadQueryError("sample", text, f"a whole number below {len(samples)}")
@@ -209,8 +208,7 @@ class DemoPages:
 
     def _page(self, template: str, data: Mapping[str, Any], wants_json: bool) -> Answer:
         if wants_json:
-            body = json.dumps(_strict(data), indent=1, default=str).encode()
-            return Answer(200, body, "application/json", _POLICY, _SAME_ORIGIN)
+            return Answer(200, json_body(data), "application/json", _POLICY, _SAME_ORIGIN)
         text = self._templates.get_template(f"demo_{template}.html").render(data=data, page=template)
         return Answer(200, visible(text).encode(), policy=_POLICY, headers=_SAME_ORIGIN)
 
@@ -301,12 +299,4 @@ def _short(value: float | None) -> str:
 
 
 def _pretty(value: object) -> str:
-    return json.dumps(_strict(value), indent=1, default=str, ensure_ascii=False)
-
-
-def _strict(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(strict(value), indent=1, default=str, ensure_ascii=False)

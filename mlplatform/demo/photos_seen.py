@@ -19,7 +19,7 @@ _READ_BY_MODELS = ("JPEG", "PNG")
 
 
 @dataclass(frozen=True)
-class Photo:
+class GivenPhoto:
     """A photo that a model can be asked about.
 
     Attributes:
@@ -37,7 +37,7 @@ class Photo:
     note: str = ""
 
 
-def read_photo(name: str, encoded: bytes) -> Photo:
+def read_photo(name: str, encoded: bytes) -> GivenPhoto:
     """Look at a photo before anything decodes it.
 
     Args:
@@ -64,19 +64,19 @@ def read_photo(name: str, encoded: bytes) -> Photo:
                     name, f"it has {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded."
                 )
             if kind in _READ_BY_MODELS:
-                return Photo(name, encoded, width, height)
+                return GivenPhoto(name, encoded, width, height)
             out = io.BytesIO()
             upright(image.convert("RGB"), encoded).save(out, "PNG", compress_level=1)
     except PhotoError:
         raise
     except Exception as error:  # image readers trip over such bytes in any way
         raise PhotoError(name, "it is not a complete image.") from error
-    return Photo(
+    return GivenPhoto(
         name, out.getvalue(), width, height, f"{kind} was converted to PNG, which every model reads."
     )
 
 
-def seen_pixels(photo: Photo, height: int, width: int) -> Array:
+def seen_pixels(photo: GivenPhoto, height: int, width: int) -> Array:
     """Return a photo as the image models of this library see it: upright, each side scaled by itself.
 
     What `mlplatform.vision.decoding` does with TensorFlow, done with Pillow: uint8, shape (height, width, 3),

@@ -7,7 +7,7 @@ from functools import cached_property
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.format.features import decode, record_features, show
 from mlplatform.demo.facts import ModelFacts
-from mlplatform.demo.forms import IMAGE
+from mlplatform.demo.forms import IMAGE, in_words
 from mlplatform.errors import MlplatformError
 
 _KEYS = ("item_id", "id", "path")
@@ -15,7 +15,7 @@ _FEATURES_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Sample:
+class HeldOutRecord:
     """A held-out record.
 
     Attributes:
@@ -36,9 +36,14 @@ class Sample:
         return record_features(self.payload)
 
     @property
+    def truths(self) -> tuple[str, ...]:
+        """The answers that are right, in words; none where that is not known."""
+        return tuple(map(in_words, decode(self.features.get(self.truth_name, b""))))
+
+    @property
     def truth(self) -> str:
         """Its truth, in words; empty where it has none."""
-        return show(self.features.get(self.truth_name))
+        return ", ".join(self.truths)
 
     @property
     def key(self) -> str:
@@ -61,7 +66,7 @@ class Sample:
         ]
 
 
-def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[Sample]:
+def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[HeldOutRecord]:
     """Return records that the version was not trained on, chosen by a seed; none where the data is not there.
 
     They are of the splits that it was evaluated on, where these are known.
@@ -75,4 +80,4 @@ def held_out(facts: ModelFacts, count: int, seed: int = 1) -> list[Sample]:
         found = store.sample(facts.data.dataset, facts.data.version, count, splits=splits or None, seed=seed)
     except (MlplatformError, OSError):  # damaged, or deleted since
         return []
-    return [Sample(number, one.split, one.payload, facts.truth) for number, one in enumerate(found)]
+    return [HeldOutRecord(number, one.split, one.payload, facts.truth) for number, one in enumerate(found)]

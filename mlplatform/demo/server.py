@@ -7,8 +7,6 @@ Nothing that is sent is kept.
 import asyncio
 import gzip
 import logging
-import signal
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,8 +23,8 @@ from mlplatform.home import Home
 from mlplatform.registry import ModelStore
 from mlplatform.serving.client import Client
 from mlplatform.ui.access import TOKEN, Access, Refusal, access_for
-from mlplatform.ui.process import PortTakenError
-from mlplatform.ui.server import Answer
+from mlplatform.ui.process import answer_until_stopped, open_listener
+from mlplatform.ui.server import HEADERS, Answer
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +37,6 @@ _MAX_FORM = 2 << 20  # bytes of a form without photos
 _MAX_FIELDS = 400
 _SEND_S = 60.0  # seconds that a form may take to be sent
 _COMPRESSED_FROM = 1000  # bytes
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Server": "mlplatform",
-    "Cache-Control": "no-store",
-}
 
 
 class _RefusedError(Exception):
@@ -126,7 +116,7 @@ class DemoServer:
         return Answer(303, b"", headers=(("Location", target), ("Set-Cookie", cookie)))
 
     def _sent(self, request: web.BaseRequest, answer: Answer) -> web.Response:
-        headers = {**_HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
+        headers = {**HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
         headers |= dict(answer.headers)
         body = answer.body
         is_text = not answer.type.startswith("image/jpeg")
@@ -231,11 +221,7 @@ def show_until_stopped(
     other = read_facts(home, f"{shown.model}@{chosen}") if chosen else None
     if other is not None and other.version == shown.version:
         other = None
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise PortTakenError(host, port, error.strerror or str(error)) from error
+    listener = open_listener(host, port)
     port = listener.getsockname()[1]
     access = access_for(host, port, allowed=allowed, token=token)
     name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
@@ -251,23 +237,5 @@ def show_until_stopped(
         open_.callback(asking.close)
         server = DemoServer(DemoPages(asking, model_server.check), access)
         open_.callback(server.close)
-        asyncio.run(_serve(server, listener, lambda: say(f"http://{name}:{port}/{query}")))
-
-
-async def listen(server: DemoServer, listener: socket.socket) -> web.ServerRunner:
-    """Begin to answer at a socket that listens; return what stops it, with `cleanup`."""
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None))
-    await runner.setup()
-    await web.SockSite(runner, listener).start()
-    return runner
-
-
-async def _serve(server: DemoServer, listener: socket.socket, ready: Callable[[], object]) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    runner = await listen(server, listener)
-    ready()
-    await stopped.wait()
-    await runner.cleanup()
+        address = f"http://{name}:{port}/{query}"
+        asyncio.run(answer_until_stopped(server, listener, lambda: say(address)))

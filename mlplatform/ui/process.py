@@ -9,7 +9,7 @@ from dataclasses import replace
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.ui.access import TOKEN, access_for
-from mlplatform.ui.server import Pages, UiServer, listen
+from mlplatform.ui.server import Pages, UiServer, WebServer, listen
 from mlplatform.ui.site import Site, link
 
 
@@ -51,18 +51,16 @@ def serve_until_stopped(
     """
     # Before anything is opened.
     access = access_for(host, port, allowed=allowed, token=token, may_approve=may_approve)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise PortTakenError(host, port, error.strerror or str(error)) from error
+    listener = open_listener(host, port)
     port = listener.getsockname()[1]
     access = replace(access, port=port)
     name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
     site = Site(home, may_approve=may_approve)
     server = UiServer(Pages(site), access)
     try:
-        asyncio.run(_serve(server, listener, lambda: say(f"http://{name}:{port}{_start(access.token)}")))
+        asyncio.run(
+            answer_until_stopped(server, listener, lambda: say(f"http://{name}:{port}{_start(access.token)}"))
+        )
     finally:
         server.close()
         site.index.close()
@@ -72,7 +70,25 @@ def _start(token: str) -> str:
     return link(**{TOKEN: token})
 
 
-async def _serve(server: UiServer, listener: socket.socket, ready: Callable[[], object]) -> None:
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address. Raises PortTakenError."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise PortTakenError(host, port, error.strerror or str(error)) from error
+
+
+async def answer_until_stopped(
+    server: WebServer, listener: socket.socket, ready: Callable[[], object]
+) -> None:
+    """Answer at a socket until SIGINT or SIGTERM comes.
+
+    Args:
+        server: What answers.
+        listener: The socket.
+        ready: Called once it is listened to.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlencode
 
 import jinja2
@@ -51,7 +51,7 @@ _POLICY = (
 _REPORT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 )
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -160,7 +160,7 @@ class Pages:
             if (names := _match(pattern, parts)) is not None:
                 data = page(self._site, Request(names, query))
                 if wants_json:
-                    return Answer(200, _json(data), "application/json")
+                    return Answer(200, json_body(data), "application/json")
                 return Answer(200, self._render(template, data, names, target))
         raise PageNotFoundError("such page")
 
@@ -192,7 +192,7 @@ class Pages:
 
     def _problem(self, status: int, text: str, wants_json: bool) -> Answer:
         if wants_json:
-            return Answer(status, _json({"error": text}), "application/json")
+            return Answer(status, json_body({"error": text}), "application/json")
         return Answer(status, self._render("problem", {"status": status, "text": text}, {}, "/"))
 
     def _render(self, template: str, data: Mapping[str, Any], names: Mapping[str, str], target: str) -> bytes:
@@ -307,15 +307,17 @@ def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> dict[str, str] |
     return names
 
 
-def _json(data: object) -> bytes:
-    return json.dumps(_strict(data), indent=1, default=str).encode()
+def json_body(data: object) -> bytes:
+    """Return data as JSON."""
+    return json.dumps(strict(data), indent=1, default=str).encode()
 
 
-def _strict(value: object) -> object:
+def strict(value: object) -> object:
+    """Return data without what JSON does not have: a number that is not finite is null."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(inner) for key, inner in value.items()}
+        return {str(key): strict(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(inner) for inner in value]
+        return [strict(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -381,14 +383,14 @@ class UiServer:
         rest = {name: values for name, values in parse_qs(query).items() if name != TOKEN}
         target = quote(path, safe="/%") + (f"?{urlencode(rest, doseq=True)}" if rest else "")
         target = "/" + target.lstrip("/\\")  # `//host` would lead elsewhere
-        response = web.Response(status=303, headers={**_HEADERS, "Location": target})
+        response = web.Response(status=303, headers={**HEADERS, "Location": target})
         response.set_cookie(
             self._access.cookie, self._access.token, httponly=True, samesite="Strict", path="/"
         )
         return response
 
     def _sent(self, request: web.BaseRequest, answer: Answer) -> web.Response:
-        headers = {**_HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
+        headers = {**HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
         headers |= dict(answer.headers)
         body = answer.body
         if len(body) >= _COMPRESSED_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -405,7 +407,15 @@ async def _read(request: web.BaseRequest, most: int) -> bytes:
     return found
 
 
-async def listen(server: UiServer, listener: socket.socket) -> web.ServerRunner:
+class WebServer(Protocol):
+    """What answers the requests that a socket gets."""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        ...
+
+
+async def listen(server: WebServer, listener: socket.socket) -> web.ServerRunner:
     """Begin to answer at a socket that listens; return what stops it, with `cleanup`."""
     runner = web.ServerRunner(web.Server(server.handle, access_log=None))
     await runner.setup()

@@ -8,10 +8,14 @@ import pytest
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
+import mlplatform.components
 from mlplatform.components import (
+    BatchPredictor,
+    DatasetImporter,
     DatasetVersioner,
     DataValidator,
     ImageExampleGen,
+    IndexBuilder,
     ModelTrainer,
     ModelValidator,
     ServingPusher,
@@ -99,11 +103,39 @@ def every_component() -> list[Any]:
         keep=of_run("keep", int, 0),
         allow_withdrawn=of_run("allow_withdrawn", int, 0),
     )
-    return [ingest, version, gate, trainer, model_gate, pusher]
+    imported = DatasetImporter(
+        of_run("dataset"), store=of_run("store"), version=of_run("version", default="latest")
+    )
+    predictor = BatchPredictor(
+        model=trainer.outputs["model"],
+        examples=imported.outputs["examples"],
+        splits=of_run("predicted_splits", default='["eval"]'),
+        signature=of_run("signature", default="serving_default"),
+        model_name=of_run("model_name"),
+        blessing=model_gate.outputs["blessing"],
+    )
+    index = IndexBuilder(
+        model=trainer.outputs["model"],
+        examples=version.outputs["examples"],
+        blessing=model_gate.outputs["blessing"],
+        dataset=version.outputs["dataset"],
+        query_splits=of_run("query_splits", default='["eval"]'),
+        plan=of_run("plan", default="{}"),
+        thresholds=of_run("index_thresholds", default="{}"),
+        columns=of_run("columns", default="null"),
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        work_dir=of_run("work_dir"),
+        reports_dir=of_run("reports_dir"),
+    )
+    return [ingest, version, gate, trainer, model_gate, pusher, imported, predictor, index]
 
 
 def test_every_component_with_parameters_of_the_run(compile_for_kubeflow: Compile) -> None:
     components = every_component()
+    # An Approval has tests of its own: tests/components/approval.
+    ours = set(mlplatform.components.__all__) - {"Approval"}
+    assert {type(component).__name__ for component in components} == ours
     specification = compile_for_kubeflow(pipeline(components))
     tasks = specification["root"]["dag"]["tasks"]
     assert set(tasks) == {component.id for component in components}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from mlplatform.datasets.format.features import encode, example_of
 from mlplatform.demo import forms
-from mlplatform.demo.answers import Answer, Scored
-from mlplatform.demo.asking import Told
+from mlplatform.demo.answers import ModelAnswer, ScoredName
+from mlplatform.demo.asking import VersionAnswer
 from mlplatform.demo.facts import Evaluation, ModelFacts
 from mlplatform.demo.forms import make_forms
 from mlplatform.demo.offline import Card
 from mlplatform.demo.pages import facts_json, form_json, make_templates
-from mlplatform.demo.samples import Sample
+from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.home import Home
 from mlplatform.registry import ModelVersion
 from mlplatform.registry.push_record import Push
@@ -124,17 +124,17 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
     text = lambda: data.draw(TEXTS)  # noqa: E731
     name = text().encode("utf-8", "replace").decode()
     record = example_of({name: encode([text().encode("utf-8", "replace")]), "label": encode([b"<b>"])})
-    sample = Sample(0, text(), record, "label")
+    sample = HeldOutRecord(0, text(), record, "label")
     fields = forms.fields_of_records([record], ["label"])
     signature = SignatureForm({"examples": TensorForm(DataType.STRING, (-1,))}, {})
     odd = SignatureForm({text(): TensorForm(DataType.FLOAT, (-1,)), text(): TensorForm(7, None)}, {})
     found = make_forms({"serving_default": signature, text(): odd}, fields, has_photos=False)
-    answer = Answer(
-        classes=(Scored(facts.classes[0], 0.5), Scored(text(), 0.1)),
-        items=(Scored(text(), 0.5),),
+    answer = ModelAnswer(
+        classes=(ScoredName(facts.classes[0], 0.5), ScoredName(text(), 0.1)),
+        items=(ScoredName(text(), 0.5),),
         outputs={text(): [text()]},
     )
-    told = [Told(facts, answer).as_json(), Told(facts, None, text()).as_json()]
+    answers = [VersionAnswer(facts, answer).as_json(), VersionAnswer(facts, None, text()).as_json()]
     about = {**facts_json(facts), "signature": text(), "signatures": [text(), text()]}
 
     def render(template: str, shown: dict[str, Any], page: str) -> str:
@@ -159,8 +159,9 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
         }
         check(render("model", shown, "model"))
     result = {
-        "name": text(), "truth": text(), "split": text(), "note": text(), "problem": text(), "seen": "",
-        "seen_size": [], "features": [(text(), text())], "answers": told,
+        "name": text(), "truth": text(), "truths": [facts.classes[0]], "split": text(),
+        "note": text(), "problem": text(), "seen": "", "seen_size": [], "answers": answers, "given": text(),
+        "features": [(text(), text())],
     }  # fmt: skip
     check(render("answer", {**about, "beside": None, "results": [result]}, "answer"))
     check(render("problem", {"status": 400, "text": text(), "name": text()}, "problem"))

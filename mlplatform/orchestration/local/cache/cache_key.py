@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.fingerprints.code_closure import closure_of, modules_named_in
-from mlplatform.fingerprints.digests import Digests, text_digest
+from mlplatform.fingerprints.digests import UNSEEN, Digests, text_digest
 from mlplatform.orchestration.local.cache.key_changes import is_digest
 from mlplatform.orchestration.local.cache.surroundings import is_volatile
 from mlplatform.roles import FINGERPRINT, READ, Role
@@ -184,6 +184,12 @@ def _add_parameter(
     parsed = _parsed(text)
     named.extend(modules_named_in(parsed))
     for place in _texts_in(parsed) if role in (None, READ) else ():
+        if not is_local(place):
+            if role == READ and (content := digests.of(place)) != UNSEEN:
+                made.paths[place] = content  # that nothing is there yet counts, too
+                if content:
+                    made.parts[part if place == text else f"{part}: {place}"] = content
+            continue
         path = os.path.abspath(place)  # noqa: PTH100 - as it is written, links and all
         if os.path.isfile(path):  # noqa: PTH113 - False for what cannot be a path
             if path.endswith(".py"):
@@ -196,7 +202,7 @@ def _add_parameter(
             if os.path.isdir(path):  # noqa: PTH112
                 content = made.paths[path] = digests.of(path)
                 made.parts[part if place == text else f"{part}: {place}"] = content
-            elif is_local(place):
+            else:
                 made.paths[path] = ""  # that nothing is there yet counts, too
         elif (
             (place == text or "/" in place)  # `train` alone is rather the name of a split
