@@ -17,6 +17,8 @@ _HINTS = {
     "KeyMissingError": "--key FEATURE",
     "NoTrainingSplitError": "--train-split NAME, or --no-firewall",
     "SplitFirewallError": "--no-firewall",
+    "NoBuilderError": "--context DIR --context-only",
+    "ContextFolderError": "--context DIR",
 }
 # In the context's `meta`, which all commands of one call share.
 _ROOT, _STORE = "mlplatform.root", "mlplatform.store"

@@ -26,6 +26,7 @@ COMMANDS = {
     "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),
     "lineage": ("mlplatform.cli.lineage:lineage", "Show what was made from what."),
     "ui": ("mlplatform.cli.ui:ui", "Show runs, datasets and models in a browser."),
+    "image": ("mlplatform.cli.image:image", "Build container images for clusters."),
     "demo": ("mlplatform.cli.demo:demo", "Make demo photos, or run the whole demo."),
     "doctor": ("mlplatform.cli.doctor:doctor", "Say what this machine can run and what is missing."),
 }
