@@ -16,7 +16,7 @@ from mlplatform.config import Config, parse_config
 from mlplatform.storage.urls import is_local
 
 WORKER_COMMAND = "mlplatform-beam-worker"
-LOCAL_JOB_SERVER = "localhost:8099"
+LOCAL_JOB_SERVER, LOCAL_PAGE = "localhost:8099", "http://localhost:8081"
 _ON_THIS_MACHINE = ("localhost:", "127.0.0.1:", "[::1]:")
 
 
@@ -120,9 +120,12 @@ class Flink(Portable):
     job_endpoint: str = Field(default=LOCAL_JOB_SERVER, pattern=r"^\S+:\d+$")
     # Slots that the job takes. Never left out: the job server would take 1, or its own configuration's.
     parallelism: int = Field(default=1, ge=1)
+    # Address of Flink's own page, from which progress is read and where jobs are cancelled; empty for none.
+    page: str = Field(default="", pattern=r"^(https?://\S+)?$")
 
     def _engine_arguments(self) -> list[str]:
-        return [f"--parallelism={self.parallelism}"]
+        page = self.page or (LOCAL_PAGE if self.job_endpoint == LOCAL_JOB_SERVER else "")
+        return [f"--parallelism={self.parallelism}", *([f"--engine_page={page}"] if page else [])]
 
 
 class Spark(Portable):

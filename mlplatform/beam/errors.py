@@ -44,3 +44,14 @@ class WorkerVersionError(MlplatformError):
             f"the engine's workers have {self.worker}, and the job was submitted with {self.driver}. Install "
             "the same versions in both, or name the worker environment that has them."
         )
+
+
+class EngineJobError(MlplatformError):
+    """A job failed on its engine."""
+
+    def __init__(self, cause: str, page: str) -> None:
+        super().__init__(cause, page)
+        self.cause, self.page = cause, page
+
+    def __str__(self) -> str:
+        return f"{self.cause}" + (f"\nThe job's page: {self.page}" if self.page else "")

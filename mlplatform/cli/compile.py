@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from mlplatform.cli.options import echo_json, json_option, pipeline_options
+from mlplatform.cli.quiet import quiet_libraries
 from mlplatform.cli.run import FlagError, overrides_of, parse_parameter
 from mlplatform.home import Home
 from mlplatform.orchestration.local.reference import PipelineArgumentError, check_reference, make_pipeline
@@ -39,6 +40,7 @@ def compile_(
     overrides = overrides_of(config_file, settings)
     given = dict(parse_parameter(text) for text in parameters)
     check_reference(pipeline)
+    quiet_libraries()
     try:
         made = make_pipeline(pipeline, data, Home.at(root).root, overrides)
     except PipelineArgumentError as error:

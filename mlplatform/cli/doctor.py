@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from mlplatform.cli.options import echo_json, engine_option, json_option, root_option
+from mlplatform.cli.quiet import quiet_libraries
 from mlplatform.cli.run import parse_engine_options
 from mlplatform.home import Home
 from mlplatform.machine import Check, look, possible_stacks
@@ -57,6 +58,7 @@ def doctor(
 
 def _look_at_engine(block: dict[str, Any], home: Home) -> list[Check]:
     chosen = parse_engine(block)
-    from mlplatform.beam.doctor import look_at_engine  # loads Beam
+    quiet_libraries()
+    from mlplatform.beam.doctor import look_at_engine
 
     return list(look_at_engine(chosen.arguments if chosen else (), home.work))

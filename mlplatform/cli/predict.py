@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mlplatform.cli.options import echo_json, engine_option, json_option, root_option
+from mlplatform.cli.quiet import quiet_libraries
 from mlplatform.cli.run import parse_engine_options
 from mlplatform.home import Home
 from mlplatform.orchestration.engine import parse_engine
@@ -40,11 +41,18 @@ def predict(
     INPUT is a folder of photos, a Parquet file, or a file or folder of Examples; OUTPUT a file that does not
     exist and ends in .parquet or .tfrecord. VERSION is a number, a label or latest [default: latest].
     """
+    # What can be wrong is found before TensorFlow is loaded.
+    from mlplatform.prediction.outputs import check_output
+    from mlplatform.prediction.pieces import pieces
+
+    check_output(output)
+    pieces(source)
     name, _, wanted = reference.partition("@")
     version = ModelStore(Home.at(root).models).version(name, wanted or "latest")
     chosen = parse_engine(parse_engine_options(engine, engine_options))
+    quiet_libraries()
     from mlplatform.prediction.predict import Model
-    from mlplatform.prediction.predict import predict as write_predictions  # loads TensorFlow
+    from mlplatform.prediction.predict import predict as write_predictions
 
     with ExitStack() as places:
         model = Model(

@@ -1,37 +1,19 @@
-"""What predictions are made for, in pieces that workers read by themselves."""
+"""Reads a piece of what predictions are made for: records as Examples, and why there is none."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from mlplatform.arrow import pa, pq
 from mlplatform.prediction.errors import PredictionInputError
+from mlplatform.prediction.pieces import Piece
 from mlplatform.vision.examples import IMAGE, ITEM_ID, read_records
 
-PHOTOS_PER_PIECE = 256
-_PHOTOS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _ROWS = 1024  # of a Parquet file, read at a time
 _KEYS = (ITEM_ID, "id", "path")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some records that are read together.
-
-    Attributes:
-        form: `photos`, `parquet` or `examples`.
-        files: Absolute paths: photos, or one file of many records.
-        root: Folder that the keys of photos begin at.
-    """
-
-    form: Literal["photos", "parquet", "examples"]
-    files: tuple[str, ...]
-    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,39 +29,6 @@ class Reject:
     key: str
     reason: str
     detail: str
-
-
-def pieces(place: str | os.PathLike[str]) -> list[Piece]:
-    """Return the records at a place in pieces, always the same ones.
-
-    Args:
-        place: A Parquet file, a TFRecord file of Examples, a folder of such files, or a folder of photos at
-            any depth. Files whose names begin with a dot are left out.
-
-    Raises:
-        PredictionInputError: It is none of these, or empty.
-    """
-    path = Path(place).absolute()
-    if path.is_file():
-        return [_piece(path)]
-    if not path.is_dir():
-        raise PredictionInputError(str(place), "there is no such file or folder")
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    photos = [str(file) for file in files if file.suffix.lower() in _PHOTOS]
-    if photos:
-        return [
-            Piece("photos", tuple(photos[begin : begin + PHOTOS_PER_PIECE]), str(path))
-            for begin in range(0, len(photos), PHOTOS_PER_PIECE)
-        ]
-    if not files:
-        raise PredictionInputError(str(place), "the folder holds no files")
-    return [_piece(file) for file in files]
-
-
-def _piece(file: Path) -> Piece:
-    if file.suffix.lower() in _PHOTOS:
-        return Piece("photos", (str(file),), str(file.parent))
-    return Piece("parquet" if file.suffix == ".parquet" else "examples", (str(file),))
 
 
 def read(piece: Piece) -> Iterator[tuple[str, tf.train.Example | Reject]]:

@@ -1,4 +1,7 @@
-"""Predictions as files: a row per record, as Parquet or as TFRecord of Examples."""
+"""Predictions as files: a row per record, as Parquet or as TFRecord of Examples.
+
+TensorFlow is loaded only to write a TFRecord: whether a file can be written is known before.
+"""
 
 import os
 import uuid
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlplatform.arrow import pa, pq
@@ -63,6 +65,8 @@ class PartWriter:
             self._parquet = self._parquet or pq.ParquetWriter(str(self._partial), table.schema)
             self._parquet.write_table(table)
             return
+        import tensorflow as tf
+
         self._records = self._records or tf.io.TFRecordWriter(str(self._partial))
         for row in range(len(keys)):
             example = tf.train.Example()

@@ -16,8 +16,9 @@ import tensorflow as tf
 from mlplatform.beam.accounting import check_all_left
 from mlplatform.beam.job_server import require_job_server
 from mlplatform.prediction.errors import NothingPredictedError, PredictionInputError
-from mlplatform.prediction.inputs import Piece, Reject, pieces, read
+from mlplatform.prediction.inputs import Reject, read
 from mlplatform.prediction.outputs import PartWriter, check_output, join_parts
+from mlplatform.prediction.pieces import Piece, pieces
 from mlplatform.prediction.served_model import ServedModel, ServedSignature, brief
 from mlplatform.progress import Task, track
 from mlplatform.vision.examples import IMAGE, turn_webp

@@ -14,6 +14,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from mlplatform.beam.job_server import require_job_server
+from mlplatform.beam.remote_jobs import follow_jobs
 from mlplatform.beam.runners import runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
@@ -72,6 +73,8 @@ def run_node(
     require_job_server(beam_arguments)
     if not beam_arguments or runs_in_process(beam_arguments):
         beam_in_process.prepare()
+    else:
+        follow_jobs(beam_arguments)
     tft_in_process.prepare()
     cache = ContentCache(
         node=node.id,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
+from mlplatform.beam.metrics import records_in
 from mlplatform.beam.runners import runs_in_process
 from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
 from mlplatform.progress import Task, track
@@ -201,18 +202,6 @@ class _Follower:
     def _show(self, records: int) -> None:
         note = f"stage {min(self._bundles + 1, self._stages)} of {self._stages}"
         self._task.advance(max(records - self._task.done, 0), note)
-
-
-def records_in(infos: Iterable[Any]) -> int:
-    """Return how many records went through a stage: those of its widest collection."""
-    from apache_beam.metrics import monitoring_infos
-
-    counts = [
-        monitoring_infos.extract_counter_value(info)
-        for info in infos
-        if info.urn == monitoring_infos.ELEMENT_COUNT_URN
-    ]
-    return max(counts, default=0)
 
 
 _FN_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner"
