@@ -147,16 +147,3 @@ def test_task_managers_that_are_killed_in_data_nodes_cost_no_record(
     assert_same(asdict(Found.of(tmp_path)), asdict(Found.of(here)))
     _, alive = psutil.wait_procs(flink.orphans(), timeout=30)
     assert alive == []
-
-
-def test_a_task_manager_that_is_killed_in_scoring_costs_no_record(
-    flink: Any, on_flink: dict[str, Any], photos: Path, here: Path
-) -> None:
-    run(here, photos, "ModelTrainer", on_flink)  # what the engine commits is the version of before
-    with flink.kill_a_busy_one() as killed:
-        run(here, photos, "ModelValidator", on_flink, force=["ModelValidator"])
-    assert killed
-    first, *_, last = figures(here)
-    assert_same(last, first)
-    _, alive = psutil.wait_procs(flink.orphans(), timeout=30)
-    assert alive == []
