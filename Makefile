@@ -4,11 +4,11 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines lint format constraints bench bench-datasets bench-local bench-root bench-search bench-serving flink-up flink-down \
+.PHONY: help env demo test test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
 	soak clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # The stamp is written last, so an interrupted set-up is made again.
 $(VENV)/ready: constraints/tfx116.hashes.txt constraints/tfx121.hashes.txt setup.py pyproject.toml tools/make_env.sh
@@ -47,10 +47,13 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
+	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
 
 bench-local: $(READY) ## Local runner against stock LocalDagRunner: taxi in two layouts (3 times each) and item_category (once)
 	@$(PY) tests/benchmarks/bench_local.py $(ARGS)
@@ -64,9 +67,23 @@ bench-search: $(READY) ## Search at 100,000 and 1,000,000 vectors: recall, CPU, 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
 
+test-kubernetes: $(READY) ## Run the tests on a real API server of Kubernetes and with podman; skips with the reason
+	@KUBERNETES=$(KUBERNETES) $(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+
+# Where the server's programs are built the first time (minutes).
+KUBERNETES ?= $(HOME)/.cache/mlplatform/kubernetes
+
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
 	@$(COMPILED)
 	@$(PY) -m pytest -m soak $(ARGS)
+
+# Everything that reads or writes S3, from the storage's promises to a run, another machine's view, and serving.
+S3_TESTS := tests/storage tests/datasets/test_backends.py tests/registry tests/serving/test_models_at_urls.py \
+	tests/e2e/test_root_at_a_url.py
+
+test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is built with Go once
+	@$(COMPILED)
+	@S3_SERVER=$$(sh tools/s3_server.sh) && export S3_SERVER && $(PY) -m pytest $(S3_TESTS) $(ARGS)
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)

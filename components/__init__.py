@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlplatform.components.approval.component import Approval as Approval
     from mlplatform.components.batch_predictor.component import BatchPredictor as BatchPredictor
     from mlplatform.components.data_validator.component import DataValidator as DataValidator
     from mlplatform.components.dataset_importer.component import DatasetImporter as DatasetImporter
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlplatform.components.serving_pusher.component import ServingPusher as ServingPusher
 
 _HOME_OF = {
+    "Approval": "mlplatform.components.approval.component",
     "BatchPredictor": "mlplatform.components.batch_predictor.component",
     "DataValidator": "mlplatform.components.data_validator.component",
     "DatasetImporter": "mlplatform.components.dataset_importer.component",
@@ -27,6 +29,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "Approval",
     "BatchPredictor",
     "DataValidator",
     "DatasetImporter",

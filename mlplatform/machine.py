@@ -110,7 +110,7 @@ def usable_memory_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
 
 
 def memory_info_bytes(name: str, proc: Path = PROC) -> int:
-    """Return one of the kernel's figures of memory, such as `MemAvailable`; 0 where it is not told."""
+    """Return one of the kernel's figures of memory, such as `MemAvailable`; 0 where it is not there."""
     for line in kernel_text(proc / "meminfo").splitlines():
         found, _, value = line.partition(":")
         if found == name:

@@ -1,8 +1,8 @@
 """Progress of long work, reported the same way from any process.
 
 The work says what it does (`with track("hash records", total=n) as bar: bar.advance(k)`) and what a person
-should know of it (`say("3 photos left out")`); who shows it, and how, is decided by the sink in force: the
-local runner's live table, a rich bar on a terminal, or plain lines.
+should know of it (`report_line("3 photos left out")`); who shows it, and how, is decided by the sink in
+force: the local runner's live table, a rich bar on a terminal, or plain lines.
 """
 
 import sys
@@ -39,7 +39,7 @@ class Sink(Protocol):
 
     def finish(self, task: Task) -> None: ...
 
-    def say(self, text: str) -> None: ...
+    def report_line(self, text: str) -> None: ...
 
 
 class LineSink:
@@ -59,12 +59,12 @@ class LineSink:
         if self._last_at.pop(id(task), None) is not None:
             self._print(task)
 
-    def say(self, text: str) -> None:
+    def report_line(self, text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
     def _print(self, task: Task) -> None:
-        self.say(describe(task))
+        self.report_line(describe(task))
 
 
 def describe(task: Task) -> str:
@@ -85,9 +85,9 @@ def set_sink(sink: Sink) -> Sink:
     return previous
 
 
-def say(text: str) -> None:
+def report_line(text: str) -> None:
     """Show one line that stays: what a person should know although the work goes on."""
-    _sink.say(text)
+    _sink.report_line(text)
 
 
 @contextmanager

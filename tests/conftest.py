@@ -4,8 +4,10 @@ import gc
 import importlib.util
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -178,36 +180,143 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Order the files; leave out what is asked for by name (`-m soak`, `-m engines`) and is not.
 
     Parallel workers take whole files in this order: those that take long come first, so that no worker is
-    left with one of them at the end.
+    left with one of them at the end. Of those that share the finished run `home`, one makes it at the very
+    beginning and the others come when it is made, so that no worker waits for it.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     e2e = {item.path for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
-    left_out = [mark for mark in ("soak", "engines") if mark not in config.option.markexpr]
+    using = {item.path for item in items if "home" in getattr(item, "fixturenames", ())} & slow
+    of_home = sorted(using)
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        return item.path not in of_home[:1], item.path not in slow, item.path in using, item.path not in e2e
+
+    items.sort(key=place)
+    left_out = [mark for mark in ("soak", "engines", "kubernetes") if mark not in config.option.markexpr]
     long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket of an S3 server in this process; other processes reach it by the environment."""
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of an S3 server; other processes reach it by the environment.
+
+    The server is moto's, in this process; or the program that the environment's S3_SERVER names (versitygw),
+    as `make test-s3` has it.
+    """
     import fsspec
+
+    program = os.environ.get("S3_SERVER")
+    server = versitygw(program, tmp_path_factory.mktemp("versitygw")) if program else moto()
+    with server as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        files = fsspec.get_filesystem_class("s3")
+        files.clear_instance_cache()  # its clients keep the server that they first had
+        files().makedirs("bucket", exist_ok=True)  # moto's servers of one process share what they hold
+        try:
+            yield "s3://bucket"
+        finally:
+            files.clear_instance_cache()
+
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """Run moto's S3 server in this process; gives its address."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        files = fsspec.get_filesystem_class("s3")
-        files.clear_instance_cache()  # its clients keep the server that they first had
-        files().makedirs("bucket", exist_ok=True)  # the servers of one process share what they hold
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def versitygw(program: str, folder: Path) -> Iterator[str]:
+    """Run versitygw on a folder; gives its address. Others may take the port that was free before."""
+    for name in ("files", "metadata"):
+        (folder / name).mkdir()
+    keys = ["--access", CREDENTIALS["AWS_ACCESS_KEY_ID"], "--secret", CREDENTIALS["AWS_SECRET_ACCESS_KEY"]]
+    keys += ["--region", CREDENTIALS["AWS_DEFAULT_REGION"]]
+    backend = ["posix", "--sidecar", str(folder / "metadata"), str(folder / "files")]
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        with open(folder / "log", "ab") as log:
+            server = subprocess.Popen([program, "--port", address, *keys, *backend], stdout=log, stderr=log)
         try:
-            yield "s3://bucket"
+            while server.poll() is None and not is_listening(address):
+                time.sleep(0.05)
+            if server.poll() is None:
+                yield f"http://{address}"
+                return
+            said = (folder / "log").read_text()
+            assert "in use" in said, said
         finally:
-            server.stop()
-            files.clear_instance_cache()
+            server.kill()
+            server.wait()
+
+
+def is_listening(address: str) -> bool:
+    """Return whether a server takes connections at HOST:PORT."""
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+KILLED = 77
+Action = Callable[[], object]
+
+
+def _killed_at(step: int, action: Action) -> bool:
+    """Run `action` in a process that is killed before its step `step`; False where it has fewer steps.
+
+    A forked process ends itself in an audit hook, before the Nth call that changes something or opens a file
+    for that: of what Python audits, all but reading. Between two of them lies at most one write.
+    """
+    child = os.fork()
+    if child == 0:
+        left = [step]
+
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            if _is_step(event, arguments):
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(KILLED)
+
+        try:
+            sys.addaudithook(count)
+            action()
+        except BaseException:  # noqa: BLE001 - the exit code is all that the parent sees
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, KILLED)
+    return code == KILLED
+
+
+def _is_step(event: str, arguments: tuple[object, ...]) -> bool:
+    if event == "open":
+        mode = arguments[1]  # None: os.open, for the ledger, and for what is synchronized after a rename
+        return mode is None or any(letter in str(mode) for letter in "wax+")
+    return event.startswith(("os.", "fcntl.", "shutil.")) and event not in ("os.listdir", "os.scandir")
+
+
+@pytest.fixture
+def killed_at() -> Callable[[int, Action], bool]:
+    """Run something that is killed before one of its steps."""
+    return _killed_at

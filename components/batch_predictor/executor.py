@@ -53,5 +53,5 @@ class Executor(BeamExecutor):
                 counts[split] = asdict(found)
                 if found.rejected:
                     reasons = ", ".join(f"{count} {reason}" for reason, count in found.rejected.items())
-                    progress.say(f"split {split}: {reasons} of {found.records} records")
+                    progress.report_line(f"split {split}: {reasons} of {found.records} records")
             (out / REJECTS_FILE).write_text(json.dumps(counts, indent=2), "utf-8")

@@ -49,20 +49,6 @@ class SchemaFileError(UsageError):
         )
 
 
-class ServingLogsError(UsageError):
-    """There is no request log to compare with."""
-
-    def __init__(self, folder: str, problem: str) -> None:
-        super().__init__(folder, problem)
-        self.folder, self.problem = folder, problem
-
-    def __str__(self) -> str:
-        return (
-            f"serving_logs {self.folder}: {self.problem}. Give the folder of one model below the model "
-            "server's request_log_dir: <request_log_dir>/<model>."
-        )
-
-
 class NoTrainSplitError(UsageError):
     """There is no split to take the schema from."""
 

@@ -26,15 +26,15 @@ from mlplatform.components.data_validator.baseline import (
     last_accepted,
     read_brightness,
 )
-from mlplatform.components.data_validator.errors import DataRejectedError, ServingLogsError
+from mlplatform.components.data_validator.errors import DataRejectedError
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
-from mlplatform.components.data_validator.serving_logs import log_files
 from mlplatform.components.data_validator.validate import Data, Statistics, Validated, measure, validate
 from mlplatform.components.data_validator.verdict import Verdict
 from mlplatform.config import parse_config
 from mlplatform.reports.kept import keep_report
+from mlplatform.serving.logged_requests import RequestLogError, log_files
 from mlplatform.storage.urls import is_local, join
 from mlplatform.taxonomy import Taxonomy
 from mlplatform.tfx_io import file_systems  # noqa: F401 - lets `fileio` read object storage
@@ -78,7 +78,7 @@ class Executor(BeamExecutor):
         if version is not None:  # now that its statistics lie where the next gate looks for them
             version.record(is_accepted=True, detail=statistics)
         if verdict.warnings:
-            progress.say(_accepted_with_warnings(verdict, report))
+            progress.report_line(_accepted_with_warnings(verdict, report))
 
     def _kept(self, found: Validated, exec_properties: dict[str, Any]) -> str:
         """Keep verdict and report where they outlive the run; return the page, empty where none is."""
@@ -185,7 +185,7 @@ def _logs(folder: str) -> Iterator[Sequence[str]]:
             with fetched(folder) as copies:
                 yield log_files(str(copies))
         except FileNotFoundError as error:
-            raise ServingLogsError(folder, "there is nothing") from error
+            raise RequestLogError(folder, "there is nothing") from error
 
 
 def _schema_source(input_dict: Artifacts, exec_properties: dict[str, Any]) -> str:

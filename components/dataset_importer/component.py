@@ -5,7 +5,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.dataset_importer import driver, executor
-from mlplatform.datasets.line import forgotten_folder
+from mlplatform.datasets.line import forgotten_folder, is_version_number
 from mlplatform.roles import READ, VALUE
 from mlplatform.storage.urls import join
 from mlplatform.tfx_io.parameters import Late, converted, is_late
@@ -20,8 +20,19 @@ class DatasetImporterSpec(component_spec.ComponentSpec):
         "store": component_spec.ExecutionParameter(type=str),
         # Where the store notes what was erased: part of what a cache knows this node's result by.
         "erasures": component_spec.ExecutionParameter(type=str, optional=True),
+        # Where it notes what is declared for a version later; and for a name that may come to mean another
+        # version, the versions and the tags.
+        "declared": component_spec.ExecutionParameter(type=str, optional=True),
+        "versions": component_spec.ExecutionParameter(type=str, optional=True),
+        "tags": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    PARAMETER_ROLES = {"store": VALUE, "erasures": READ}  # noqa: RUF012 - the local runner reads it
+    PARAMETER_ROLES = {  # noqa: RUF012 - the local runner reads it
+        "store": VALUE,
+        "erasures": READ,
+        "declared": READ,
+        "versions": READ,
+        "tags": READ,
+    }
     INPUTS: dict[str, component_spec.ChannelParameter] = {}  # noqa: RUF012
     OUTPUTS = {  # noqa: RUF012
         "dataset": component_spec.ChannelParameter(type=DatasetVersion),
@@ -50,12 +61,16 @@ class DatasetImporter(base_component.BaseComponent):
             version: `v3`, a tag, the beginning of a digest, or `latest`: looked up when the pipeline runs.
         """
         is_known = not is_late(store) and not is_late(dataset)
+        is_fixed = isinstance(version, str) and is_version_number(version)
+        noted = ("declared",) if is_fixed else ("declared", "versions", "tags")
+        places = {name: join(str(store), str(dataset), name) for name in noted if is_known}
         super().__init__(
             spec=DatasetImporterSpec(
                 dataset_name=dataset,
                 version=version,
                 store=converted(store),
                 erasures=join(str(store), forgotten_folder(str(dataset))) if is_known else None,
+                **places,
                 dataset=channel.Channel(type=DatasetVersion),
                 examples=channel.Channel(type=standard_artifacts.Examples),
             )

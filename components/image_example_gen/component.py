@@ -200,7 +200,7 @@ def _names(splits: Sequence[str] | None, listing: str | None, input_base: str | 
         return list(splits)
     if listing:
         raise SplitsError(
-            f"listing {listing!r} needs to be told its splits",
+            f"listing {listing!r} needs its splits by name",
             "Give weights (splits={'train': 4, 'eval': 1}), or the names in its column 'split'.",
         )
     if is_late(input_base) or not is_local(str(input_base)):

@@ -91,7 +91,7 @@ class Executor(BeamExecutor, base_example_gen_executor.BaseExampleGenExecutor):
             )
         rejects.check_summary(summary, refused, allowed, source.name, page)
         if refused or odd or summary.turned:
-            progress.say(rejects.one_line(summary, page))
+            progress.report_line(rejects.one_line(summary, page))
         rejected.set_int_custom_property("count", summary.rejects)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
 

@@ -22,7 +22,7 @@ from mlplatform.components.index_builder.embedding import (
     read_record,
 )
 from mlplatform.errors import MlplatformError
-from mlplatform.progress import say
+from mlplatform.progress import report_line
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import ModelNotFoundError, ModelVersionNotFoundError
 from mlplatform.registry.version_files import fetched
@@ -103,7 +103,7 @@ def build_index(job: Job, make_pipeline: MakePipeline, folder: Path) -> Built:
         collected = _Collected.of(records, segments, vectors, job)
         if not collected.entries:
             raise IndexNotGoodEnoughError([f"none of {len(records)} records can be indexed"])
-        say(f"{embedded:,} of {len(records):,} photos were embedded; the others were known")
+        report_line(f"{embedded:,} of {len(records):,} photos were embedded; the others were known")
         source = Source(
             fingerprint=fingerprint,
             records=(len(records) if job.records is None else job.records) + segments.photos,
@@ -164,7 +164,7 @@ class _serving_index:  # noqa: N801 - used as a context manager
         except NoIndexError:
             return None
         except MlplatformError as error:
-            say(f"the index that serves cannot be compared with: {error}")
+            report_line(f"the index that serves cannot be compared with: {error}")
             return None
 
     def __exit__(self, *_: object) -> None:

@@ -81,8 +81,8 @@ class ModelTrainer(base_component.BaseComponent):
             base_model: Model to start from.
             dataset: DatasetVersion that the Examples are; `mlplatform datasets blame` then names the model.
             work_dir: Folder or URL where unfinished trainings are kept, so that one that was killed resumes,
-                at a URL also on another machine. Default: beside the component's outputs where those are
-                local, else nowhere.
+                at a URL also on another machine. Two at one training: locally the second fails; at a URL
+                both finish. Default: beside the component's outputs where those are local, else nowhere.
             search: Which hyperparameters are searched, and how (`SearchSettings`): several trainings then
                 compete, and the best is the model. `run_fn` has to write a history. None for no search.
 

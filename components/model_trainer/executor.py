@@ -13,6 +13,7 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 from mlplatform.components.model_trainer.train import parse_search, train
+from mlplatform.fingerprints.digests import Digests
 from mlplatform.storage.urls import is_local
 from mlplatform.tfx_io.artifacts import on_this_machine
 from mlplatform.tfx_io.dataset_version import note_use, read_taxonomy_of, read_version
@@ -58,7 +59,7 @@ class Executor(base_executor.BaseExecutor):
                 schema_file=schema / _SCHEMA_FILE if schema else None,
                 transform_dir=graph,
                 base_model_dir=Path(path_utils.serving_model_path(str(base))) if base else None,
-                name_of=_names(input_dict, uris),
+                name_of=_names(input_dict, uris) if is_local(work_dir) else _contents(input_dict),
                 taxonomy=read_taxonomy_of(str(dataset))
                 if (dataset := _path(input_dict, "dataset"))
                 else None,
@@ -93,6 +94,19 @@ def _names(input_dict: dict[str, list[types.Artifact]], uris: dict[str, list[str
         return path
 
     return name_of
+
+
+def _contents(input_dict: dict[str, list[types.Artifact]]) -> Callable[[str], str]:
+    """Return what tells inputs by their content: at the same place, another machine may have other ones."""
+    places = tuple(one.uri for some in input_dict.values() for one in some)
+
+    def content_of(path: str) -> str:
+        if not path.startswith(places):
+            return path
+        with tempfile.TemporaryDirectory(prefix="mlplatform-") as memory:
+            return Digests(Path(memory)).of(path)
+
+    return content_of
 
 
 def _beside(model_run: str) -> str:

@@ -17,6 +17,7 @@ from mlplatform.fingerprints.code_closure import Closure, closure_of
 from mlplatform.taxonomy import Taxonomy
 from mlplatform.training.search_settings import SearchSettings
 from mlplatform.training.task import TrainingTask
+from mlplatform.training.trained_on import write_trained_on
 
 RunFunction = Callable[[TrainingTask], object]
 _NO_SEARCH = SearchSettings()
@@ -98,6 +99,7 @@ def train(
         (logs / "hyperparameters.json").write_text(
             json.dumps({**hyperparameters, **chosen}, indent=2), "utf-8"
         )
+        write_trained_on(logs, train_files)
         shutil.copytree(logs, run_dir, dirs_exist_ok=True)
         work.remove()
 

@@ -7,7 +7,7 @@ from mlplatform.registry import ModelStore, tree_digest
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineModel:
     """The model to compare with.
 
     Attributes:

@@ -14,17 +14,17 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.errors import NotComparableError, NothingToEvaluateError
 from mlplatform.components.model_validator.records import Record, Records
-from mlplatform.components.model_validator.report import features_shown, read_examples, small_photo
+from mlplatform.components.model_validator.report import features_shown, read_examples
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.examples_folder import list_shards
 from mlplatform.datasets.reference import version_reference
 from mlplatform.evaluation.errors import UnreadableAnswerError
-from mlplatform.evaluation.kind import Figure, Metric, Scored
+from mlplatform.evaluation.kind import Figure, Metric, Outputs, Scored
 from mlplatform.prediction.served_model import ServedModel, ServedSignature, brief, values_of
 from mlplatform.progress import track
 from mlplatform.reports.compare_page import ChangedRecord, ComparePage, write_compare_page
-from mlplatform.reports.page import picture
+from mlplatform.reports.thumbnails import small_picture
 from mlplatform.taxonomy import Taxonomy
 from mlplatform.tfx_io.artifacts import fetched
 from mlplatform.vision.examples import IMAGE
@@ -121,7 +121,7 @@ class ModelComparison:
         }
 
 
-class _Asked:
+class AskedModel:
     """A model, and what its answers measure."""
 
     def __init__(self, name: str, folder: Path, question: Question) -> None:
@@ -133,14 +133,27 @@ class _Asked:
         self._signature: ServedSignature | None = None
 
     def add(self, records: Sequence[Record]) -> Scored:
-        examples = [record.example for record in records]
+        """Ask about records and measure the answers."""
+        with self._named_in_errors():
+            outputs = self._outputs([record.example for record in records])
+            return self.tally.add(outputs, [record.truth for record in records])
+
+    def answers(self, examples: Sequence[tf.train.Example]) -> Sequence[str]:
+        """Ask about Examples without truths; return the answers in words."""
+        with self._named_in_errors():
+            return self.tally.answers(self._outputs(examples))
+
+    def _outputs(self, examples: Sequence[tf.train.Example]) -> Outputs:
         if self._signature is None:
             self._signature, reason = self._model.judged(self._kind.signatures, examples[0])
             if self._signature is None:
                 raise NotComparableError(self._name, reason)
+        return self._signature.answer(examples)
+
+    @contextlib.contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
         try:
-            outputs = self._signature.answer(examples)
-            return self.tally.add(outputs, [record.truth for record in records])
+            yield
         except (tf.errors.OpError, ValueError, TypeError, UnreadableAnswerError) as error:
             raise NotComparableError(self._name, brief(error)) from error
 
@@ -162,7 +175,7 @@ def compare_models(
         NothingToEvaluateError: There are no records.
         UnsupportedExamplesError: A record has no truth.
     """
-    one, other = _Asked(*a, question), _Asked(*b, question)
+    one, other = AskedModel(*a, question), AskedModel(*b, question)
     found = ModelComparison(changes={ONLY_A: [], ONLY_B: [], NEITHER: []})
     with track("compare the models", unit="records") as bar:
         for batch in Records(files, question).batches():
@@ -216,7 +229,7 @@ def examples_of(
 
     Raises:
         DatasetNotFoundError, VersionNotFoundError: There is no such version.
-        NoExamplesError: There are no Examples in the folder.
+        NoSplitsError: There are no Examples in the folder.
         NothingToEvaluateError: There is no such split.
     """
     with contextlib.ExitStack() as opened:
@@ -257,7 +270,7 @@ def write_comparison(
         example = examples[change.place]
         photos = values_of(example, IMAGE)
         return ChangedRecord(
-            picture=picture(small_photo(photos[0])) if photos else "",
+            picture=small_picture(photos[0]) if photos else "",
             item_id=change.item_id or f"record {change.place + 1}",
             truth=change.truth,
             answer_a=change.answer_a,

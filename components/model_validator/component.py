@@ -13,7 +13,7 @@ from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
-from mlplatform.roles import VALUE, WRITTEN
+from mlplatform.roles import READ, VALUE, WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
 
 if TYPE_CHECKING:
@@ -36,8 +36,14 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "slices": component_spec.ExecutionParameter(type=str, optional=True),
         "slice_thresholds": component_spec.ExecutionParameter(type=str, optional=True),
         "eval_config": component_spec.ExecutionParameter(type=str, optional=True),
+        "serving_environment": component_spec.ExecutionParameter(type=str, optional=True),
     }
-    PARAMETER_ROLES = {"models_dir": VALUE, "reports_dir": WRITTEN}  # noqa: RUF012 - the local runner reads it
+    PARAMETER_ROLES = {  # noqa: RUF012 - the local runner reads it
+        "models_dir": VALUE,
+        "reports_dir": WRITTEN,
+        "serving_environment": VALUE,
+        "baseline": READ,  # which the driver adds
+    }
     INPUTS = {  # noqa: RUF012
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
@@ -88,6 +94,7 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
         transform_graph: channel.BaseChannel | None = None,
         eval_config: "EvalConfig | None" = None,
         dataset: channel.BaseChannel | None = None,
+        serving_environment: str | Late | None = None,
     ) -> None:
         """Declare the validation.
 
@@ -120,6 +127,9 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
                 metrics are in the evaluation, and its thresholds count, too.
             dataset: DatasetVersioner's `dataset`: where it has a taxonomy, classes are judged by it, at each
                 of its levels.
+            serving_environment: Folder of a virtual environment, or a Python executable, on the machine that
+                judges, with the server's own version of TensorFlow: it is to load the model, too, and give
+                the same answers.
 
         Raises:
             UnknownKindError: There is no such kind.
@@ -165,6 +175,7 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
                 kind=kind,
                 label=label,
                 output=output,
+                serving_environment=converted(serving_environment),
                 slices=converted(slices, lambda some: json.dumps([list(names) for names in some])),
                 slice_thresholds=_json_object(slice_thresholds),
                 eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),

@@ -81,3 +81,17 @@ class NotComparableError(UsageError):
 
     def __str__(self) -> str:
         return f"model {self.model} cannot be compared on these records: {self.cause}"
+
+
+class ServingEnvironmentError(UsageError):
+    """The environment of the server, in which the model is to be tried, cannot be used."""
+
+    def __init__(self, environment: str, cause: str) -> None:
+        super().__init__(environment, cause)
+        self.environment, self.cause = environment, cause
+
+    def __str__(self) -> str:
+        return (
+            f"serving_environment is {self.environment!r}: {self.cause}. Give the folder of a virtual "
+            "environment that has the server's TensorFlow, or its Python executable."
+        )

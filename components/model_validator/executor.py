@@ -12,7 +12,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from mlplatform import progress
 from mlplatform.beam.runners import is_one_process, runs_in_process
-from mlplatform.components.model_validator.baseline import Baseline, pushed_model
+from mlplatform.components.model_validator.baseline import BaselineModel, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import Question, parse_budget
 from mlplatform.storage import open_storage
@@ -69,6 +69,7 @@ class Executor(BeamExecutor):
                 eval_config=_eval_config(exec_properties.get("eval_config")),
                 run=run_id(self._context),
                 model_uri="" if is_local(model.uri) else model.uri,
+                serving_environment=exec_properties.get("serving_environment") or "",
                 engine=None if is_alone else Engine(arguments, _where_it_lies(model, folder), work_dir),
             )
             verdict = validate_model(
@@ -89,7 +90,7 @@ class Executor(BeamExecutor):
                 )
             verdict.raise_if_rejected()
             for note in verdict.notes:
-                progress.say(f"accepted, but note: {note}")
+                progress.report_line(f"accepted, but note: {note}")
             _bless(artifact_utils.get_single_instance(output_dict["blessing"]), _BLESSED, model)
             _bless(artifact_utils.get_single_instance(output_dict["infra_blessing"]), _INFRA_BLESSED, model)
 
@@ -140,12 +141,12 @@ def _folder(artifacts: list[types.Artifact] | None) -> Path | None:
 @contextmanager
 def _baseline(
     input_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any], judged: Path
-) -> Iterator[Baseline | None]:
+) -> Iterator[BaselineModel | None]:
     given = input_dict.get("baseline_model")
     if given:
         model = artifact_utils.get_single_instance(given)
         with saved_model(model) as folder:
-            yield Baseline(
+            yield BaselineModel(
                 folder,
                 f"the given baseline model ({model.uri})",
                 is_pushed=False,
@@ -161,7 +162,7 @@ def _baseline(
         yield None
         return
     with fetched(url) as folder:
-        yield Baseline(folder, f"version {name_of(url)} of {name}, pushed before", url=url)
+        yield BaselineModel(folder, f"version {name_of(url)} of {name}, pushed before", url=url)
 
 
 def _bless(blessing: types.Artifact, file_name: str, model: types.Artifact) -> None:

@@ -65,10 +65,11 @@ def odd_features(sample: tf.train.Example) -> Iterator[Oddity]:
 
 def broken_examples(sample: tf.train.Example) -> Iterator[tuple[str, bytes]]:
     """Yield bytes that are not an Example, with a name for them."""
-    whole = sample.SerializeToString()
+    whole = sample.SerializeToString(deterministic=True)
     yield "no Example", b"no Example"
     if len(whole) > 8:
-        yield "a truncated Example", whole[: len(whole) * 3 // 4]
+        # Within the last feature: to TensorFlow's parser, what ends between two features is a whole Example.
+        yield "a truncated Example", whole[:-1]
 
 
 def _changed(sample: tf.train.Example) -> list[str]:

@@ -1,9 +1,9 @@
 """The process that loads a model as a server would and asks it real, odd and broken requests.
 
 Run as `python -m mlplatform.components.model_validator.probe MODEL_DIR SAMPLES_FILE SETTINGS`, with `kind`,
-`output` and `runs` in SETTINGS (JSON). It prints one JSON object per line, so that whoever started it knows
-how far it came when it dies: `{"doing": ...}` before each step, `{"check": ..., "passed": ..., ...}` for each
-finding, `{"figures": {...}}` once measured.
+`output`, `runs` and `requests_file` in SETTINGS (JSON). It prints one JSON object per line, so that whoever
+started it knows how far it came when it dies: `{"doing": ...}` before each step, `{"check": ..., "passed":
+..., ...}` for each finding, `{"figures": {...}}` once measured.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mlplatform.components.model_validator.asked_elsewhere import to_text
 from mlplatform.components.model_validator.image_requests import (
     broken_images,
     odd_images,
@@ -74,7 +75,15 @@ def main() -> None:
         for record in tf.data.TFRecordDataset(samples_file).as_numpy_iterator()
     ]
     question = Question(settings["kind"], output=settings["output"])
-    probe(model_dir, samples, question, runs=settings["runs"], say=_print)
+    file = settings["requests_file"]
+    probe(
+        model_dir,
+        samples,
+        question,
+        runs=settings["runs"],
+        say=_print,
+        requests_file=Path(file) if file else None,
+    )
 
 
 def probe(
@@ -85,6 +94,7 @@ def probe(
     runs: int,
     say: Say,
     clock: Callable[[], float] = time.perf_counter,
+    requests_file: Path | None = None,
 ) -> None:
     """Load and ask a model; what is found is reported by `say`.
 
@@ -95,6 +105,8 @@ def probe(
         runs: Requests that the latency is measured with.
         say: Takes the facts.
         clock: Gives seconds.
+        requests_file: Where to write requests with their answers, for another environment
+            (`asked_elsewhere`); None writes none.
     """
     say(doing="load the model")
     started = clock()
@@ -126,6 +138,8 @@ def probe(
     # After the figures, which are those of the SavedModel.
     requests.agrees_with_tflite(samples)
     requests.agrees_in_bfloat16(samples)
+    if requests_file is not None:
+        requests.write(requests_file, few)
 
 
 class _Requests:
@@ -361,6 +375,18 @@ class _Requests:
                 self.check(f"bfloat16, {signature.name}", False, detail)
                 continue
             self._check_form("bfloat16", BFLOAT16, signature, samples, graph.run(in_bfloat16=True))
+
+    def write(self, file: Path, samples: Samples) -> None:
+        """Write what each signature is asked, and what it answers here."""
+        with file.open("w", encoding="utf-8") as lines:
+            for signature in (self.judged, *self.others):
+                request = signature.request(samples)
+                asked = {
+                    "signature": signature.name,
+                    "inputs": {name: to_text(array) for name, array in request.items()},
+                    "outputs": {name: to_text(array) for name, array in signature.ask(request).items()},
+                }
+                lines.write(json.dumps(asked) + "\n")
 
     def _check_form(
         self,

@@ -1,11 +1,9 @@
 """Make the page of a judged model: figures, training, what its kind shows, mistakes, serving checks."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from PIL import Image
 
 from mlplatform.components.model_validator.scoring import Measured, Slice
 from mlplatform.components.model_validator.scoring import Mistake as Wrong
@@ -13,12 +11,11 @@ from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.evaluation.kind import Figure, Kind
 from mlplatform.evaluation.limits import number
-from mlplatform.exif import upright
 from mlplatform.prediction.served_model import values_of
 from mlplatform.reports import model_page
-from mlplatform.reports.model_page import Check, Cost, Mistake, ModelPage, TrainingFit, write_model_page
-from mlplatform.reports.page import picture
+from mlplatform.reports.model_page import CheckResult, Cost, Mistake, ModelPage, TrainingFit, write_model_page
 from mlplatform.reports.sections import Cell, Section, Table
+from mlplatform.reports.thumbnails import small_picture
 from mlplatform.training.history import read_history
 from mlplatform.training.search import read_trials
 from mlplatform.vision.examples import IMAGE, read_records
@@ -28,7 +25,6 @@ _FEW_CLASSES = 10
 _WORST_CLASSES, _OF_CLASS = 20, 6  # worst classes that are shown with pictures, and pictures of each
 _SLICES_SHOWN = 100
 _FEATURES_SHOWN, _FEATURE_LENGTH = 12, 60
-_PICTURE_SIDE = 160  # pixels
 _COST_UNITS = {
     "load_time_s": ("to load", "{:.1f} s"),
     "p50_latency_ms": ("a record, median", "{:.1f} ms"),
@@ -81,7 +77,7 @@ def write_report(
         pairs=pairs,
         worst_classes=worst,
         mistakes=mistakes,
-        checks=[Check(finding.name, finding.passed, finding.detail) for finding in serving.findings],
+        checks=[CheckResult(finding.name, finding.passed, finding.detail) for finding in serving.findings],
         costs=_costs(serving, budget),
         notes=notes,
     )
@@ -197,7 +193,7 @@ def _mistakes(
         example = examples[part][place]
         has_photo = bool(values_of(example, IMAGE))
         return Mistake(
-            picture=picture(small_photo(values_of(example, IMAGE)[0])) if has_photo else "",
+            picture=small_picture(values_of(example, IMAGE)[0]) if has_photo else "",
             item_id=wrong.item_id
             or f"record {place + 1}" + (f" of file {part + 1}" if len(parts) > 1 else ""),
             truth=wrong.truth,
@@ -241,13 +237,3 @@ def read_examples(files: Sequence[str], places: Iterable[int]) -> dict[int, tf.t
             if len(found) == len(wanted):
                 break
     return found
-
-
-def small_photo(encoded: bytes) -> bytes:
-    """Return a small JPEG copy of a photo."""
-    file = io.BytesIO()
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = upright(image.convert("RGB"), encoded)
-        small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-        small.save(file, "JPEG", quality=80)
-    return file.getvalue()

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import tensorflow as tf
 
+from mlplatform.components.model_validator.serving_environment import ask_elsewhere, find_python
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.progress import Task, track
 
@@ -72,6 +73,7 @@ def check_serving(
     samples: Sequence[tf.train.Example],
     budget: Budget,
     question: Question | None = None,
+    environment: str = "",
 ) -> ServingCheck:
     """Ask the SavedModel real, odd and broken requests in a process that sees no GPU.
 
@@ -80,15 +82,29 @@ def check_serving(
         samples: Real Examples as clients send them, at least one.
         budget: What the process may take; over time or memory it is killed.
         question: Kind and output of the answer; default: one class per record.
+        environment: Folder of a virtual environment, or a Python executable, whose TensorFlow is to load the
+            model, too, and give the same answers; empty for none.
+
+    Raises:
+        ServingEnvironmentError: There is no such environment, or TensorFlow does not start in it.
     """
+    if environment:
+        find_python(environment)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "samples.tfrecord"
         with tf.io.TFRecordWriter(str(file)) as writer:
             for sample in samples:
                 writer.write(sample.SerializeToString(deterministic=True))
         with track("check that the model is safe to serve", unit="seconds") as bar:
-            ended = _run(model_dir, file, Path(scratch), budget, question or Question(), bar)
-    return concluded(ended.facts, budget, model_dir, ended.reason)
+            requests = Path(scratch) / "requests.jsonl" if environment else None
+            ended = _run(model_dir, file, Path(scratch), budget, question or Question(), bar, requests)
+            facts = ended.facts
+            if requests is not None and requests.is_file() and not ended.reason:
+                facts = [
+                    *facts,
+                    *ask_elsewhere(model_dir, requests, environment, time_limit_s=budget.time_limit_s),
+                ]
+    return concluded(facts, budget, model_dir, ended.reason)
 
 
 def concluded(
@@ -117,7 +133,13 @@ class _Ended:
 
 
 def _run(
-    model_dir: Path, samples: Path, scratch: Path, budget: Budget, question: Question, bar: Task
+    model_dir: Path,
+    samples: Path,
+    scratch: Path,
+    budget: Budget,
+    question: Question,
+    bar: Task,
+    requests: Path | None,
 ) -> _Ended:
     # The kind of answer may be a class of the user's own: it is imported from where this process finds it.
     environment = {
@@ -127,7 +149,14 @@ def _run(
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
     }
-    settings = json.dumps({"kind": question.kind, "output": question.output, "runs": LATENCY_RUNS})
+    settings = json.dumps(
+        {
+            "kind": question.kind,
+            "output": question.output,
+            "runs": LATENCY_RUNS,
+            "requests_file": str(requests or ""),
+        }
+    )
     output, errors = scratch / "output", scratch / "errors"
     with output.open("wb") as out, errors.open("wb") as err:
         process = psutil.Popen(

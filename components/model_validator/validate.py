@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.beam.job_server import require_job_server
-from mlplatform.components.model_validator.baseline import Baseline
+from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.errors import (
     BaselineError,
     NotAnsweredError,
@@ -37,9 +37,9 @@ from mlplatform.components.model_validator.tfma_evaluation import (
     evaluate,
     evaluate_as_asked,
 )
-from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, Verdict
+from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, ModelVerdict
 from mlplatform.evaluation.kind import Figure, Kind
-from mlplatform.evaluation.limits import fallen, missed
+from mlplatform.evaluation.limits import Limits, fallen, missed
 from mlplatform.prediction.errors import ModelNotLoadableError
 from mlplatform.prediction.served_model import ServedModel, brief
 from mlplatform.progress import track
@@ -47,11 +47,15 @@ from mlplatform.reports.kept import keep_report
 from mlplatform.serving.mixed_precision import MIXED_PRECISION_FILE
 from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.storage.urls import join
+from mlplatform.training.trained_on import read_trained_on, record_batches
 from mlplatform.vision.decoding import READS_WEBP
 
 METRICS_FILE = "metrics.json"
 SAMPLES, FORM_SAMPLES = 8, 64
 _SLICE_REASONS = 20
+_MOST_TFMA_CLASSES = 50
+# Evaluation records that are looked for among those of the training, and the share that may be among them.
+_LOOKED_FOR, _MOST_TRAINED_ON = 10_000, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +68,20 @@ class Terms:
         budget: What it may cost.
         baseline: The model to compare with, if there is one.
         title: The model's name in the report.
-        run_dir: What its training left (`history.json`), for the report; None where it is not known.
+        run_dir: What its training left (`history.json`, `trained_on.npy`); None where it is not known.
         run: Id of the run that judges, for the list of reports; empty where it is not known.
         transform_dir: Transform's output, where label or slices are features that it makes.
         eval_config: A TFMA EvalConfig whose metrics and thresholds count, too.
         model_uri: Where the model lies, for the record; empty where that is the folder that is judged.
         engine: The Beam engine that asks about the records; None asks in this process.
+        serving_environment: Virtual environment or Python executable whose TensorFlow is to load the model,
+            too; empty for none.
     """
 
     splits: Sequence[str]
     question: Question = field(default_factory=Question)
     budget: Budget = field(default_factory=Budget)
-    baseline: Baseline | None = None
+    baseline: BaselineModel | None = None
     title: str = "model"
     run_dir: Path | None = None
     run: str = ""
@@ -83,6 +89,7 @@ class Terms:
     eval_config: Any = None
     model_uri: str = ""
     engine: "Engine | None" = None
+    serving_environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def validate_model(
     *,
     output_dir: Path,
     reports_dir: str | None = None,
-) -> Verdict:
+) -> ModelVerdict:
     """Judge the model and write what was found.
 
     Args:
@@ -123,6 +130,7 @@ def validate_model(
         UnreadableLabelError: A truth cannot be one of the kind.
         BaselineError: The baseline cannot be scored; a pushed one that does not load is only noted.
         JobServerUnreachableError: The engine's job server does not answer.
+        ServingEnvironmentError: The environment of the server cannot be used.
     """
     if terms.engine is not None:
         require_job_server(terms.engine.arguments)
@@ -131,7 +139,7 @@ def validate_model(
     samples = records.samples(FORM_SAMPLES if forms else SAMPLES)
     if not samples:
         raise NothingToEvaluateError(terms.splits)
-    serving = check_serving(model_dir, samples, terms.budget, terms.question)
+    serving = check_serving(model_dir, samples, terms.budget, terms.question, terms.serving_environment)
     return judge(model_dir, files, serving, terms, output_dir=output_dir, reports_dir=reports_dir)
 
 
@@ -143,7 +151,7 @@ def judge(
     *,
     output_dir: Path,
     reports_dir: str | None = None,
-) -> Verdict:
+) -> ModelVerdict:
     """Judge a model whose serving check is done; arguments and errors as for `validate_model`."""
     output_dir.mkdir(parents=True, exist_ok=True)
     records = Records(files, terms.question, terms.transform_dir)
@@ -195,7 +203,7 @@ def judge(
         )
         bar.advance()
     (output_dir / METRICS_FILE).write_text(json.dumps(facts, indent=2), "utf-8")
-    return Verdict.of(facts, _keep(page, facts, reports_dir, terms.run) if reports_dir else None)
+    return ModelVerdict.of(facts, _keep(page, facts, reports_dir, terms.run) if reports_dir else None)
 
 
 @dataclass(frozen=True)
@@ -251,8 +259,32 @@ def measure_quality(
         *missed(kind, figures, question.limits),
         *fallen(kind, figures, compared.figures, question.limits, compared.change),
         *_missed_of_slices(kind, slices, question)[:_SLICE_REASONS],
+        *_trained_on(records.files, terms.run_dir),
     ]
     return Quality(new, slices, compared, reasons, _notes(new, compared, question), answers)
+
+
+def _trained_on(files: Sequence[str], run_dir: Path | None) -> list[str]:
+    """Say so where the model was trained on the records that judge it.
+
+    Some may be among them by chance, as records of few values repeat: at most twice the share that repeats
+    within the training.
+    """
+    trained = read_trained_on(run_dir)
+    if trained is None:
+        return []
+    found = compared = 0
+    for batch in record_batches(files):
+        more, comparable = trained.found(batch)
+        found, compared = found + more, compared + comparable
+        if compared >= _LOOKED_FOR:
+            break
+    if not compared or found / compared <= max(_MOST_TRAINED_ON, 2 * trained.repeated):
+        return []
+    return [
+        f"it was trained on {found} of {compared} evaluation records that were looked for: its figures say "
+        "nothing about records that it has not seen"
+    ]
 
 
 def _score_on(
@@ -292,17 +324,23 @@ def _with_tfma(
             )
             found = replace(found, reasons=[*found.reasons, *more])
         elif answers.records:
-            supported = _supported(measured, question.limits.min_support)
+            supported = _supported(measured, question.limits)
             floor = compared.floor("top_1", question)
             evaluate(answers, question, supported, output_dir, top_1_floor=floor, beam_arguments=arguments)
         bar.advance()
     return found
 
 
-def _supported(measured: Measured, min_support: int) -> list[str]:
-    """Return the classes with enough records to be judged by themselves."""
+def _supported(measured: Measured, limits: Limits) -> list[str]:
+    """Return the classes with enough records that TFMA measures by themselves.
+
+    Where chance decides which classes are rejected, the gate alone judges them: TFMA is given the most
+    frequent ones then, as each costs it more than hundreds of records.
+    """
     classes = measured.tally.details().get("classes", [])
-    return sorted(c["label"] for c in classes if c["support"] >= min_support)
+    found = sorted((-c["support"], c["label"]) for c in classes if c["support"] >= limits.min_support)
+    most = len(found) if limits.per_class_alpha is None else _MOST_TFMA_CLASSES
+    return sorted(label for _, label in found[:most])
 
 
 def _missed_of_slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[str]:
@@ -336,7 +374,7 @@ class _Baseline:
     failed: Callable[[Exception], Exception] | None = None
 
 
-def _load_baseline(baseline: Baseline | None, kind: Kind) -> _Baseline:
+def _load_baseline(baseline: BaselineModel | None, kind: Kind) -> _Baseline:
     """Load the baseline.
 
     Raises:

@@ -14,7 +14,7 @@ _FIGURE_KEYS = {"value", "low", "high"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelVerdict:
     """What was decided; shown as a table in a notebook.
 
     Attributes:
@@ -32,7 +32,7 @@ class Verdict:
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], report: str | None) -> "Verdict":
+    def of(cls, facts: Mapping[str, Any], report: str | None) -> "ModelVerdict":
         """Return the verdict that `facts` (as in `metrics.json`) hold."""
         return cls(
             tuple(facts["quality_reasons"]),
@@ -77,7 +77,7 @@ def _in_words(figure: Mapping[str, float | None], old: float | None) -> str:
     return f"{figure['value']:.4f}{interval}{beside}"
 
 
-def load_verdict(folder: Path) -> Verdict:
+def load_verdict(folder: Path) -> ModelVerdict:
     """Read a verdict that was kept, such as that of a rejected model: `Path(error.report).parent`.
 
     Args:
@@ -87,4 +87,4 @@ def load_verdict(folder: Path) -> Verdict:
         FileNotFoundError: There is no verdict in it.
     """
     facts = json.loads((folder / VERDICT_FILE).read_text("utf-8"))
-    return Verdict.of(facts, str(folder / REPORT_FILE))
+    return ModelVerdict.of(facts, str(folder / REPORT_FILE))

@@ -36,6 +36,7 @@ class ServingPusherSpec(component_spec.ComponentSpec):
         "infra_blessing": component_spec.ChannelParameter(
             type=standard_artifacts.InfraBlessing, optional=True
         ),
+        "approval": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing, optional=True),
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
         "dataset": component_spec.ChannelParameter(type=DatasetVersion, optional=True),
     }
@@ -73,6 +74,7 @@ class ServingPusher(base_component.BaseComponent):
         key_file: str | Late | None = None,
         allow_withdrawn: bool | Late = False,
         signing_key: str | Late | None = None,
+        approval: channel.BaseChannel | None = None,
     ) -> None:
         """Declare the push.
 
@@ -86,7 +88,8 @@ class ServingPusher(base_component.BaseComponent):
             blessing: ModelBlessing; without it the quality of the model is not asked for.
             infra_blessing: InfraBlessing; without it its safety is not asked for.
             dataset: DatasetVersion that the model was trained on, for the ledger.
-            servers: Addresses of servers that must serve the version: HOST:PORT for gRPC, or a URL for REST.
+            servers: Addresses of servers that must serve the version: HOST:PORT for gRPC, a URL for REST, or
+                `kubernetes://NAMESPACE/SERVICE:PORT`: every ready pod of a service, whose port speaks gRPC.
             timeout_s: Seconds that a server has to load the version.
             keep: How many of the newest versions stay (labelled ones always do); 0 keeps all. Older ones are
                 removed when the new one is confirmed.
@@ -99,6 +102,8 @@ class ServingPusher(base_component.BaseComponent):
             signing_key: PEM file of the private key to sign the version with; default: what
                 `$MLPLATFORM_SIGNING_KEY` holds, a path or the PEM text. A signature says that both gates
                 blessed the model, so both blessings must be given.
+            approval: What an Approval with the same `models_dir` and `model_name` gave: the model that it is
+                about is pushed, and no other.
 
         Raises:
             InvalidModelNameError: `model_name` cannot be a folder that a model server reads.
@@ -120,6 +125,7 @@ class ServingPusher(base_component.BaseComponent):
                 model=model,
                 blessing=blessing,
                 infra_blessing=infra_blessing,
+                approval=approval,
                 evaluation=evaluation,
                 dataset=dataset,
                 models_dir=converted(models_dir),

@@ -19,6 +19,20 @@ class NotBlessedError(GateError):
         )
 
 
+class NotApprovedError(GateError):
+    """No person agreed to this very model, so it is not pushed."""
+
+    def __init__(self, model_name: str, digest: str, reason: str) -> None:
+        super().__init__(model_name, digest, reason)
+        self.model_name, self.digest, self.reason = model_name, digest, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model_name!r} (digest {self.digest[:12]}) is not pushed: {self.reason}. The servers keep "
+            "the version they have. An approval holds for the files that it was given for, alone."
+        )
+
+
 class ServerRefusesError(MlplatformError):
     """A server cannot load a version, or does not answer with it as it must."""
 

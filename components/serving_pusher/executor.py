@@ -17,11 +17,11 @@ from mlplatform.components.serving_pusher.push import push_and_confirm
 from mlplatform.registry import ModelStore
 from mlplatform.registry.signing import signing_key
 from mlplatform.tfx_io.artifacts import fetched, published
+from mlplatform.tfx_io.blessings import approved_digest, refusing
 from mlplatform.tfx_io.dataset_version import note_use, read_version
 from mlplatform.tfx_io.runs import run_id
 
-_GATES = ("blessing", "infra_blessing")
-_YES, _NO = frozenset({"BLESSED", "INFRA_BLESSED"}), frozenset({"NOT_BLESSED", "INFRA_NOT_BLESSED"})
+_GATES, _APPROVAL = ("blessing", "infra_blessing"), "approval"
 
 
 class Executor(base_executor.BaseExecutor):
@@ -36,12 +36,7 @@ class Executor(base_executor.BaseExecutor):
         name = exec_properties["model_name"]
         servers = json.loads(exec_properties["servers"])
         check_parameters(name, servers, exec_properties["timeout_s"], exec_properties["keep"])
-        refused = [
-            gate
-            for gate in _GATES
-            if input_dict.get(gate) and not _is_blessed(artifact_utils.get_single_instance(input_dict[gate]))
-        ]
-        if refused:
+        if refused := refusing(input_dict, (*_GATES, _APPROVAL)):
             raise NotBlessedError(name, refused)
 
         model = artifact_utils.get_single_instance(input_dict["model"])
@@ -64,6 +59,7 @@ class Executor(base_executor.BaseExecutor):
                 metrics=_metrics(input_dict),
                 allows_withdrawn=bool(exec_properties.get("allow_withdrawn")),
                 signing_key=_signing_key(input_dict, exec_properties),
+                approved=_approved(input_dict),
             )
         if input_dict.get("dataset"):  # noted once, also where a push was killed before it noted it
             dataset = artifact_utils.get_single_instance(input_dict["dataset"])
@@ -83,20 +79,19 @@ class Executor(base_executor.BaseExecutor):
             (folder / "pushed.json").write_text(json.dumps(facts, indent=2), "utf-8")
 
 
-def _is_blessed(blessing: types.Artifact) -> bool:
-    """Return whether a gate says yes: by the file that it wrote, else by the property.
+def _approved(input_dict: dict[str, list[types.Artifact]]) -> tuple[str, str] | None:
+    """Return the model's name and digest that a person agreed to; None where no approval is an input.
 
-    Source: `tfx/components/evaluator/executor.py` and `infra_validator/executor.py` write both.
+    An approval may also stand for the model gate's blessing, as it does for a stock Pusher.
     """
-    try:
-        with fetched(blessing.uri) as folder:
-            files = {path.name for path in folder.iterdir()}
-    except FileNotFoundError:
-        files = set()
-    if files & _NO:
-        return False
-    # Not by tfx.components.util.model_utils, which loads every stock component.
-    return bool(files & _YES) or blessing.get_int_custom_property("blessed") == 1
+    given = {
+        gate: approved_digest(artifact_utils.get_single_instance(input_dict[gate]))
+        for gate in (_APPROVAL, _GATES[0])
+        if input_dict.get(gate)
+    }
+    if _APPROVAL in given:
+        return given[_APPROVAL] or ("", "")
+    return given.get(_GATES[0])
 
 
 def _dataset_version(input_dict: dict[str, list[types.Artifact]]) -> str:

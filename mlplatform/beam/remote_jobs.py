@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from mlplatform.beam.errors import EngineJobError
 from mlplatform.beam.metrics import records_in
 from mlplatform.beam.runners import EngineOptions
-from mlplatform.progress import Task, say, track
+from mlplatform.progress import Task, report_line, track
 
 ASK_EVERY_S = 1.0
 _TIMEOUT_S = 5.0
@@ -118,7 +118,7 @@ class _Job:
         if not self._id:
             if not self._find():
                 return 0, "waits for the engine"
-            say(f"Beam job: {self.address}")
+            report_line(f"Beam job: {self.address}")
         vertices = self._ask(f"/jobs/{self._id}")["vertices"]
         over = sum(vertex["status"] == "FINISHED" for vertex in vertices)
         counts = [

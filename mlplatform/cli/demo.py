@@ -1,15 +1,112 @@
-"""`mlplatform demo`: embedded photos, and the whole trip on them."""
+"""`mlplatform demo`: a pushed model in a browser; embedded photos, and the whole trip on them."""
 
 from pathlib import Path
 
 import click
 
-from mlplatform.cli.options import echo_json, json_option
+from mlplatform.cli.options import echo_json, json_option, root_option
+
+_SERVE = "serve"
 
 
-@click.group()
+class ModelGroup(click.Group):
+    """A group in which the name of a model stands for `serve` with that name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; `serve` for what looks like none."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = [_SERVE, *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ModelGroup)
 def demo() -> None:
-    """Make demo photos, or run the whole trip on them."""
+    """Show a pushed model in a browser or as one page; make demo photos, or run the whole trip on them.
+
+    `mlplatform demo MODEL` means `mlplatform demo serve MODEL`.
+    """
+
+
+@demo.command()
+@click.argument("reference", metavar="MODEL[@VERSION]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--beside",
+    metavar="VERSION",
+    default="",
+    help="Another version whose answers stand beside [default: the one labelled stable].",
+)
+@click.option(
+    "--allowed-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="A name that people use for this server beyond loopback (repeatable).",
+)
+@click.option("--token", envvar="MLPLATFORM_UI_TOKEN", default="", help="What must be known to see anything.")
+@root_option
+def serve(
+    reference: str,
+    port: int,
+    host: str,
+    beside: str,
+    allowed: tuple[str, ...],
+    token: str,
+    root: str | None,
+) -> None:
+    """Let people ask MODEL in a browser, until Ctrl-C: photos, the camera, forms and held-out records.
+
+    The page also shows what the model saw, what it is known to confuse, and what it cannot do. Nothing that
+    is sent is kept. Listens on loopback alone; beyond it, every name that people use must be allowed, and a
+    token is asked for: where none is given, a new one is printed. VERSION is a number, a label or latest.
+    """
+    from mlplatform.demo.server import show_until_stopped
+    from mlplatform.home import Home
+
+    show_until_stopped(
+        Home.at(root), reference, host, port, beside=beside, allowed=allowed, token=token, say=click.echo
+    )
+
+
+@demo.command()
+@click.argument("reference", metavar="MODEL[@VERSION]")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The HTML file to write.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(0, 2000),
+    default=200,
+    show_default=True,
+    help="Held-out records to ask the model about.",
+)
+@click.option("--seed", default=1, show_default=True, help="The same seed chooses the same records.")
+@root_option
+@json_option
+def page(reference: str, out: Path, samples: int, seed: int, root: str | None, as_json: bool) -> None:
+    """Write MODEL as one HTML file of at most 5 MB that needs no server and no network.
+
+    It shows held-out records with the model's answers, the worst errors, the classes, and the figures of the
+    evaluation. VERSION is a number, a label or latest.
+    """
+    from mlplatform.demo.offline import write_demo_page
+    from mlplatform.home import Home
+
+    made = write_demo_page(Home.at(root), reference, out, samples=samples, seed=seed)
+    if as_json:
+        echo_json(made)
+        return
+    click.echo(f"{made['name']}: {made['records']} held-out records, {made['bytes']:,} bytes: {out}")
 
 
 @demo.command()

@@ -17,11 +17,12 @@ _HINTS = {
     "KeyMissingError": "--key FEATURE",
     "NoTrainingSplitError": "--train-split NAME, or --no-firewall",
     "SplitFirewallError": "--no-firewall",
+    **dict.fromkeys(("ApprovalRefusedError", "ApprovalExpiredError"), "--by NAME --why REASON"),
 }
 # In the context's `meta`, which all commands of one call share.
 _ROOT, _STORE = "mlplatform.root", "mlplatform.store"
 # A command within a sentence, as far as its verb; `mlplatform serve: ...` is the name of a program.
-_COMMAND = re.compile(r"\bmlplatform (?:(?:runs|datasets|models) [a-z-]+|run|serve)(?![\w:-])")
+_COMMAND = re.compile(r"\bmlplatform (?:(?:runs|datasets|models) [a-z-]+|run|serve|approve)(?![\w:-])")
 
 
 def hint(error: MlplatformError) -> str:

@@ -21,12 +21,14 @@ COMMANDS = {
         "Commit, compare, trace and check out dataset versions.",
     ),
     "models": ("mlplatform.cli.models:models", "List, push, promote and roll back models."),
+    "approve": ("mlplatform.cli.approve:approve", "Approve or refuse the push that a run waits with."),
     "serve": ("mlplatform.cli.serve:serve", "Serve pushed models over gRPC and REST."),
     "predict": ("mlplatform.cli.predict:predict", "Write a model's answers to many records to a file."),
     "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),
     "lineage": ("mlplatform.cli.lineage:lineage", "Show what was made from what."),
     "ui": ("mlplatform.cli.ui:ui", "Show runs, datasets and models in a browser."),
-    "demo": ("mlplatform.cli.demo:demo", "Make demo photos, or run the whole demo."),
+    "gc": ("mlplatform.cli.gc:gc", "Remove old runs, artifacts, reports and withdrawn models."),
+    "demo": ("mlplatform.cli.demo:demo", "Show a pushed model in a browser or as a page; make demo photos."),
     "doctor": ("mlplatform.cli.doctor:doctor", "Say what this machine can run and what is missing."),
 }
 

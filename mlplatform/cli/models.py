@@ -197,8 +197,14 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
 @click.option(
     "--examples",
     metavar="DIR|NAME@VERSION",
-    required=True,
+    default=None,
     help="Records to ask both about: a folder or URL with Split-* folders of Examples, or a dataset version.",
+)
+@click.option(
+    "--requests",
+    metavar="DIR",
+    default=None,
+    help="Ask both what clients asked instead: folder or URL of one model's request log.",
 )
 @click.option(
     "--split",
@@ -217,7 +223,8 @@ def rollback(name: str, to_version: str | None, why: str, root: str | None, as_j
 def compare(
     a: str,
     b: str,
-    examples: str,
+    examples: str | None,
+    requests: str | None,
     splits: tuple[str, ...],
     kind: str,
     label: str,
@@ -227,12 +234,21 @@ def compare(
 ) -> None:
     """Say what changes between two models on the same records.
 
-    A and B are MODEL@VERSION (a number, a label such as stable, or latest), or folders of SavedModels.
+    A and B are MODEL@VERSION (a number, a label such as stable, or latest), or folders of SavedModels. Give
+    --examples, whose truths are known, or --requests, to preview the decisions that change in service.
     """
+    if (examples is None) == (requests is None):
+        raise click.UsageError("give either --examples or --requests: the records to ask both models about")
+    if requests is not None and splits:
+        raise click.UsageError("--split goes with --examples: a request log has no splits")
     html = local_path(html_file, "--html") if html_file else None
     with ExitStack() as opened:
         first, second = (opened.enter_context(_model(place, root)) for place in (a, b))
         quiet_libraries()
+        if requests is not None:
+            _compare_on_requests((a, first), (b, second), requests, kind, html, as_json=as_json)
+            return
+        assert examples is not None
         from mlplatform.components.model_validator.compare import (
             compare_models,
             examples_of,
@@ -263,6 +279,32 @@ def compare(
         click.echo(f"  {name}: {row['a']} -> {row['b']} of {row['records']} right ({change:+d})")
     if len(moved) > _CLASSES_SHOWN:
         click.echo(f"  and {len(moved) - _CLASSES_SHOWN:,} more classes: --json lists them all")
+    if html is not None:
+        click.echo(f"  page: {html}")
+
+
+def _compare_on_requests(
+    a: tuple[str, Path], b: tuple[str, Path], requests: str, kind: str, html: Path | None, *, as_json: bool
+) -> None:
+    # Here, as TensorFlow is heavy.
+    from mlplatform.components.model_validator.compare_requests import compare_on_requests, write_changes
+    from mlplatform.components.model_validator.settings import Question
+
+    found = compare_on_requests(a, b, requests, Question.of(kind))
+    if html is not None:
+        write_changes(html, found, (a[0], b[0]))
+    if as_json:
+        echo_json({"a": a[0], "b": b[0], **found.as_json(), "html": str(html) if html else None})
+        return
+    click.echo(f"A is {a[0]}, B is {b[0]}: {found.records:,} records of logged requests")
+    for what, count in (("the same answer", found.same), ("another answer", found.changed)):
+        click.echo(f"  {what:<24} {count:>9,}")
+    for move in found.moves[:_CLASSES_SHOWN]:
+        click.echo(f"  {move.answer_a} -> {move.answer_b}: {move.records:,}")
+    if len(found.moves) > _CLASSES_SHOWN:
+        click.echo(f"  and {len(found.moves) - _CLASSES_SHOWN:,} more changes: --json lists them all")
+    for file in found.damaged:
+        click.echo(f"  {file} is cut off and was read up to there", err=True)
     if html is not None:
         click.echo(f"  page: {html}")
 

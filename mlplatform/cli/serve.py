@@ -8,7 +8,7 @@ import click
 from mlplatform.cli.options import root_option
 from mlplatform.serving.settings import ServerSettings, SettingsError
 
-# TensorFlow Serving's flags that scripts pass and that mean nothing here: taken, and told.
+# TensorFlow Serving's flags that scripts pass and that mean nothing here: accepted, and reported.
 IDLE_FLAGS = (
     "enable_profiler",
     "enable_signature_method_name_check",

@@ -7,7 +7,7 @@
       something new or held out   |
 
 The engine moves numbers only. Records' ids and places, 32 bytes a record, go from step to step through files
-below `aside-*` in the store, of which a worker reads the ranges that it needs; payloads are read where they
+below `.aside-*` in the store, of which a worker reads the ranges that it needs; payloads are read where they
 are written. A step that runs twice writes the same files. The process that starts the work checks that every
 file of a step is there before it goes on, and itself holds some bytes per record (the bitmaps).
 """

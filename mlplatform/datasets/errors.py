@@ -73,7 +73,7 @@ class BadNameError(UsageError):
         )
 
 
-class NoExamplesError(UsageError):
+class NoSplitsError(UsageError):
     """A folder holds no TFX Examples."""
 
     def __init__(self, folder: str, found: Sequence[str]) -> None:

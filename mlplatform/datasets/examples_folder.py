@@ -14,7 +14,7 @@ from mlplatform.datasets.errors import (
     BadNameError,
     CorruptRecordsError,
     IncompleteShardsError,
-    NoExamplesError,
+    NoSplitsError,
 )
 from mlplatform.datasets.format.fields import is_split_name
 from mlplatform.storage import naming
@@ -54,7 +54,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
     """Return the split names and the shards below a folder, both sorted by name.
 
     Raises:
-        NoExamplesError: There is no `Split-<name>` folder.
+        NoSplitsError: There is no `Split-<name>` folder.
         BadNameError: A split's name has control characters, is no UTF-8, or is too long.
         IncompleteShardsError: A split has files named `...-00000-of-00003`, and not all of them.
     """
@@ -64,7 +64,7 @@ def list_shards(folder: str | os.PathLike[str]) -> tuple[list[str], list[Shard]]
         name[len(_PREFIX) :] for name in found if name.startswith(_PREFIX) and len(name) > len(_PREFIX)
     )
     if not splits:
-        raise NoExamplesError(text, sorted(found))
+        raise NoSplitsError(text, sorted(found))
     for split in splits:
         if not is_split_name(split):
             raise BadNameError("split", split)
@@ -213,7 +213,7 @@ def _is_shard(name: str) -> bool:
 
 def _local(folder: Path) -> dict[str, list[Shard]]:
     if not folder.is_dir():
-        raise NoExamplesError(str(folder), [])
+        raise NoSplitsError(str(folder), [])
     found: dict[str, list[Shard]] = {}
     for entry in folder.iterdir():
         if not entry.is_dir():
@@ -240,7 +240,7 @@ def _remote(url: str) -> dict[str, list[Shard]]:
         try:
             entries = fs.ls(place, detail=True)
         except FileNotFoundError as error:
-            raise NoExamplesError(url, []) from error
+            raise NoSplitsError(url, []) from error
         for entry in entries:
             name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
             if entry["type"] != "directory":

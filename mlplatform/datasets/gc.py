@@ -9,7 +9,7 @@ from mlplatform.datasets.line import Line, check_dataset_name, check_store, data
 from mlplatform.datasets.reading import reading
 from mlplatform.datasets.unneeded import unneeded
 from mlplatform.progress import track
-from mlplatform.storage import ASIDE, PROBE, Storage
+from mlplatform.storage import ASIDE, EARLIER_ASIDE, PROBE, Storage
 
 _ROOT_GRACE_S = 600.0  # files of the store itself are written in a moment, and no lock protects them
 _KINDS = {"versions", "packs", "keys", "bitmaps", "seen", "tags", "uses", "copies", "forgotten", "erased"}
@@ -36,12 +36,12 @@ def collect_all(storage: Storage, *, is_dry_run: bool, grace_s: float) -> list[G
     """Delete what no version of any dataset needs, and what killed writers left of the store's own files."""
     check_store(storage)
     garbage = []
-    for name in possible_names(storage):
+    for name in (*possible_names(storage), ASIDE):
         inside = storage.names(name)
-        if any(one in _KINDS or one.startswith(ASIDE) for one in inside):
+        if any(one in _KINDS or one.startswith((ASIDE, EARLIER_ASIDE)) for one in inside):
             garbage += collect(storage, name, is_dry_run=is_dry_run, grace_s=grace_s)
             continue
-        if name == ASIDE:
+        if name in (ASIDE, EARLIER_ASIDE):
             left = [f"{name}/{one}" for one in inside]
         elif PROBE.fullmatch(name):
             left = [name]
@@ -68,7 +68,9 @@ def collect(storage: Storage, dataset: str, *, is_dry_run: bool, grace_s: float)
         garbage = _measured(storage, unneeded(line), grace_s)
         _delete(storage, garbage)
         for folder in storage.names(dataset):
-            if folder.startswith(f"{ASIDE}-") and not storage.names(f"{dataset}/{folder}"):
+            if folder.startswith((f"{ASIDE}-", f"{EARLIER_ASIDE}-")) and not storage.names(
+                f"{dataset}/{folder}"
+            ):
                 storage.delete_folder(f"{dataset}/{folder}")
     return garbage
 

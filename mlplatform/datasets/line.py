@@ -44,6 +44,11 @@ def version_path(dataset: str, number: int) -> str:
     return f"{dataset}/versions/v{number}.json"
 
 
+def is_version_number(name: str) -> bool:
+    """Return whether a name means one version for ever, as `v3` does; a tag and `latest` move."""
+    return _NUMBER.fullmatch(name) is not None
+
+
 def forgotten_folder(dataset: str) -> str:
     """Return the folder of the notes on what was forgotten."""
     return f"{dataset}/forgotten"

@@ -74,7 +74,7 @@ def scan_shards(shards: Sequence[Shard], workers: int = 0, copies: Copies | None
                         return
                     steps.put((place, step - before if isinstance(step, int) else step))
                     before = step if isinstance(step, int) else before
-            except Exception as error:  # noqa: BLE001 - told to the caller, which raises it
+            except Exception as error:  # noqa: BLE001 - handed to the caller, which raises it
                 steps.put((place, error))
                 return
 

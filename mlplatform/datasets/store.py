@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlplatform.datasets.forget import Forgotten
     from mlplatform.datasets.gc import Garbage
     from mlplatform.datasets.notes import Copy, Use
+    from mlplatform.datasets.sample import SampledRecord
     from mlplatform.datasets.verify import Verified
 
 
@@ -92,7 +93,7 @@ class DatasetStore:
             The version, and whether it is new.
 
         Raises:
-            NoExamplesError: There are no Examples in the folder.
+            NoSplitsError: There are no Examples in the folder.
             IncompleteShardsError: A set of shards is not complete.
             CorruptRecordsError: A file is damaged or cut short; nothing is left of what was copied aside.
             SourceChangedError: A file changed while it was read.
@@ -238,6 +239,36 @@ class DatasetStore:
         if not manifest.label:
             return {split: {} for split in manifest.splits}
         return class_counts(line, manifest, manifest.label, self._classes)
+
+    def sample(
+        self,
+        dataset: str,
+        version: str,
+        count: int,
+        *,
+        splits: Sequence[str] | None = None,
+        seed: int = 1,
+    ) -> "list[SampledRecord]":
+        """Return some different records of a version, each as likely, in a random order.
+
+        Args:
+            dataset: The dataset's name.
+            version: `v3`, a tag, the beginning of a digest, or `latest`.
+            count: How many at most, 0 or more.
+            splits: Splits to take them from; None takes those that are held out.
+            seed: The same seed chooses the same records of the same version.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            VersionNotFoundError: It has no such version.
+            CorruptStoreError: A pack is missing, or has another size than was written.
+        """
+        from mlplatform.datasets.sample import sample
+
+        line = self._line(dataset)
+        manifest = line.resolve(version)
+        held_out = [split for split in manifest.splits if split not in manifest.training_splits]
+        return sample(line, manifest, count, held_out if splits is None else splits, seed)
 
     def blamed_payloads(self, dataset: str, found: "Blame") -> list[bytes]:
         """Return the serialized records that `blame` found; an erased one is all zero bytes."""

@@ -3,7 +3,7 @@
 from mlplatform.datasets.line import Line
 from mlplatform.datasets.seen import read_seen
 from mlplatform.errors import MlplatformError
-from mlplatform.storage import ASIDE
+from mlplatform.storage import ASIDE, EARLIER_ASIDE
 
 
 def unneeded(line: Line) -> list[str]:
@@ -25,7 +25,7 @@ def unneeded(line: Line) -> list[str]:
         f"{dataset}/bitmaps/{name}" for name in storage.names(f"{dataset}/bitmaps") if name not in bitmaps
     ]
     for folder in storage.names(dataset):
-        if folder.startswith(ASIDE):
+        if folder.startswith((ASIDE, EARLIER_ASIDE)):
             found += [f"{dataset}/{folder}/{name}" for name in storage.names(f"{dataset}/{folder}")]
     for name in storage.names(f"{dataset}/seen"):
         path = f"{dataset}/seen/{name}"

@@ -54,7 +54,7 @@ _NAMED = 20
 
 
 @dataclass(frozen=True)
-class Problem:
+class Damage:
     """Something that is not what was written.
 
     Attributes:
@@ -82,7 +82,7 @@ class Verified:
 
     dataset: str
     records: int
-    problems: list[Problem]
+    problems: list[Damage]
 
     @property
     def is_whole(self) -> bool:
@@ -97,7 +97,7 @@ def verify(storage: Storage, dataset: str, version: str | None = None) -> Verifi
 
 
 def _verify(storage: Storage, dataset: str, version: str | None) -> Verified:
-    problems: list[Problem] = []
+    problems: list[Damage] = []
     if version is not None:
         manifests = [Line.read(storage, dataset).resolve(version)]
     else:
@@ -129,11 +129,11 @@ def _verify(storage: Storage, dataset: str, version: str | None) -> Verified:
     return Verified(dataset, sum(len(index.ids) for index in indexes.values()), problems)
 
 
-def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[Manifest]:
+def _manifests(storage: Storage, dataset: str, problems: list[Damage]) -> list[Manifest]:
     """Read the manifests that can be read; where one cannot, those after it still are."""
     numbers = manifest_numbers(storage, dataset)
     if (missing := first_gap(numbers)) is not None:
-        problems.append(Problem(version_path(dataset, missing), "it is missing", [], []))
+        problems.append(Damage(version_path(dataset, missing), "it is missing", [], []))
     manifests: list[Manifest] = []
 
     def read(data: bytes) -> None:
@@ -144,16 +144,16 @@ def _manifests(storage: Storage, dataset: str, problems: list[Problem]) -> list[
         found = _checked(storage, path, read)
         if not found and (manifests[-1].dataset, manifests[-1].number) != (dataset, number):
             wrong = manifests.pop()
-            found = [Problem(path, f"it describes {wrong.dataset}@{wrong.version}", [], [])]
+            found = [Damage(path, f"it describes {wrong.dataset}@{wrong.version}", [], [])]
         problems += found
     for before, after in itertools.pairwise(manifests):
         if after.number == before.number + 1 and after.parent != before.digest:
             what = f"its parent is {after.parent[:12]}, and {before.version} is {before.digest[:12]}"
-            problems.append(Problem(version_path(dataset, after.number), what, [], [after.version]))
+            problems.append(Damage(version_path(dataset, after.number), what, [], [after.version]))
     return manifests
 
 
-def _notes(storage: Storage, dataset: str) -> Iterator[Problem]:
+def _notes(storage: Storage, dataset: str) -> Iterator[Damage]:
     yield from _checked(storage, STORE_FILE, lambda data: unsealed(data, ""))
     readers: list[tuple[str, Callable[[bytes], object]]] = [
         (f"{dataset}/declared", lambda data: Declaration.from_json(data, "")),
@@ -176,7 +176,7 @@ def _notes(storage: Storage, dataset: str) -> Iterator[Problem]:
             yield from _checked(storage, f"{dataset}/keys/{name}", _check_keys)
 
 
-def _kept_keys(line: Line, forgotten: Ids, indexes: dict[str, PackIndex]) -> Iterator[Problem]:
+def _kept_keys(line: Line, forgotten: Ids, indexes: dict[str, PackIndex]) -> Iterator[Damage]:
     """Compare the hashes of keys that commits kept with the records: the firewall and `blame` trust them."""
     keys = {tuple(manifest.key) for manifest in line.manifests if manifest.key}
     for pack in line.packs:
@@ -194,7 +194,7 @@ def _kept_keys(line: Line, forgotten: Ids, indexes: dict[str, PackIndex]) -> Ite
             is_wrong &= ~is_forgotten(indexes[pack.name].ids, forgotten)
             if is_wrong.any():
                 names = indexes[pack.name].ids[np.flatnonzero(is_wrong)[:_NAMED]].names()
-                yield Problem(path, "it has not the keys of its records; it can be deleted", names, [])
+                yield Damage(path, "it has not the keys of its records; it can be deleted", names, [])
 
 
 def _check_keys(data: bytes) -> None:
@@ -202,19 +202,19 @@ def _check_keys(data: bytes) -> None:
         raise CorruptStoreError("", "its bytes do not fit their checksum; it can be deleted")
 
 
-def _checked(storage: Storage, path: str, read: Callable[[bytes], object]) -> list[Problem]:
+def _checked(storage: Storage, path: str, read: Callable[[bytes], object]) -> list[Damage]:
     try:
         read(storage.read(path))
     except FileNotFoundError:
-        return [Problem(path, "it is missing", [], [])]
+        return [Damage(path, "it is missing", [], [])]
     except CorruptStoreError as error:
-        return [Problem(path, error.problem, [], [])]
+        return [Damage(path, error.problem, [], [])]
     except (StoreFormatError, OSError) as error:
-        return [Problem(path, str(error), [], [])]
+        return [Damage(path, str(error), [], [])]
     return []
 
 
-def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> list[Problem]:
+def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> list[Damage]:
     """Compare what a manifest says of its records with those that its bitmaps choose."""
     path = f"{line.dataset}/bitmaps/{manifest.bitmaps}"
     try:
@@ -226,7 +226,7 @@ def _version(line: Line, manifest: Manifest, indexes: dict[str, PackIndex]) -> l
         what = error.problem
     except (StoreFormatError, OSError) as error:
         what = str(error)
-    return [Problem(path, what, [], [manifest.version])] if what else []
+    return [Damage(path, what, [], [manifest.version])] if what else []
 
 
 def _not_the_records(manifest: Manifest, live: Live, indexes: dict[str, PackIndex]) -> str:
@@ -267,7 +267,7 @@ def _is_same(found: Live, expected: Live) -> bool:
 
 def _pack(
     storage: Storage, dataset: str, pack: PackFacts, versions: list[str], forgotten: Ids, bar: Task
-) -> tuple[tuple[str, PackIndex] | None, list[Problem]]:
+) -> tuple[tuple[str, PackIndex] | None, list[Damage]]:
     path = index_path(dataset, pack.name)
     try:
         index = read_index(storage, dataset, pack)
@@ -275,7 +275,7 @@ def _pack(
             raise CorruptStoreError(path, "it is not the index that the manifest names")
     except (CorruptStoreError, StoreFormatError, OSError) as error:
         what = error.problem if isinstance(error, CorruptStoreError) else str(error)
-        return None, [Problem(path, what, [], versions)]
+        return None, [Damage(path, what, [], versions)]
     gone = is_forgotten(index.ids, forgotten)
     path = records_path(dataset, pack)
     try:
@@ -299,7 +299,7 @@ def _pack(
     bad = np.flatnonzero(is_bad)
     names = index.ids[bad[:_NAMED]].names()
     more = f" ({bad.size:,} records)" if bad.size > _NAMED else ""
-    return (pack.name, index), [Problem(path, what + more, names, versions)]
+    return (pack.name, index), [Damage(path, what + more, names, versions)]
 
 
 def _erased_sha256(storage: Storage, dataset: str, pack: str, index: PackIndex) -> bytes:

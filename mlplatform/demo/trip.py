@@ -129,6 +129,7 @@ Try next, with .venv/bin on your PATH:
   mlplatform runs show latest                 what ran, how long, and why
   mlplatform datasets log {dataset:<20}the dataset's versions
   mlplatform models show {model:<21}what was pushed, from which run and data
+  mlplatform demo serve {model:<22}ask it in a browser
   mlplatform serve --rest_api_port 8501       serve it, and ask it about a photo:
     {{ printf '{{"signature_name": "image_bytes", "instances": [{{"b64": "'
       base64 -w0 {photo}

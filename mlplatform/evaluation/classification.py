@@ -179,6 +179,10 @@ class ClassTally:
         """Return which records have finite scores."""
         return np.asarray(np.isfinite(self._read(outputs).scores).all(axis=1))
 
+    def answers(self, outputs: Outputs) -> Sequence[str]:
+        """Return the first class of each record."""
+        return [self._names[place] for place in self._read(outputs).best[:, 0].tolist()]
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
         read = self._read(outputs)

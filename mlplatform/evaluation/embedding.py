@@ -65,6 +65,14 @@ class VectorTally:
         """Return which records have a finite vector."""
         return np.asarray(np.isfinite(self._read(outputs)).all(axis=1))
 
+    def answers(self, outputs: Outputs) -> Sequence[str]:
+        """Raise: what a vector means is known beside others alone.
+
+        Raises:
+            UnreadableAnswerError: Always.
+        """
+        raise UnreadableAnswerError(_NAME, described(outputs), "Compare embeddings on records with labels.")
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Keep a batch."""
         found = self._read(outputs)

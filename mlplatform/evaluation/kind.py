@@ -132,6 +132,14 @@ class Tally(Protocol):
         """
         ...
 
+    def answers(self, outputs: Outputs) -> Sequence[str]:
+        """Return the answer to each record of a batch in words, as the model gives it without any truth.
+
+        Raises:
+            UnreadableAnswerError: The outputs are no answer of this kind, or it has no words.
+        """
+        ...
+
     def merge(self, other: Any) -> None:
         """Add what another tally of the same model has measured on other records.
 

@@ -67,6 +67,10 @@ class LabelsTally:
         """Return which records have finite scores."""
         return np.asarray(np.isfinite(self._read(outputs)).all(axis=1))
 
+    def answers(self, outputs: Outputs) -> Sequence[str]:
+        """Return the classes of each record."""
+        return [self._joined(row) for row in self._read(outputs) >= _THRESHOLD]
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
         scores = self._read(outputs)

@@ -66,6 +66,10 @@ class NumberTally:
         """Return which records have a finite number."""
         return np.isfinite(self._read(outputs))
 
+    def answers(self, outputs: Outputs) -> Sequence[str]:
+        """Return the number for each record."""
+        return [f"{value:.6g}" for value in self._read(outputs).tolist()]
+
     def add(self, outputs: Outputs, truths: Truths) -> Scored:
         """Measure a batch."""
         answers = self._read(outputs)

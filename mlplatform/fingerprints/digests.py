@@ -1,4 +1,7 @@
-"""Digests of files and folders by content, remembered by what the file system says of each file."""
+"""Digests of files and folders by content, remembered by what the file system says of each file.
+
+Of object storage, the listing says it: of each file the size and what identifies its bytes, such as an ETag.
+"""
 
 import hashlib
 import json
@@ -7,12 +10,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlplatform.errors import MissingExtraError
 from mlplatform.files import write_json
+from mlplatform.storage.errors import StoreAccessError
+from mlplatform.storage.urls import is_local, scheme
 
 # A file that changed so shortly before it was read may change again within one tick of its clock.
 _TICK_NS = 20_000_000
 _BLOCK_BYTES = 1 << 20
 UNUSED_DAYS = 90
+UNSEEN = "elsewhere"  # in the place of a digest: what is there cannot be known from here
 
 FileFacts = list[int | str]  # size, mtime_ns, ctime_ns, device, inode, digest
 
@@ -34,9 +41,15 @@ class Digests:
         Links are followed; a folder that several links lead to is read once. An empty folder counts by its
         name.
 
+        Args:
+            path: A local path; or a URL, whose files are listed and not read.
+
         Returns:
-            Hexadecimal, 32 characters; empty where nothing is there.
+            Hexadecimal, 32 characters; empty where nothing is there; `UNSEEN` for a URL that this machine
+            cannot list.
         """
+        if not is_local(path):
+            return _of_url(path)
         if not Path(path).exists():
             return ""
         note = self._memory / f"{text_digest(path)}.json"
@@ -56,6 +69,26 @@ class Digests:
             self._memory.mkdir(parents=True, exist_ok=True)
             write_json(note, now_known)
         return total.hexdigest()
+
+
+def _of_url(url: str) -> str:
+    from mlplatform.storage.file_systems import OBJECT_STORES, identities
+
+    if scheme(url) not in OBJECT_STORES:
+        return UNSEEN
+    total = hashlib.blake2b(digest_size=16)
+    is_empty = True
+    try:
+        for name, (size, bytes_id) in identities(url):
+            if not bytes_id:
+                return UNSEEN
+            total.update(f"{name}\0{size}\0{bytes_id}\n".encode("utf-8", "surrogateescape"))
+            is_empty = False
+    except (FileNotFoundError, NotADirectoryError):  # not even a bucket
+        return ""
+    except (StoreAccessError, MissingExtraError):  # who reads or writes there meets and reports it
+        return UNSEEN
+    return "" if is_empty else total.hexdigest()
 
 
 def prune(folder: Path) -> None:

@@ -46,6 +46,7 @@ class Notice:
             "refused": "was refused by a gate",
             "recovered": "works again",
             "rolled_back": "was rolled back",
+            "approval_wanted": "waits for an approval",
         }
         return " ".join(f"{self.subject} {words[self.occasion]}".split())
 

@@ -10,7 +10,7 @@ from mlplatform.home import Home
 from mlplatform.notices import SETTINGS_FILE
 from mlplatform.storage import open_storage
 
-Occasion = Literal["failed", "refused", "recovered", "rolled_back"]
+Occasion = Literal["failed", "refused", "recovered", "rolled_back", "approval_wanted"]
 
 
 class Mail(Config):
@@ -39,7 +39,8 @@ class NoticeSettings(Config):
     """What `notices.yaml` holds.
 
     Attributes:
-        notify: What is notified: `failed`, `refused`, `recovered`, `rolled_back`.
+        notify: What is notified: `failed`, `refused`, `recovered`, `rolled_back`,
+            `approval_wanted`.
         webhook: URL that a JSON document with the key `text` is posted to, as Slack takes it; empty for none.
         mail: A mail; None for none.
         command: A program with its arguments, which gets the notice as JSON on stdin; none where it is empty.

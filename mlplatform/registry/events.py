@@ -38,6 +38,12 @@ MODEL_ROLLED_BACK = "model.rolled_back"  # version, versions, labels, why
 MODEL_REMOVED = "model.removed"  # version, why
 MODEL_IMPORTED = "model.imported"  # events: the lines of a ledger.jsonl of release 0.1, as they were
 
+# In `approvals/MODEL`, each about one digest of the model; see `mlplatform.registry.approvals`.
+APPROVAL_WANTED = "approval.wanted"  # digest, node, dataset, approvers, expires_at
+APPROVAL_GIVEN = "approval.given"  # digest, approver, why
+APPROVAL_REFUSED = "approval.refused"  # digest, approver, why
+APPROVAL_EXPIRED = "approval.expired"  # digest
+
 # In `datasets/NAME`: notices alone; the versions themselves are the dataset store's.
 DATASET_COMMITTED = "dataset.committed"  # version, digest, records
 DATASET_FORGOTTEN = "dataset.forgotten"  # keys are never written
@@ -63,6 +69,11 @@ def run_stream(run: str) -> str:
 def model_stream(name: str) -> str:
     """Return the stream of a model."""
     return f"models/{name}"
+
+
+def approval_stream(model: str) -> str:
+    """Return the stream of who agreed to which model."""
+    return f"approvals/{model}"
 
 
 def dataset_stream(name: str) -> str:

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote
 from mlplatform.registry import index
 from mlplatform.registry.errors import LedgerAccessError
 from mlplatform.registry.event import Draft, Event
-from mlplatform.storage import ASIDE, Storage, open_storage
+from mlplatform.storage import ASIDE, EARLIER_ASIDE, Storage, open_storage
 from mlplatform.storage.errors import CorruptStoreError
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class Ledger:
         names: dict[str, list[str]] = {}
         for path in self.storage.paths(kind):
             folder, separator, name = path.partition("/")
-            if separator and folder != ASIDE and not folder.startswith("."):
+            if separator and folder != EARLIER_ASIDE and not folder.startswith("."):
                 names.setdefault(f"{kind}/{unquote(folder)}", []).append(name)
         return {stream: self._read(stream, found) for stream, found in sorted(names.items())}
 
@@ -192,10 +192,11 @@ class Ledger:
     def _remove_litter(self) -> None:
         """Remove what killed writers left where files are written aside first."""
         for kind in self.storage.names("") if self.storage.local("") is not None else ():
-            for name in self.storage.names(f"{kind}/{ASIDE}"):
-                with contextlib.suppress(OSError):  # another one removes it, or its writer is done
-                    if self.storage.age_s(f"{kind}/{ASIDE}/{name}") > _STALE_S:
-                        (Path(self.url) / kind / ASIDE / name).unlink()
+            for folder in (f"{kind}/{ASIDE}", f"{kind}/{EARLIER_ASIDE}"):
+                for name in self.storage.names(folder):
+                    with contextlib.suppress(OSError):  # another one removes it, or its writer is done
+                        if self.storage.age_s(f"{folder}/{name}") > _STALE_S:
+                            (Path(self.url) / folder / name).unlink()
 
     def _read(self, stream: str, names: Sequence[str]) -> list[Event]:
         numbers = sorted(int(found[1]) for name in names if (found := _EVENT.fullmatch(name)))
@@ -213,7 +214,7 @@ class Ledger:
 
     def streams(self, kind: str) -> list[str]:
         """Return the names of all streams of a kind (`models`, `runs`, `datasets`), sorted."""
-        names = [name for name in self._names(kind) if name != ASIDE and not name.startswith(".")]
+        names = [name for name in self._names(kind) if name != EARLIER_ASIDE and not name.startswith(".")]
         return sorted(f"{kind}/{unquote(name)}" for name in names)
 
     def _known_of(self, stream: str) -> dict[int, Event | None]:
@@ -326,7 +327,7 @@ def _folder(stream: str) -> str:
     """Return a stream's folder: any name, such as a run's id that another runner made, is one folder."""
     kind, _, name = stream.partition("/")
     quoted = quote(name, safe=" :+=@,")
-    if quoted.startswith(".") or quoted == ASIDE:  # hidden, or reserved for what is being written
+    if quoted.startswith(".") or quoted == EARLIER_ASIDE:  # hidden, or where killed writers left files
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
     return f"{kind}/{quoted}"
 

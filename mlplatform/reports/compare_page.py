@@ -64,3 +64,29 @@ class ComparePage:
 def write_compare_page(path: Path, page: ComparePage) -> Path:
     """Write the page to `path` and return it."""
     return write_page(path, "compare_page.html", page=page)
+
+
+@dataclass(frozen=True)
+class RequestsPage:
+    """All that the page of a preview on logged requests shows.
+
+    Attributes:
+        names: The models A and B.
+        records: Records of the requests that both were asked about.
+        same: Those with the same answer.
+        moves: The most frequent changes: answers of A and B, how many records, and some of these.
+        more: Further changes that are not shown.
+        damaged: Log files that were read in part.
+    """
+
+    names: tuple[str, str]
+    records: int
+    same: int
+    moves: Sequence[tuple[str, str, int, Sequence[ChangedRecord]]]
+    more: int = 0
+    damaged: Sequence[str] = ()
+
+
+def write_requests_page(path: Path, page: RequestsPage) -> Path:
+    """Write the page to `path` and return it."""
+    return write_page(path, "requests_page.html", page=page)

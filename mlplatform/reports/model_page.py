@@ -10,7 +10,7 @@ from mlplatform.reports.training_curve import CurveChart, curve_chart
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One thing that was looked at, and whether it is as it must be."""
 
     name: str
@@ -145,7 +145,7 @@ class ModelPage:
     sections: Sequence[Section]
     pairs: Mapping[tuple[str, str], Sequence[Mistake]]
     mistakes: Sequence[Mistake]
-    checks: Sequence[Check]
+    checks: Sequence[CheckResult]
     costs: Sequence[Cost] = ()
     fits: Sequence[TrainingFit] = ()
     notes: Sequence[str] = ()

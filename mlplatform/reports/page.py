@@ -33,9 +33,17 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
     Raises:
         OSError: The page cannot be written: `path` is a folder, the disk is full, ...; it names `path`.
     """
+    return write_html(path, render(template, **context))
+
+
+def write_html(path: Path, text: str) -> Path:
+    """Write a page to `path`, in one step, as `write_page` does.
+
+    Raises:
+        OSError: It cannot be written; the error names `path`.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    text = render(template, **context)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

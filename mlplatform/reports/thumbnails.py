@@ -2,6 +2,9 @@
 
 import io
 
+from mlplatform.reports.page import picture
+
+_PICTURE_PX = 160  # largest side of a photo beside what is said of it
 # What cameras and shops write. The bytes are strangers': no format whose reader runs programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _LARGEST_PIXELS = 40_000_000  # a few kilobytes can be said to be a photo that fills the memory
@@ -33,3 +36,9 @@ def thumbnail(encoded: bytes, side_px: int) -> bytes:
     except Exception:  # noqa: BLE001 - image readers trip over such bytes in any way; there is no picture then
         return b""
     return file.getvalue()
+
+
+def small_picture(encoded: bytes) -> str:
+    """Return a small copy of an encoded photo as a data URI; empty where the photo cannot be decoded."""
+    small = thumbnail(encoded, _PICTURE_PX)
+    return picture(small) if small else ""

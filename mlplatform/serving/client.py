@@ -55,7 +55,8 @@ class ServerAddressError(UsageError):
     def __str__(self) -> str:
         return (
             f"server {self.address!r} is not HOST:PORT (such as 127.0.0.1:8500) or unix:PATH for gRPC, "
-            "http://HOST:PORT or https://HOST:PORT for REST."
+            "http://HOST:PORT or https://HOST:PORT for REST; a push also takes the gRPC port of a service of "
+            "Kubernetes, kubernetes://NAMESPACE/SERVICE:PORT."
         )
 
 
@@ -136,8 +137,38 @@ class SignatureInfo:
     outputs: Sequence[str]
 
 
+@dataclass(frozen=True)
+class TensorForm:
+    """What a tensor of a signature is.
+
+    Attributes:
+        dtype: Its `DataType`.
+        shape: Its sizes, -1 for one that is not fixed; None where even their number is not.
+    """
+
+    dtype: int
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class SignatureForm:
+    """What a signature takes and returns, by the names of its tensors.
+
+    Attributes:
+        inputs: What it takes.
+        outputs: What it returns.
+        method: TensorFlow Serving's method that it is for, such as `tensorflow/serving/predict`.
+    """
+
+    inputs: Mapping[str, TensorForm]
+    outputs: Mapping[str, TensorForm]
+    method: str = ""
+
+
 class Transport(Protocol):
     """How requests travel."""
+
+    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]: ...
 
     def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo: ...
 
@@ -245,6 +276,22 @@ class Client:
             return SignatureInfo({}, ())
         self._signatures[asked] = info, time.monotonic() + _SIGNATURE_KNOWN_FOR_S
         return info
+
+    def signatures(
+        self, model: str, *, version: int | None = None, label: str = ""
+    ) -> dict[str, SignatureForm]:
+        """Return what a version can be asked, by the names of its signatures.
+
+        Args:
+            model: The model's name.
+            version: The version, or the newest.
+            label: The version's label, instead of its number.
+
+        Raises:
+            RequestFailedError: The server knows no such version, or was not reached.
+        """
+        asked = Asked(model=model, version=version, label=label)
+        return _retried(lambda left_s: self._protocol.signatures(asked, left_s), self._timeout_s)
 
     def status(self, model: str, version: int | None = None) -> list[VersionState]:
         """Return the states of a model's versions, newest first.
@@ -417,16 +464,26 @@ class _Grpc:
         return {entry.key: to_array(entry.value, entry.key) for entry in response.outputs}
 
     def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+        found, name = self.signatures(asked, timeout_s), asked.signature or DEFAULT_SIGNATURE
+        if name not in found:
+            what, text = f"metadata of {asked.model}", f"there is no signature {name}"
+            raise RequestFailedError(self._address, what, Code.NOT_FOUND, text)
+        inputs = {alias: form.dtype for alias, form in found[name].inputs.items()}
+        return SignatureInfo(inputs, list(found[name].outputs))
+
+    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]:
         request = wire.message("MetadataRequest")(metadata_field=["signature_def"])
         self._fill_spec(request.model_spec, asked)
-        what, name = f"metadata of {asked.model}", asked.signature or DEFAULT_SIGNATURE
-        response = self._ask(self._metadata, request, what, timeout_s)
-        for entry in response.metadata:
-            for found in wire.message("SignatureDefMap").FromString(entry.value.value).signature_def:
-                if found.key == name:
-                    inputs = {info.key: info.value.dtype for info in found.value.inputs}
-                    return SignatureInfo(inputs, [info.key for info in found.value.outputs])
-        raise RequestFailedError(self._address, what, Code.NOT_FOUND, f"there is no signature {name}")
+        response = self._ask(self._metadata, request, f"metadata of {asked.model}", timeout_s)
+        return {
+            entry.key: SignatureForm(
+                {info.key: _form(info.value) for info in entry.value.inputs},
+                {info.key: _form(info.value) for info in entry.value.outputs},
+                entry.value.method_name,
+            )
+            for metadata in response.metadata
+            for entry in wire.message("SignatureDefMap").FromString(metadata.value.value).signature_def
+        }
 
     def status(self, asked: Asked, timeout_s: float) -> list[VersionState]:
         request = wire.message("StatusRequest")()
@@ -509,20 +566,28 @@ class _Rest:
         self._pool.close()
 
     def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
-        what, name = f"metadata of {asked.model}", asked.signature or DEFAULT_SIGNATURE
+        found, name = self.signatures(asked, timeout_s), asked.signature or DEFAULT_SIGNATURE
+        if name not in found:
+            text = f"the answer has no signature {name}: its versions are being changed"
+            raise self._failed(f"metadata of {asked.model}", Code.UNAVAILABLE, text)
+        inputs = {alias: form.dtype for alias, form in found[name].inputs.items() if form.dtype}
+        return SignatureInfo(inputs, list(found[name].outputs))
+
+    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]:
+        what = f"metadata of {asked.model}"
         metadata = self._ask("GET", f"{_path(asked)}/metadata", None, what, timeout_s, "metadata")
         try:
-            signatures = metadata["signature_def"]["signature_def"]
-            if name not in signatures:
-                text = f"the answer has no signature {name}: its versions are being changed"
-                raise self._failed(what, Code.UNAVAILABLE, text)
-            inputs, outputs = signatures[name].get("inputs", {}), signatures[name].get("outputs", {})
-            dtypes = {alias: info["dtype"].removeprefix("DT_") for alias, info in inputs.items()}
-        except (KeyError, TypeError, AttributeError) as error:
+            return {
+                name: SignatureForm(
+                    {alias: _form_of_json(info) for alias, info in found.get("inputs", {}).items()},
+                    {alias: _form_of_json(info) for alias, info in found.get("outputs", {}).items()},
+                    found.get("method_name", ""),
+                )
+                for name, found in metadata["signature_def"]["signature_def"].items()
+            }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             text = "the answer holds no SignatureDefs"
             raise self._failed(what, Code.UNKNOWN, text) from error
-        known = DataType.__members__
-        return SignatureInfo({a: known[d] for a, d in dtypes.items() if d in known}, list(outputs))
 
     def _only_output(self, asked: Asked, timeout_s: float) -> str:
         """Return the name of a signature's one output, which a REST answer leaves out."""
@@ -568,6 +633,19 @@ class _Rest:
 
     def _failed(self, what: str, code: Code, text: str) -> RequestFailedError:
         return RequestFailedError(self._address, what, code, text)
+
+
+def _form(info: Any) -> TensorForm:
+    shape = info.tensor_shape
+    return TensorForm(info.dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
+
+
+def _form_of_json(info: Mapping[str, Any]) -> TensorForm:
+    """Return a TensorInfo in JSON; its dtype is 0 where TensorFlow has one that this client does not know."""
+    shape = info.get("tensor_shape") or {}
+    sizes = tuple(int(dim.get("size", 0)) for dim in shape.get("dim", ()))
+    dtype = DataType.__members__.get(info["dtype"].removeprefix("DT_"), 0)
+    return TensorForm(int(dtype), None if shape.get("unknown_rank") else sizes)
 
 
 def _path(asked: Asked) -> str:

@@ -1,4 +1,4 @@
-"""Which models a server is told to serve: TensorFlow Serving's ModelServerConfig, checked."""
+"""Which models a server serves: TensorFlow Serving's ModelServerConfig, checked."""
 
 import logging
 from collections.abc import Container, Mapping

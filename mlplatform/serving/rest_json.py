@@ -169,7 +169,7 @@ def predict_answer(outputs: Mapping[str, Array], *, is_row: bool) -> bytes:
     """Return the answer to a predict request: `predictions` for rows, `outputs` for columns.
 
     Raises:
-        StatusError: INVALID_ARGUMENT: the outputs cannot be told in rows, or not in JSON.
+        StatusError: INVALID_ARGUMENT: the outputs have no rows, or do not fit JSON.
     """
     if is_row:
         return _dumps({"predictions": _row_values(outputs)})

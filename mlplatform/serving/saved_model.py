@@ -271,7 +271,7 @@ def freeze(function: Any) -> Any:
     """Return a signature with its variables made constants, or None where that cannot be.
 
     Arguments are given by place, in the order of their names; results come in the order of theirs.
-    Only functions whose captured resources are all variables, and whose flat arguments can be told apart by
+    Only functions whose captured resources are all variables, and whose flat arguments are distinguished by
     their names, are taken.
     """
     arguments = function.inputs[: len(function.inputs) - len(function.captured_inputs)]

@@ -103,7 +103,7 @@ class Signature:
 
     @property
     def is_batchable(self) -> bool:
-        """Rows of several requests may be run as one batch and be told apart again."""
+        """Rows of several requests may be run as one batch and be separated again."""
         tensors = (*self.inputs.values(), *self.outputs.values())
         can_share = self.is_stateless and self.keeps_rows and bool(self.inputs)
         return can_share and all(tensor.is_batched for tensor in tensors)

@@ -66,9 +66,13 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
     "Any": {"value": (2, _BYTES, False)},
     "SignatureDefMap": {"signature_def": (1, "NamedSignature", True)},
     "NamedSignature": {"key": (1, _STRING, False), "value": (2, "Signature", False)},
-    "Signature": {"inputs": (1, "NamedInfo", True), "outputs": (2, "NamedInfo", True)},
+    "Signature": {
+        "inputs": (1, "NamedInfo", True),
+        "outputs": (2, "NamedInfo", True),
+        "method_name": (3, _STRING, False),
+    },
     "NamedInfo": {"key": (1, _STRING, False), "value": (2, "TensorInfo", False)},
-    "TensorInfo": {"dtype": (2, _INT32, False)},
+    "TensorInfo": {"dtype": (2, _INT32, False), "tensor_shape": (3, "TensorShape", False)},
     "StatusRequest": {"model_spec": (1, "ModelSpec", False)},
     "Status": {"error_code": (1, _INT32, False), "error_message": (2, _STRING, False)},
     "VersionStatus": {

@@ -14,17 +14,28 @@ if TYPE_CHECKING:
     from mlplatform.storage.object_storage import FsspecStorage as FsspecStorage
     from mlplatform.storage.protocol import Storage as Storage
     from mlplatform.storage.trees import ASIDE as ASIDE
+    from mlplatform.storage.trees import EARLIER_ASIDE as EARLIER_ASIDE
 
 # Imported when they are used: commands that only name a place open none.
 _HOME = {
     "ASIDE": "trees",
+    "EARLIER_ASIDE": "trees",
     "PROBE": "object_storage",
     "FsspecStorage": "object_storage",
     "LocalStorage": "local",
     "Storage": "protocol",
     "naming": "local",
 }
-__all__ = ["ASIDE", "PROBE", "FsspecStorage", "LocalStorage", "Storage", "naming", "open_storage"]
+__all__ = [
+    "ASIDE",
+    "EARLIER_ASIDE",
+    "PROBE",
+    "FsspecStorage",
+    "LocalStorage",
+    "Storage",
+    "naming",
+    "open_storage",
+]
 
 
 def open_storage(url: str | os.PathLike[str]) -> "Storage":

@@ -12,6 +12,8 @@ _EXTRAS = {
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
     **dict.fromkeys(("abfs", "abfss", "az"), ("adlfs", "azure")),
 }
+# Kinds of URLs whose files are objects that appear whole, and where a create can refuse a taken name.
+OBJECT_STORES = frozenset({*_EXTRAS, "memory"})
 # What says which bytes a file has, the best first; listings and look-ups of one backend give the same ones.
 _IDENTITIES = ("generation", "ETag", "etag", "LastModified", "last_modified", "mtime", "created")
 
@@ -38,6 +40,21 @@ def identity(info: Mapping[str, Any]) -> tuple[int | str, ...]:
     """Return what changes when a file does: its size, and what the backend tells of its content or time."""
     found = next((str(info[name]) for name in _IDENTITIES if info.get(name)), "")
     return int(info["size"]), found
+
+
+def identities(url: str) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+    """Yield the name and the `identity` of each file below a folder, in order; of a file, its own.
+
+    Raises:
+        MissingExtraError: The package of this kind of URL is not installed.
+        StoreAccessError: It cannot be listed.
+    """
+    with reaching(url):
+        files, folder = file_system(url)
+        files.invalidate_cache()
+        found = files.find(folder, detail=True)
+    for name, info in sorted(found.items()):
+        yield name.removeprefix(folder).strip("/"), identity(info)
 
 
 @contextmanager

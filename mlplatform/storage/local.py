@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import time
@@ -14,8 +15,9 @@ from typing import BinaryIO
 
 from mlplatform.progress import track
 from mlplatform.storage.errors import CorruptStoreError, NoAtomicCreateError
-from mlplatform.storage.trees import ASIDE, appearing, checked, local_files
+from mlplatform.storage.trees import ASIDE, EARLIER_ASIDE, appearing, checked, local_files
 
+_LEFT_ASIDE = re.compile("([0-9a-f]{16}-)?[0-9a-f]{32}")  # how what is written aside is named
 _LOOK_EVERY_S = 0.05  # whether a lock is free by now
 
 
@@ -90,8 +92,12 @@ class LocalStorage:
         found = []
         for place, folders, names in os.walk(start, onerror=_raise_unless_gone, followlinks=True):
             # What is being written lies aside in the root, and in each folder of the root.
-            if ASIDE in folders and len(Path(place).relative_to(self._root).parts) < 2:
+            above = Path(place).relative_to(self._root).parts
+            if ASIDE in folders and len(above) < 2:
                 folders.remove(ASIDE)
+            if len(above) <= 2 and above[-1:] == (EARLIER_ASIDE,):
+                folders[:] = [name for name in folders if not _LEFT_ASIDE.fullmatch(name)]
+                names = [name for name in names if not _LEFT_ASIDE.fullmatch(name)]
             below = "" if place == str(start) else f"{Path(place).relative_to(start).as_posix()}/"
             found += [f"{below}{name}" for name in names]
         return sorted(found)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from mlplatform.storage.errors import NoAtomicCreateError, StoreAccessError
-from mlplatform.storage.file_systems import file_system, reaching
+from mlplatform.storage.file_systems import OBJECT_STORES, file_system, reaching
 from mlplatform.storage.trees import appearing, checked, local_files
 from mlplatform.storage.urls import absolute, scheme
 
@@ -33,8 +33,8 @@ class FsspecStorage:
     Writing is refused where the backend has no such create, or does not keep to it: this is tried once.
     """
 
-    # Backends whose `pipe_file(mode="create")` is one conditional request, and memory, one process's own.
-    _CREATES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
+    # Their `pipe_file(mode="create")` is one conditional request; memory is one process's own.
+    _CREATES = OBJECT_STORES
     _memory = threading.Lock()
 
     def __init__(self, url: str) -> None:

@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from mlplatform.storage.errors import BadPathError
 
-ASIDE = "aside"  # folder of files that are being written; never read
+ASIDE = ".aside"  # folder of files that are being written; never read. No model or dataset can have this name
+EARLIER_ASIDE = "aside"  # its name in earlier releases, whose killed writers may have left files there
 
 
 def checked(url: str, path: str, *, is_written: bool = False) -> str:

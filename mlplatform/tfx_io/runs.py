@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlplatform.home import Home
 from mlplatform.registry import events
 from mlplatform.registry.ledger import Ledger
-from mlplatform.storage.urls import absolute, join, name, parent
+from mlplatform.storage.urls import absolute, name, parent
 
 # What names the run where TFX's context does not: a runner of ours that starts containers, and the names
 # under which Kubeflow's documentation passes a pod's run on.
@@ -32,19 +33,20 @@ def node_id(context: Any, default: str) -> str:
 
 
 def note_verdict(
-    reports_dir: str, context: Any, gate: str, *, is_accepted: bool, reasons: Sequence[str], report: str
+    folder: str, context: Any, gate: str, *, is_accepted: bool, reasons: Sequence[str], report: str = ""
 ) -> None:
     """Write what a gate decided, and where its report lies, into the ledger.
 
     Args:
-        reports_dir: Folder of all reports. One that is not the `reports` of a root has no ledger.
+        folder: Folder of all reports or models. One that is not the `reports` or `models` of a root has no
+            ledger.
         context: The executor's context.
         gate: Name of the component.
         is_accepted: The decision.
         reasons: Why not, a sentence each.
-        report: The page.
+        report: The page; empty where there is none.
     """
-    ledger, run = _ledger(reports_dir), run_id(context)
+    ledger, run = _ledger(folder), run_id(context)
     if ledger is None or not run:  # no stream to write to
         return
     node, stream = node_id(context, gate), events.run_stream(run)
@@ -57,7 +59,8 @@ def note_verdict(
         reasons=list(reasons),
         path=report,
     )
-    ledger.append(stream, events.REPORT, node=node, path=report)
+    if report:
+        ledger.append(stream, events.REPORT, node=node, path=report)
 
 
 def note_dataset_used(facts: Mapping[str, Any], context: Any, component: str) -> None:
@@ -81,6 +84,12 @@ def note_dataset_used(facts: Mapping[str, Any], context: Any, component: str) ->
     )
 
 
-def _ledger(folder: str) -> Ledger | None:
+def home_of(folder: str) -> Home | None:
+    """Return the root whose `datasets`, `models` or `reports` a folder is; None where it is none of them."""
     place = absolute(folder)
-    return Ledger(join(parent(place), "ledger")) if name(place) in _OF_A_ROOT else None
+    return Home.at(parent(place)) if name(place) in _OF_A_ROOT else None
+
+
+def _ledger(folder: str) -> Ledger | None:
+    home = home_of(folder)
+    return Ledger(home.ledger) if home is not None else None

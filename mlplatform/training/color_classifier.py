@@ -14,10 +14,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlplatform.config import parse_config
-from mlplatform.progress import say, track
+from mlplatform.progress import report_line, track
 from mlplatform.training.color_classifier_settings import ColorSettings
 from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
-from mlplatform.training.fit import Progress, fit
+from mlplatform.training.fit import FitState, fit
 from mlplatform.training.history import write_history
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.color.features import color_features, lab_of
@@ -254,7 +254,7 @@ def _check(
         raise NoEvaluationExamplesError([], list(colors))
     for photos, split in ((train_photos, "training"), (eval_photos, "evaluation")):
         if photos and photos.left_out:
-            say(
+            report_line(
                 f"{photos.left_out:,} {split} photos without a colour that the model has a name for: left out"
             )
 
@@ -313,7 +313,7 @@ def _fit_head(
     head: keras.Model,
     store: FeatureStore,
     photos: _Photos,
-) -> Progress:
+) -> FitState:
     """Fit the head to the least penalised loss; the last weights are kept.
 
     The loss is convex and its penalty keeps the weights small, so no epoch before the last one is better but

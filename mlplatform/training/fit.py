@@ -39,7 +39,7 @@ _UNREADABLE = (FileNotFoundError, EOFError, ValueError, KeyError, TypeError, zip
 
 
 @dataclass
-class Progress:
+class FitState:
     """How far a training is.
 
     Attributes:
@@ -83,7 +83,7 @@ def fit(
     mode: Mode = "auto",
     to_beat: float | None = None,
     on_checkpoint: Callable[[], None] | None = None,
-) -> Progress:
+) -> FitState:
     """Fit `model`, starting from what `folder` holds of the same fit; leaves the best weights in the model.
 
     Args:
@@ -150,7 +150,7 @@ def fit(
 class _Steps(keras.callbacks.Callback):
     """Shows each batch, and keeps a checkpoint within long epochs."""
 
-    def __init__(self, bar: Task, progress: Progress, checkpoints: "_Checkpoints") -> None:
+    def __init__(self, bar: Task, progress: FitState, checkpoints: "_Checkpoints") -> None:
         super().__init__()
         self._bar, self._progress, self._checkpoints = bar, progress, checkpoints
         self._saved_at = time.monotonic()
@@ -172,13 +172,13 @@ class _Checkpoints:
         self._folder, self._model, self._on_checkpoint = folder, model, on_checkpoint
         folder.mkdir(parents=True, exist_ok=True)
 
-    def restore(self, monitor: str, direction: Direction) -> Progress:
+    def restore(self, monitor: str, direction: Direction) -> FitState:
         """Set the model to the newest checkpoint and return its progress.
 
         Where there is none, or only that of another network or of epochs judged by another metric, the fit
         begins anew. One that cannot be read, as a power cut leaves it, is as none.
         """
-        anew = Progress(monitor=monitor, direction=direction)
+        anew = FitState(monitor=monitor, direction=direction)
         found = self._readable()
         if not found:
             return anew
@@ -197,7 +197,7 @@ class _Checkpoints:
         _set(self._variables(), found[-1] / "last.npz")
         return progress
 
-    def save(self, progress: Progress, *, is_best: bool) -> None:
+    def save(self, progress: FitState, *, is_best: bool) -> None:
         """Write a checkpoint and remove the one before."""
         older = self._found()
         partial = self._folder / ".partial"
@@ -262,8 +262,8 @@ def _read_all(checkpoint: Path) -> None:
                 arrays[array]
 
 
-def _progress(checkpoint: Path) -> Progress:
-    return Progress(**json.loads((checkpoint / "progress.json").read_text("utf-8")))
+def _progress(checkpoint: Path) -> FitState:
+    return FitState(**json.loads((checkpoint / "progress.json").read_text("utf-8")))
 
 
 def _fits(variables: Sequence[Any], file: Path) -> bool:
@@ -277,7 +277,7 @@ def _set(variables: Sequence[Any], file: Path) -> None:
             variable.assign(arrays[name])
 
 
-def _is_over(progress: Progress, patience: int) -> bool:
+def _is_over(progress: FitState, patience: int) -> bool:
     return 0 < patience <= progress.epoch - 1 - progress.best_epoch
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlplatform.training.fit import Progress
+    from mlplatform.training.fit import FitState
 
 HISTORY_FILE = "history.json"
 
@@ -25,7 +25,7 @@ class FitHistory:
     epochs: list[dict[str, float]]
 
 
-def write_history(run_dir: Path, fits: "Mapping[str, Progress]", **facts: Any) -> None:
+def write_history(run_dir: Path, fits: "Mapping[str, FitState]", **facts: Any) -> None:
     """Write `history.json`: ModelValidator draws the training curve from it.
 
     Args:

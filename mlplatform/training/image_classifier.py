@@ -10,7 +10,7 @@ from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.progress import track
 from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
 from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
-from mlplatform.training.fit import Progress, fit
+from mlplatform.training.fit import FitState, fit
 from mlplatform.training.history import write_history
 from mlplatform.training.image_classifier_settings import ClassifierSettings
 from mlplatform.training.task import TrainingTask
@@ -47,13 +47,13 @@ def train(task: TrainingTask) -> None:
     labels = list(contents.per_label)
     backbone = build_backbone(settings.backbone, settings.image_size)
     if backbone.is_pretrained and settings.fine_tune_blocks:
-        blocks(backbone.network)  # a backbone without them is told now, not after the head's training
+        blocks(backbone.network)  # a backbone without them is reported now, not after the head's training
     head = _head(backbone.network.output_shape[-1], len(labels), settings.dropout)
     network = keras.Model(backbone.network.inputs, head(backbone.network.outputs[0]), name="image_classifier")
     if task.base_model_dir:
         start_from(network, labels, task.base_model_dir, task.taxonomy)
 
-    history: dict[str, Progress] = {}
+    history: dict[str, FitState] = {}
     if backbone.is_pretrained:
         history["head"] = _fit_head(task, settings, backbone, head, contents, judged)
         if settings.fine_tune_blocks:
@@ -69,7 +69,12 @@ def train(task: TrainingTask) -> None:
             )
     else:
         history["network"] = _fit_network(
-            task, settings, network, contents, settings.epochs, settings.learning_rate
+            task,
+            settings,
+            network,
+            contents,
+            settings.epochs_from(task.base_model_dir is not None),
+            settings.learning_rate,
         )
     write_history(
         task.run_dir,
@@ -116,7 +121,7 @@ def _fit_head(
     head: keras.Model,
     contents: Contents,
     judged: Contents | None,
-) -> Progress:
+) -> FitState:
     """Fit the head on features that are computed once per photo."""
     labels = list(contents.per_label)
     train = compute_features(
@@ -143,12 +148,13 @@ def _fit_head(
         )
         validation = _feature_batches(store, settings.batch_size, seed=None)
     steps = math.ceil(contents.records / settings.batch_size)
-    _compile(head, settings, settings.learning_rate, settings.epochs * steps, len(labels))
+    epochs = settings.epochs_from(task.base_model_dir is not None)
+    _compile(head, settings, settings.learning_rate, epochs * steps, len(labels))
     return fit(
         head,
         lambda epoch: _feature_batches(train, settings.batch_size, seed=settings.seed * 1_000_003 + epoch),
         validation,
-        epochs=settings.epochs,
+        epochs=epochs,
         steps=steps,
         folder=task.work_dir / "head",
         logs=task.run_dir / "logs" / "head",
@@ -167,7 +173,7 @@ def _fit_network(
     epochs: int,
     learning_rate: float,
     to_beat: float | None = None,
-) -> Progress:
+) -> FitState:
     """Fit all trainable layers on the photos themselves."""
     labels = list(contents.per_label)
     steps = math.ceil(contents.records / settings.batch_size)

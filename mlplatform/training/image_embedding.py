@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlplatform.config import parse_config
-from mlplatform.progress import say
+from mlplatform.progress import report_line
 from mlplatform.registry import ModelStore
 from mlplatform.registry.contents import PUSH_FILE, SIGNATURE_FILE
 from mlplatform.registry.errors import ModelNotFoundError, ModelVersionNotFoundError
@@ -27,7 +27,7 @@ from mlplatform.search.fingerprint import INDEX_FOLDER
 from mlplatform.storage.urls import name as name_of
 from mlplatform.storage.urls import parent
 from mlplatform.training.errors import NoExamplesError
-from mlplatform.training.fit import Progress, fit
+from mlplatform.training.fit import FitState, fit
 from mlplatform.training.history import write_history
 from mlplatform.training.image_embedding_settings import EmbeddingSettings
 from mlplatform.training.task import TrainingTask
@@ -59,7 +59,7 @@ def train(task: TrainingTask) -> None:
     settings = parse_config(EmbeddingSettings, task.hyperparameters, source="the model's hyperparameters")
     own = settings.model_dump(exclude={"reuse"})
     if settings.reuse and (version := _take_pushed(settings.reuse, own, task.model_dir)):
-        say(f"{version} was trained with the same settings: it is reused")
+        report_line(f"{version} was trained with the same settings: it is reused")
         write_history(task.run_dir, {}, reused=version, settings=own)
         return
     keras.utils.set_random_seed(settings.seed)
@@ -176,7 +176,7 @@ def _rotation(store: FeatureStore, projection: Projection, dimensions: int) -> A
 
 def _fit_head(
     task: TrainingTask, settings: EmbeddingSettings, store: FeatureStore, projection: Projection, photos: int
-) -> tuple[tuple[Array, Array], Progress]:
+) -> tuple[tuple[Array, Array], FitState]:
     """Fit the head on both views of each photo."""
     steps = math.ceil(photos / settings.batch_size)
     views = keras.Input((2, store.width), name="views")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.files import write_json
-from mlplatform.progress import say
+from mlplatform.progress import report_line
 from mlplatform.training.errors import NoSearchLibraryError, NoTrialFigureError
 from mlplatform.training.history import read_history
 from mlplatform.training.monitoring import Direction, direction_of, is_better, worst
@@ -73,7 +73,7 @@ def train_best(
             _write(file, trials, search.monitor, direction)
             task.save()
     best = _best(trials, direction)
-    say(f"trial {best + 1} of {len(trials)} is the best: {search.monitor} {trials[best].value:.4f}")
+    report_line(f"trial {best + 1} of {len(trials)} is the best: {search.monitor} {trials[best].value:.4f}")
     shutil.copyfile(file, task.run_dir / TRIALS_FILE)
     function(_of_trial(task, trials[best], best, model_dir=task.model_dir, run_dir=task.run_dir))
     return trials[best].hyperparameters
@@ -106,7 +106,7 @@ def _try(
 ) -> Trial:
     """Train once, and keep nothing but the figure and what a later training of the same can use."""
     values = ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
-    say(f"trial {number + 1} of {search.trials}: {values}")
+    report_line(f"trial {number + 1} of {search.trials}: {values}")
     started = time.monotonic()
     scratch = _folder(task, number) / "tried"
     shutil.rmtree(scratch, ignore_errors=True)

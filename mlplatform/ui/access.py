@@ -1,9 +1,10 @@
 """Who may ask the dashboard: decided from a request's line and headers alone.
 
 A page of any site can send requests to loopback from within its visitor's browser, and can have its own name
-resolve there (DNS rebinding). So the `Host` must be one of a list, exactly; a browser must say that the
-request comes from a page of this server or from the address bar; and nothing here changes anything, so
-nothing but GET and HEAD is answered. Beyond loopback a token is asked for as well.
+resolve there (DNS rebinding). So the `Host` must be one of a list, exactly; and a browser must say that the
+request comes from a page of this server or from the address bar. Nothing but GET and HEAD is answered, as
+nothing here changes anything; where people may approve pushes, POST is, too, and then a browser must say that
+the request comes from a page of this server. There, and beyond loopback, a token is asked for as well.
 
 Source: Fetch Metadata Request Headers, W3C (`Sec-Fetch-*`); RFC 9110 on 421.
 """
@@ -55,11 +56,13 @@ class Access:
         hosts: The names that are answered to, without a port.
         port: The port that the server listens on.
         token: What must be known; empty for nothing.
+        may_approve: Pushes may be approved and refused; never without a token.
     """
 
     hosts: tuple[str, ...]
     port: int
     token: str = ""
+    may_approve: bool = False
 
     @property
     def cookie(self) -> str:
@@ -74,7 +77,8 @@ class Access:
             headers: Its headers.
             given: The token that came with it, in the address or a cookie.
         """
-        if method not in ("GET", "HEAD"):
+        is_answer = method == "POST" and self.may_approve and bool(self.token)
+        if method not in ("GET", "HEAD") and not is_answer:
             return Refusal(405, "only GET and HEAD are answered: nothing is changed here")
         if not self._is_host(headers.get("Host", "")):
             return Refusal(421, "this name is not one that the dashboard answers to")
@@ -84,6 +88,8 @@ class Access:
         )
         if site not in ("", "same-origin", "none") and not is_visit:
             return Refusal(403, "requests of other sites are not answered")
+        if is_answer and site != "same-origin" and not (origin and not site):
+            return Refusal(403, "an answer must come from a page of this server")
         if origin and not self._is_host(origin.partition("://")[2]):
             return Refusal(403, "requests of other sites are not answered")
         if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
@@ -96,14 +102,18 @@ class Access:
         return header.lower() in {name.lower() for name in allowed}
 
 
-def access_for(host: str, port: int, *, allowed: tuple[str, ...] = (), token: str = "") -> Access:
+def access_for(
+    host: str, port: int, *, allowed: tuple[str, ...] = (), token: str = "", may_approve: bool = False
+) -> Access:
     """Return what a request needs, for a server that listens on an address.
 
     Args:
         host: The address.
         port: The port.
         allowed: Names that people use for it, beside loopback's own.
-        token: What must be known; empty makes a new one where the address is not loopback.
+        token: What must be known; empty makes a new one where the address is not loopback, or pushes may be
+            approved.
+        may_approve: Pushes may be approved and refused.
 
     Raises:
         OpenAddressError: It is reached from other machines, and no name is allowed.
@@ -111,6 +121,6 @@ def access_for(host: str, port: int, *, allowed: tuple[str, ...] = (), token: st
     is_open = host not in LOOPBACK
     if is_open and not allowed:
         raise OpenAddressError(host)
-    if is_open and not token:
+    if (is_open or may_approve) and not token:
         token = secrets.token_urlsafe(_WORDS)
-    return Access((*LOOPBACK, *allowed), port, token)
+    return Access((*LOOPBACK, *allowed), port, token, may_approve)

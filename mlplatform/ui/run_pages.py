@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from mlplatform.orchestration.local.records import (
     RunState,
 )
 from mlplatform.orchestration.local.run_document import run_document
+from mlplatform.ui.approval_pages import answer_about
 from mlplatform.ui.index import PAGE, Filter
 from mlplatform.ui.site import BadQueryError, Data, PageNotFoundError, Request, Site
 
@@ -55,6 +57,10 @@ def run(site: Site, request: Request) -> Data:
     summary = site.index.summary(run_id) or {}
     document = run_document(site.home, found, previous=site.index.previous(summary))
     document["is_live"] = document["state"] == "running"
+    document["approvals"] = [
+        asdict(each) | {"answer": answer_about(site.approvals.answers(each.model), each.digest)}
+        for each in site.approvals.of_run(run_id)
+    ]
     return document
 
 
@@ -127,6 +133,8 @@ def compare(site: Site, request: Request) -> Data:
         "states": _beside([{n["id"]: n["state"] for n in d["nodes"]} for d in documents]),
         "seconds": _beside([{n["id"]: round(n["seconds"], 2) for n in d["nodes"]} for d in documents]),
     }
+    for row in rows["figures"]:
+        row["intervals"] = [d["intervals"].get(row["name"]) for d in documents]
     return {
         "runs": [{name: d[name] for name in _COLUMN} for d in documents],
         "differences": {name: [r for r in found if r["differs"]] for name, found in rows.items()},

@@ -1,5 +1,7 @@
 """The dashboard's server: finds the page, checks who asks, and answers as HTML or JSON. It only reads.
 
+One page takes an answer, where that was allowed: whether a push is approved.
+
 A page's work is done in a thread, so that one that reads much keeps no other waiting.
 """
 
@@ -10,11 +12,11 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlencode
 
 import jinja2
@@ -22,11 +24,11 @@ from aiohttp import web
 from markupsafe import Markup
 
 from mlplatform.errors import MlplatformError, UsageError
-from mlplatform.reports.graphs import draw_line
+from mlplatform.reports.graphs import draw_intervals, draw_line
 from mlplatform.reports.lineage_page import lineage_graph, lineage_rows
 from mlplatform.reports.page import visible
 from mlplatform.reports.run_report import TONES, report_context
-from mlplatform.ui import data_pages, model_pages, root_pages, run_pages
+from mlplatform.ui import approval_pages, data_pages, model_pages, root_pages, run_pages
 from mlplatform.ui.access import TOKEN, Access, Refusal
 from mlplatform.ui.site import BadQueryError, Page, PageNotFoundError, Request, Site, link
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 _THREADS = 4
 _MAX_TARGET = 4096  # characters of a path with its query
 _MAX_PARAMETERS = 40
+_MAX_FORM = 16_384  # bytes
+_FORM_S = 20.0
 _COMPRESSED_FROM = 1000  # bytes
 # What a page meets in a record whose values somebody replaced by others.
 _OF_DAMAGE = (TypeError, ValueError, KeyError, AttributeError, RecursionError, jinja2.TemplateError)
@@ -47,7 +51,7 @@ _POLICY = (
 _REPORT_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 )
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -60,6 +64,7 @@ PAGES: dict[tuple[str, ...], tuple[str, Page]] = {
     ("runs",): ("runs", run_pages.runs),
     ("runs", "{run}"): ("run", run_pages.run),
     ("runs", "{run}", "nodes", "{node}"): ("node", run_pages.node),
+    ("runs", "{run}", "approval"): ("approval", approval_pages.approval),
     ("runs", "{run}", "logs", "{node}"): ("log", run_pages.log),
     ("compare",): ("compare", run_pages.compare),
     ("datasets",): ("datasets", data_pages.datasets),
@@ -155,9 +160,27 @@ class Pages:
             if (names := _match(pattern, parts)) is not None:
                 data = page(self._site, Request(names, query))
                 if wants_json:
-                    return Answer(200, _json(data), "application/json")
+                    return Answer(200, json_body(data), "application/json")
                 return Answer(200, self._render(template, data, names, target))
         raise PageNotFoundError("such page")
+
+    def take(self, target: str, form: bytes) -> Answer:
+        """Take a form that was filled in on a page, and lead back to what it is about."""
+        try:
+            parts, _ = _parsed(target)
+            names = _match(("runs", "{run}", "approval"), parts)
+            if names is None:
+                return self._problem(405, "nothing can be changed there", False)
+            fields = parse_qs(form.decode("utf-8"), max_num_fields=_MAX_PARAMETERS, errors="strict")
+            there = approval_pages.answer(self._site, Request(names, fields))
+            return Answer(303, b"", headers=(("Location", there),))
+        except UnicodeDecodeError:
+            return self._problem(400, "the form is not UTF-8", False)
+        except MlplatformError as error:
+            status = 404 if isinstance(error, PageNotFoundError) else 400
+            return self._problem(status if isinstance(error, UsageError) else 422, str(error), False)
+        except ValueError:
+            return self._problem(400, "the form has too many fields", False)
 
     def refused(self, refusal: Refusal) -> Answer:
         """Say why a request is not answered."""
@@ -169,7 +192,7 @@ class Pages:
 
     def _problem(self, status: int, text: str, wants_json: bool) -> Answer:
         if wants_json:
-            return Answer(status, _json({"error": text}), "application/json")
+            return Answer(status, json_body({"error": text}), "application/json")
         return Answer(status, self._render("problem", {"status": status, "text": text}, {}, "/"))
 
     def _render(self, template: str, data: Mapping[str, Any], names: Mapping[str, str], target: str) -> bytes:
@@ -231,9 +254,16 @@ def _templates() -> jinja2.Environment:
         auto_reload=False,
     )
     environment.globals |= {"link": link, "report_link": report_link, "node_link_of": node_link}
-    environment.globals |= {"tones": TONES, "draw_line": draw_line}
+    environment.globals |= {"tones": TONES, "draw_line": draw_line, "draw_beside": _draw_beside}
     environment.filters |= {"bytes": _bytes, "duration": _duration, "when": _when}
     return environment
+
+
+def _draw_beside(runs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Markup:
+    """Draw a figure of several runs beside each other, with its intervals."""
+    found = zip(runs, row["values"], row["intervals"], strict=True)
+    points = [(run["run_id"][:19], value, ends) for run, value, ends in found if value is not None]
+    return draw_intervals(points, label=f"{row['name']} of each run")
 
 
 def _bytes(size: float) -> str:
@@ -284,15 +314,17 @@ def _match(pattern: tuple[str, ...], parts: tuple[str, ...]) -> dict[str, str] |
     return names
 
 
-def _json(data: object) -> bytes:
-    return json.dumps(_strict(data), indent=1, default=str).encode()
+def json_body(data: object) -> bytes:
+    """Return data as JSON."""
+    return json.dumps(strict(data), indent=1, default=str).encode()
 
 
-def _strict(value: object) -> object:
+def strict(value: object) -> object:
+    """Return data without what JSON does not have: a number that is not finite is null."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(inner) for key, inner in value.items()}
+        return {str(key): strict(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(inner) for inner in value]
+        return [strict(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -313,9 +345,13 @@ class UiServer:
         path, _, query = request.raw_path.partition("?")
         given = request.cookies.get(self._access.cookie, "")
         in_address = self._access.token and parse_qs(query).get(TOKEN, [""])[-1]
-        refusal = self._access.refusal(request.method, request.headers, in_address or given)
+        is_answer = request.method == "POST"
+        shown = given if is_answer else in_address or given
+        refusal = self._access.refusal(request.method, request.headers, shown)
         if refusal is not None:
             return self._sent(request, self._pages.refused(refusal))
+        if is_answer:
+            return await self._taken(request)
         if in_address:  # out of the address bar, the history and every `Referer`
             return self._with_cookie(path, query)
         if len(request.raw_path) > _MAX_TARGET:
@@ -328,6 +364,24 @@ class UiServer:
             answer = self._pages.failed()
         return self._sent(request, answer)
 
+    async def _taken(self, request: web.BaseRequest) -> web.Response:
+        """Take what a form sends."""
+        if request.content_type != "application/x-www-form-urlencoded":
+            return self._sent(request, self._pages.refused(Refusal(415, "a form is taken, and nothing else")))
+        try:
+            form = await asyncio.wait_for(_read(request, _MAX_FORM + 1), _FORM_S)
+        except asyncio.TimeoutError:  # another class than TimeoutError before Python 3.11
+            return self._sent(request, self._pages.refused(Refusal(408, "the form did not come in time")))
+        if len(form) > _MAX_FORM:
+            return self._sent(request, self._pages.refused(Refusal(413, "the form is too long")))
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await loop.run_in_executor(self._pool, self._pages.take, request.raw_path, form)
+        except Exception:
+            log.exception("a form could not be taken: %s", request.raw_path)
+            answer = self._pages.failed()
+        return self._sent(request, answer)
+
     def close(self) -> None:
         """End the threads, once they are done."""
         self._pool.shutdown()
@@ -336,14 +390,14 @@ class UiServer:
         rest = {name: values for name, values in parse_qs(query).items() if name != TOKEN}
         target = quote(path, safe="/%") + (f"?{urlencode(rest, doseq=True)}" if rest else "")
         target = "/" + target.lstrip("/\\")  # `//host` would lead elsewhere
-        response = web.Response(status=303, headers={**_HEADERS, "Location": target})
+        response = web.Response(status=303, headers={**HEADERS, "Location": target})
         response.set_cookie(
             self._access.cookie, self._access.token, httponly=True, samesite="Strict", path="/"
         )
         return response
 
     def _sent(self, request: web.BaseRequest, answer: Answer) -> web.Response:
-        headers = {**_HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
+        headers = {**HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
         headers |= dict(answer.headers)
         body = answer.body
         if len(body) >= _COMPRESSED_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -352,7 +406,23 @@ class UiServer:
         return web.Response(status=answer.status, body=body, headers=headers)
 
 
-async def listen(server: UiServer, listener: socket.socket) -> web.ServerRunner:
+async def _read(request: web.BaseRequest, most: int) -> bytes:
+    """Return the body of a request, as far as the bytes that are wanted go."""
+    found = b""
+    while len(found) < most and (part := await request.content.read(most - len(found))):
+        found += part
+    return found
+
+
+class WebServer(Protocol):
+    """What answers the requests that a socket gets."""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        ...
+
+
+async def listen(server: WebServer, listener: socket.socket) -> web.ServerRunner:
     """Begin to answer at a socket that listens; return what stops it, with `cleanup`."""
     runner = web.ServerRunner(web.Server(server.handle, access_log=None))
     await runner.setup()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mlplatform.components.approval.settings import ApprovalSettings
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.index_builder.settings import IndexSettings
 from mlplatform.components.model_validator.settings import parse_budget
@@ -46,6 +47,7 @@ class ImageSearchConfig(Config):
     filter_columns: list[Annotated[str, Field(min_length=1)]] | None
     index_thresholds: IndexLimits
     model_name: Name
+    approval: ApprovalSettings | None
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mlplatform.components.image_example_gen.photo_folder import Photos, find_photos, require_folder
 from mlplatform.home import Home
 from mlplatform.pipelines.image_search.config import ImageSearchConfig, check_files, load_config
+from mlplatform.pipelines.photo_steps import data_gate_of, model_out, photos_in, pipeline_of
 from mlplatform.storage.urls import join
 
 if TYPE_CHECKING:
@@ -61,51 +62,19 @@ def check_arguments(
 
 def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
-
-    from mlplatform.components import (
-        DatasetVersioner,
-        DataValidator,
-        ImageExampleGen,
-        IndexBuilder,
-        ModelTrainer,
-        ModelValidator,
-        ServingPusher,
-    )
+    from mlplatform.components import IndexBuilder, ModelTrainer, ModelValidator
     from mlplatform.vision.backbones import check_backbone
 
     if not settings.model.backbone.endswith((".keras", ".h5")):  # that has to be where the training runs
         check_backbone(settings.model.backbone)
 
-    ingest = ImageExampleGen(
-        input_base=photos.folder,
-        listing=photos.listing,
-        splits=list(photos.own_splits) or settings.splits,
-        split_by=settings.split_by,
-        max_reject_fraction=settings.max_reject_fraction,
-        follow_links=settings.follow_links,
-        shards=settings.shards,
-        reports_dir=home.reports,
-    )
-    version = DatasetVersioner(
-        examples=ingest.outputs["examples"],
-        dataset=settings.dataset,
-        store=home.datasets,
-        key=settings.key,
-        training_splits=[photos.train_split],
-        is_firewall_on=settings.firewall,
-    )
-    data_gate = DataValidator(
-        examples=version.outputs["examples"],
-        dataset=version.outputs["dataset"],
-        schema_path=settings.schema_path,
-        policy=settings.policy,
-        drift_threshold=settings.drift_threshold,
-        serving_features=["image/encoded"],  # the model is asked with the photo alone
-        train_split=photos.train_split,
+    ingest, version = photos_in(photos, settings, home, split_by=settings.split_by)
+    data_gate = data_gate_of(
+        version,
+        photos,
+        settings,
+        home,
         id_feature="item_id" if photos.listing else "path",  # what a person finds the photo by
-        reports_dir=home.reports,
     )
     settings_of_model = settings.model.model_dump()
     if settings_of_model["reuse"] is None and not settings.retrain:
@@ -148,22 +117,13 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         work_dir=join(home.work, "embeddings"),
         reports_dir=home.reports,
     )
-    pusher = ServingPusher(
-        model=index.outputs["model"],
-        blessing=model_gate.outputs["blessing"],
-        infra_blessing=model_gate.outputs["infra_blessing"],
-        evaluation=model_gate.outputs["evaluation"],
-        dataset=version.outputs["dataset"],
-        models_dir=home.models,
-        model_name=settings.model_name,
-        servers=settings.servers,
-        allow_withdrawn=settings.allow_withdrawn,
-        keep=settings.keep,
-    )
-    return Pipeline(
-        pipeline_name=NAME,
-        pipeline_root=str(home.pipelines / NAME),
-        components=[ingest, version, data_gate, trainer, model_gate, index, pusher],
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
-        enable_cache=True,
-    )
+    components = [
+        ingest,
+        version,
+        data_gate,
+        trainer,
+        model_gate,
+        index,
+        *model_out(index, model_gate, version, settings, home),
+    ]
+    return pipeline_of(NAME, components, home)

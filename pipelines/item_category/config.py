@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mlplatform.components.approval.settings import ApprovalSettings
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.config import Config, parse_config
@@ -19,7 +20,7 @@ from mlplatform.training.search_settings import SearchSettings, check_space
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
+Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$|^kubernetes://\S*/\S+:\S+$")]
 
 
 class Thresholds(Config):
@@ -73,6 +74,7 @@ class ItemCategoryConfig(Config):
     thresholds: Thresholds
     budget: Budget
     model_name: Name
+    approval: ApprovalSettings | None
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)

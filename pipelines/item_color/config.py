@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mlplatform.components.approval.settings import ApprovalSettings
 from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.model_validator.settings import parse_budget
 from mlplatform.config import Config, parse_config
@@ -43,6 +44,7 @@ class ItemColorConfig(Config):
     thresholds: dict[str, float]
     budget: dict[str, float]
     model_name: Name
+    approval: ApprovalSettings | None
     servers: list[Address]
     allow_withdrawn: bool
     keep: int = Field(ge=0)

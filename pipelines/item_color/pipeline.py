@@ -16,6 +16,7 @@ from mlplatform.home import Home
 from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_color.config import ItemColorConfig, check_files, load_config
+from mlplatform.pipelines.photo_steps import data_gate_of, model_out, photos_in, pipeline_of
 from mlplatform.storage.urls import is_local, join
 
 if TYPE_CHECKING:
@@ -85,52 +86,24 @@ def _split_by(photos: Photos, settings: ItemColorConfig) -> str:
 
 def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from tfx.orchestration import metadata
-    from tfx.orchestration.pipeline import Pipeline
-
-    from mlplatform.components import (
-        DatasetVersioner,
-        DataValidator,
-        ImageExampleGen,
-        ModelTrainer,
-        ModelValidator,
-        ServingPusher,
-    )
+    from mlplatform.components import ModelTrainer, ModelValidator
 
     label = settings.model.label_feature
-    ingest = ImageExampleGen(
-        input_base=photos.folder,
-        listing=photos.listing,
-        splits=list(photos.own_splits) or settings.splits,
-        label_feature=label,
-        also_feature=settings.also,
-        leave_out_unlabelled=True,
+    ingest, version = photos_in(
+        photos,
+        settings,
+        home,
         split_by=_split_by(photos, settings),
-        max_reject_fraction=settings.max_reject_fraction,
-        follow_links=settings.follow_links,
-        shards=settings.shards,
-        reports_dir=home.reports,
+        of_ingest={"label_feature": label, "also_feature": settings.also, "leave_out_unlabelled": True},
     )
-    version = DatasetVersioner(
-        examples=ingest.outputs["examples"],
-        dataset=settings.dataset,
-        store=home.datasets,
-        key=settings.key,
-        training_splits=[photos.train_split],
-        is_firewall_on=settings.firewall,
-    )
-    data_gate = DataValidator(
-        examples=version.outputs["examples"],
-        dataset=version.outputs["dataset"],
-        schema_path=settings.schema_path,
-        policy=settings.policy,
-        drift_threshold=settings.drift_threshold,
+    data_gate = data_gate_of(
+        version,
+        photos,
+        settings,
+        home,
         serving_logs=settings.serving_logs,
-        serving_features=["image/encoded"],  # the model is asked with the photo alone
-        train_split=photos.train_split,
         label_feature=label,
         id_feature=ITEM_ID,
-        reports_dir=home.reports,
     )
     trainer = ModelTrainer(
         examples=version.outputs["examples"],
@@ -155,26 +128,15 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         model_name=settings.model_name,
         reports_dir=home.reports,
     )
-    pusher = ServingPusher(
-        model=trainer.outputs["model"],
-        blessing=model_gate.outputs["blessing"],
-        infra_blessing=model_gate.outputs["infra_blessing"],
-        evaluation=model_gate.outputs["evaluation"],
-        dataset=version.outputs["dataset"],
-        models_dir=home.models,
-        model_name=settings.model_name,
-        servers=settings.servers,
-        allow_withdrawn=settings.allow_withdrawn,
-        keep=settings.keep,
-    )
-    components = [ingest, version, data_gate, trainer, model_gate, pusher]
+    components = [
+        ingest,
+        version,
+        data_gate,
+        trainer,
+        model_gate,
+        *model_out(trainer, model_gate, version, settings, home),
+    ]
     use_engine(components, parse_engine(settings.engine))
-    pipeline: Pipeline = Pipeline(
-        pipeline_name=NAME,
-        pipeline_root=str(home.pipelines / NAME),
-        components=components,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home.metadata_db)),
-        enable_cache=True,
-    )
+    pipeline = pipeline_of(NAME, components, home)
     with_options(pipeline, settings.kubernetes)
     return pipeline

@@ -29,7 +29,7 @@ class Seen:
 
     def finish(self, task: progress.Task) -> None: ...
 
-    def say(self, text: str) -> None: ...
+    def report_line(self, text: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ class Sink:
     def update(self, task):
         if task.note: print("running", flush=True)
     def finish(self, task): pass
-    def say(self, text): pass
+    def report_line(self, text): pass
 
 progress.set_sink(Sink())
 with beam.Pipeline(options=pipeline_options(sys.argv[1:])) as pipeline:

@@ -8,10 +8,15 @@ import pytest
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
 
+import mlplatform.components
 from mlplatform.components import (
+    Approval,
+    BatchPredictor,
+    DatasetImporter,
     DatasetVersioner,
     DataValidator,
     ImageExampleGen,
+    IndexBuilder,
     ModelTrainer,
     ModelValidator,
     ServingPusher,
@@ -86,8 +91,18 @@ def every_component() -> list[Any]:
         reports_dir=of_run("reports_dir"),
         kind=of_run("kind", default="classification"),
     )
+    approval = Approval(
+        model=trainer.outputs["model"],
+        blessing=model_gate.outputs["blessing"],
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        approvers=of_run("approvers", default='["ann"]'),
+        time_limit_h=of_run("time_limit_h", float, 48.0),
+        poll_s=of_run("poll_s", float, 5.0),
+    )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
+        approval=approval.outputs["approval"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
         evaluation=model_gate.outputs["evaluation"],
@@ -99,11 +114,38 @@ def every_component() -> list[Any]:
         keep=of_run("keep", int, 0),
         allow_withdrawn=of_run("allow_withdrawn", int, 0),
     )
-    return [ingest, version, gate, trainer, model_gate, pusher]
+    imported = DatasetImporter(
+        of_run("dataset"), store=of_run("store"), version=of_run("version", default="latest")
+    )
+    predictor = BatchPredictor(
+        model=trainer.outputs["model"],
+        examples=imported.outputs["examples"],
+        splits=of_run("predicted_splits", default='["eval"]'),
+        signature=of_run("signature", default="serving_default"),
+        model_name=of_run("model_name"),
+        blessing=model_gate.outputs["blessing"],
+    )
+    index = IndexBuilder(
+        model=trainer.outputs["model"],
+        examples=version.outputs["examples"],
+        blessing=model_gate.outputs["blessing"],
+        dataset=version.outputs["dataset"],
+        query_splits=of_run("query_splits", default='["eval"]'),
+        plan=of_run("plan", default="{}"),
+        thresholds=of_run("index_thresholds", default="{}"),
+        columns=of_run("columns", default="null"),
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        work_dir=of_run("work_dir"),
+        reports_dir=of_run("reports_dir"),
+    )
+    return [ingest, version, gate, trainer, model_gate, approval, pusher, imported, predictor, index]
 
 
 def test_every_component_with_parameters_of_the_run(compile_for_kubeflow: Compile) -> None:
     components = every_component()
+    ours = set(mlplatform.components.__all__)
+    assert {type(component).__name__ for component in components} == ours
     specification = compile_for_kubeflow(pipeline(components))
     tasks = specification["root"]["dag"]["tasks"]
     assert set(tasks) == {component.id for component in components}

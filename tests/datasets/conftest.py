@@ -128,7 +128,7 @@ class _Waiting:
     def finish(self, task: progress.Task) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def report_line(self, text: str) -> None:
         pass
 
 

@@ -137,8 +137,8 @@ def main(folder: Path, kills: int, seed: int, verbs: list[str]) -> dict[str, int
     store.gc("d", is_dry_run=False, grace_s=0)
     assert store.gc("d", grace_s=0) == []
     check_whole(store, "d")
-    assert list((folder / "store" / "d" / "aside").iterdir()) == []
-    assert list((folder / "store" / "d").glob("aside-*")) == []
+    assert list((folder / "store" / "d" / ".aside").iterdir()) == []
+    assert list((folder / "store" / "d").glob(".aside-*")) == []
     return hits
 
 

@@ -105,7 +105,7 @@ def test_a_result_that_does_not_arrive_is_an_error_and_no_version(
             store.commit("d", source, beam_options=IN_PROCESS)
         assert [one.version for one in store.log("d")] == ["v1"]
     monkeypatch.setattr(LocalStorage, "put", real)
-    assert list((tmp_path / "store" / "d").glob("aside-*")) == []
+    assert list((tmp_path / "store" / "d").glob(".aside-*")) == []
     assert store.commit("d", source, beam_options=IN_PROCESS).added == 10
     assert store.verify("d").is_whole
 

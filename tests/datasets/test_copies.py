@@ -43,7 +43,7 @@ def test_no_shard_of_a_first_version_is_read_twice(
     packs = {path.read_bytes() for path in (tmp_path / "store/d/packs").glob("*.tfrecord*")}
     assert packs == {path.read_bytes() for path in source.glob("*/*")}
     assert store.verify("d").is_whole
-    assert not list((tmp_path / "store/d/aside").iterdir())
+    assert not list((tmp_path / "store/d/.aside").iterdir())
 
 
 def test_a_copy_belongs_to_who_takes_it_and_the_others_are_deleted(copies: Copies, shard: Shard) -> None:
@@ -65,7 +65,7 @@ def test_who_reads_on_after_another_failed_leaves_no_file(
         assert copy is not None
     copied(copies, shard)
     assert copies.take(shard) is None
-    assert not list((tmp_path / "store/d/aside").iterdir())
+    assert not list((tmp_path / "store/d/.aside").iterdir())
 
 
 def test_a_damaged_shard_leaves_no_copy(tmp_path: Path, copies: Copies, shard: Shard) -> None:
@@ -73,7 +73,7 @@ def test_a_damaged_shard_leaves_no_copy(tmp_path: Path, copies: Copies, shard: S
         raise CorruptRecordsError(shard.path, 0, "damaged")
     assert copies.take(shard) is None
     copies.close()
-    assert not list((tmp_path / "store/d/aside").iterdir())
+    assert not list((tmp_path / "store/d/.aside").iterdir())
 
 
 def test_a_full_disk_is_reported_with_the_file_that_is_written(shard: Shard) -> None:

@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_clear_error_and_no_version(
         command = [sys.executable, "-m", "mlplatform.cli.main", "datasets", "commit", "d", str(loose)]
         done = subprocess.run([*command, "--store", store.url], capture_output=True, text=True)
         assert done.returncode == 1
-        assert re.fullmatch(rf"mlplatform: {store.url}/d/aside/\w+: No space left on device\n", done.stderr)
+        assert re.fullmatch(rf"mlplatform: {store.url}/d/\.aside/\w+: No space left on device\n", done.stderr)
         roomy = DatasetStore(tmp_path / "store")
         roomy.commit("d", large)
         with pytest.raises(OSError, match="No space left"):

@@ -30,19 +30,21 @@ def test_what_a_killed_first_commit_left_is_found_by_gc_of_all(store: DatasetSto
     left = [
         leave(root / "d" / "packs" / f"{'0' * 32}.tfrecord"),
         leave(root / "d" / "aside" / "a"),
+        leave(root / "d" / ".aside" / "a"),
+        leave(root / ".aside" / "b"),
         leave(root / "aside" / "b"),
         leave(root / f"probe-{'0' * 32}"),
     ]
     found = store.gc(grace_s=3600)
     assert {root / one.path for one in found} == set(left)
     assert all(path.exists() for path in left)
-    assert len(store.gc(grace_s=3600, is_dry_run=False)) == 4
+    assert len(store.gc(grace_s=3600, is_dry_run=False)) == 6
     assert not any(path.exists() for path in left)
     assert store.gc(grace_s=0) == []
 
 
 def test_fresh_files_of_the_store_itself_are_spared_whatever_the_grace(store: DatasetStore) -> None:
-    path = leave(Path(store.url) / "aside" / "a", age_s=60)
+    path = leave(Path(store.url) / ".aside" / "a", age_s=60)
     (found,) = store.gc(grace_s=0, is_dry_run=False)
     assert found.is_spared
     assert path.exists()
@@ -55,7 +57,7 @@ def test_a_name_that_is_no_dataset_is_told_and_no_folder_is_made(
     for is_dry_run in (True, False):
         with pytest.raises(DatasetNotFoundError, match="has no dataset 'itmes'; it holds items"):
             store.gc("itmes", is_dry_run=is_dry_run)
-    assert sorted(path.name for path in Path(store.url).iterdir()) == ["aside", "items", "store.json"]
+    assert sorted(path.name for path in Path(store.url).iterdir()) == [".aside", "items", "store.json"]
     assert DatasetStore(tmp_path / "none").gc() == []
     assert not (tmp_path / "none").exists()
 

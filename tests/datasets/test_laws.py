@@ -294,13 +294,13 @@ def test_gc_never_removes_what_a_version_reaches(
             (path / "store" / "d" / "packs").mkdir(exist_ok=True)
             (path / "store" / "d" / "packs" / f"{number:032x}.tfrecord").write_bytes(b"half")
         if litter:  # what a killed commit on Beam leaves
-            (path / "store" / "d" / "aside-0").mkdir()
-            (path / "store" / "d" / "aside-0" / "note").write_bytes(b"half")
+            (path / "store" / "d" / ".aside-0").mkdir()
+            (path / "store" / "d" / ".aside-0" / "note").write_bytes(b"half")
             litter += 1
         before = {one.version: ids_of(store, one.version) for one in store.log("d")}
         assert len(store.gc("d", is_dry_run=True, grace_s=0)) == litter
         assert len(store.gc("d", is_dry_run=False, grace_s=0)) == litter
         assert store.gc("d", grace_s=0) == []
-        assert not (path / "store" / "d" / "aside-0").exists()
+        assert not (path / "store" / "d" / ".aside-0").exists()
         assert {one.version: ids_of(store, one.version) for one in store.log("d")} == before
         assert store.verify("d").is_whole

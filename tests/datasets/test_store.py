@@ -23,8 +23,8 @@ from mlplatform.datasets.errors import (
     DatasetNotFoundError,
     ForgottenRecordError,
     KeyValuesError,
-    NoExamplesError,
     NoKeyError,
+    NoSplitsError,
     NotExamplesError,
     SplitFirewallError,
     StoreFormatError,
@@ -296,9 +296,9 @@ def test_a_checkout_refuses_a_folder_in_use_and_a_commit_one_without_examples(
         store.checkout("d", "v1", source)
     (tmp_path / "empty").mkdir()
     store.checkout("d", "v1", tmp_path / "empty")
-    with pytest.raises(NoExamplesError, match="Split-<name>"):
+    with pytest.raises(NoSplitsError, match="Split-<name>"):
         store.commit("d", tmp_path)
-    with pytest.raises(NoExamplesError):
+    with pytest.raises(NoSplitsError):
         store.commit("d", tmp_path / "missing")
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.beam.doctor import look_at_engine
-from mlplatform.components.model_validator.baseline import Baseline
+from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.components.model_validator.validate import Engine, Quality, Terms, measure_quality
@@ -98,7 +98,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scored(models: Path, files: list[str], engine: Engine | None) -> Quality:
     question = Question.of("classification", "long", slices=[["city"]])
-    baseline = Baseline(models / "old", "the one before")
+    baseline = BaselineModel(models / "old", "the one before")
     terms = Terms(splits=["eval"], question=question, baseline=baseline, engine=engine)
     return measure_quality(models / "new", Records(files, question), terms)
 

@@ -1,12 +1,19 @@
 """What counts in a node's key, and what does not."""
 
 import json
+import uuid
 
 import pytest
 
 from mlplatform.fingerprints.digests import Digests
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest, make_key
 from mlplatform.roles import FINGERPRINT, READ, VALUE, WRITTEN
+from mlplatform.storage import open_storage
+
+
+@pytest.fixture
+def bucket():
+    return f"memory://{uuid.uuid4().hex}/data"
 
 
 @pytest.fixture
@@ -79,8 +86,28 @@ def test_the_content_of_what_is_read_stands_for_its_fingerprint(key, work, base)
 
 def test_a_fingerprint_counts_where_content_cannot_be_read(key):
     roles = {"photos": READ, "at": FINGERPRINT}
-    first = key(photos="gs://bucket/data", at="ten", roles=roles)
-    assert key(photos="gs://bucket/data", at="noon", roles=roles).key != first.key
+    first = key(photos="hdfs://bucket/data", at="ten", roles=roles)
+    assert first.paths == {}
+    assert key(photos="hdfs://bucket/data", at="noon", roles=roles).key != first.key
+
+
+def test_what_is_read_in_object_storage_counts_by_content(key, bucket):
+    roles = {"photos": READ, "at": FINGERPRINT}
+    nothing = key(photos=bucket, at="ten", roles=roles)
+    assert nothing.paths == {bucket: ""}
+    open_storage(bucket).put("a.csv", b"1")
+    first = key(photos=bucket, at="ten", roles=roles)
+    assert key(photos=bucket, at="noon", roles=roles).key == first.key
+    open_storage(bucket).put("a.csv", b"2")
+    assert len({made.key for made in (nothing, first, key(photos=bucket, at="ten", roles=roles))}) == 3
+
+
+def test_a_place_in_object_storage_that_is_written_or_a_plain_value_is_not_looked_at(key, bucket):
+    roles = {"a": WRITTEN, "b": VALUE}
+    first = key(a=bucket, b=bucket, c=bucket, roles=roles)
+    open_storage(bucket).put("1/model", b"1")
+    again = key(a=bucket, b=bucket, c=bucket, roles=roles)
+    assert (again.key, again.folders, again.paths) == (first.key, {}, {})
 
 
 NAMES = ["store", "models_dir", "push_destination", "reports_dir", "work_dir", "input_base", "image_dir"]

@@ -2,17 +2,86 @@
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
 from mlplatform.fingerprints.digests import (
+    UNSEEN,
     UNUSED_DAYS,
     Digests,
     file_facts,
     is_same_file,
     prune,
 )
+from mlplatform.orchestration.local.cache.pushed import versions_digest
+from mlplatform.registry import ModelStore
+from mlplatform.storage import open_storage
+
+
+@pytest.fixture
+def bucket():
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_in_object_storage_the_listing_decides(digests, bucket):
+    place, storage = f"{bucket}/data", open_storage(bucket)
+    assert digests.of(place) == ""
+    storage.put("data/a", b"one")
+    storage.put("other", b"one")
+    first = digests.of(place)
+    assert digests.of(place) == first != digests.of(f"{place}/a") != ""
+    storage.put("data/inner/b", b"two")
+    second = digests.of(place)
+    storage.put("data/a", b"six")
+    third = digests.of(place)
+    storage.delete("data/inner/b")
+    assert len({first, second, third, digests.of(place)}) == 4
+
+
+def test_what_cannot_be_listed_is_unseen(digests, bucket, monkeypatch):
+    assert digests.of("hdfs://host/data") == UNSEEN
+    open_storage(bucket).put("a", b"one")
+    monkeypatch.setattr("mlplatform.storage.file_systems._IDENTITIES", ())
+    assert digests.of(bucket) == UNSEEN
+
+
+@pytest.fixture
+def pushed(tmp_path, bucket):
+    """A store of models at a URL, and a function that pushes a model to it."""
+    store = ModelStore(f"{bucket}/models")
+
+    def push(content):
+        model = tmp_path / content
+        model.mkdir()
+        (model / "saved_model.pb").write_text(content)
+        return store.push(model, "m").version.version
+
+    return store, push
+
+
+def test_of_pushed_models_at_a_url_the_ledger_decides(pushed):
+    store, push = pushed
+    folder = store.base_path("m")
+    assert versions_digest(folder) == ""
+    push("a")
+    one = versions_digest(folder)
+    store.promote("m", "1")
+    assert versions_digest(folder) == one != ""
+    push("b")
+    two = versions_digest(folder)
+    store.rollback("m", why="bad")
+    assert versions_digest(folder) == one != two
+    store.promote("m", "2")
+    assert versions_digest(folder) == two
+
+
+def test_of_what_another_pushed_to_a_url_the_names_decide(bucket):
+    open_storage(bucket).put("served/1/saved_model.pb", b"one")
+    one = versions_digest(f"{bucket}/served")
+    open_storage(bucket).put("served/2/saved_model.pb", b"two")
+    assert "" != versions_digest(f"{bucket}/served") != one != ""
 
 
 @pytest.fixture

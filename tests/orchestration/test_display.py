@@ -6,7 +6,7 @@ import pty
 import select
 
 from mlplatform.orchestration.local.display import Lines, LiveTable, display_for
-from mlplatform.orchestration.local.processes.channel import Progress
+from mlplatform.orchestration.local.processes.channel import ProgressUpdate
 from mlplatform.orchestration.local.records import NodeRecord, RunRecord
 
 
@@ -23,7 +23,7 @@ def test_a_terminal_gets_a_table_that_follows_the_run(monkeypatch):
         display.started(run)
         make.state = "running"
         display.changed(make)
-        display.progressed(make, Progress("Beam", 10, None, "records", 1.0, "", is_finished=False))
+        display.progressed(make, ProgressUpdate("Beam", 10, None, "records", 1.0, "", is_finished=False))
         display.tick()
         screen = _read(ours, until="Beam: 10 records, 10/s")
         make.state, make.why = "failed", "ValueError: [bold]x[/] is wrong"

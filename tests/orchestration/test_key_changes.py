@@ -26,7 +26,7 @@ DIGEST, OTHER = "0" * 32, "f" * 32
         ("code /a.py", "", OTHER, "code newly used: /a.py"),
         ("input data", DIGEST, OTHER, "input data has other content"),
         ("library tfx", "1", "", "library tfx: 1 -> not there"),
-        ("uncertain", "x was edited (1)", "", "its last result could not be told from others"),
+        ("uncertain", "x was edited (1)", "", "no key identified its last result"),
     ],
 )
 def test_a_change_in_words(part, before, now, said):

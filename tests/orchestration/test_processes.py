@@ -25,21 +25,21 @@ def processes(tmp_path):
     processes.stop()
 
 
-def heard(processes, kind, timeout_s=60.0):
+def next_event(processes, kind, timeout_s=60.0):
     """Return the first message of a kind; the others are dropped."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        for message in processes.hear(0.1):
+        for message in processes.events(0.1):
             if isinstance(message, kind):
                 return message
-    pytest.fail(f"no {kind.__name__} was heard")
+    pytest.fail(f"no {kind.__name__} was received")
 
 
 def result_of(processes, target, tmp_path, **arguments):
     processes.start(target, tmp_path / "job.log", **arguments)
-    said = heard(processes, JobMessage)
-    heard(processes, Exited)
-    return said.content
+    message = next_event(processes, JobMessage)
+    next_event(processes, Exited)
+    return message.content
 
 
 def helpers(pids: Path, count: int = 1) -> list[psutil.Process]:
@@ -64,25 +64,25 @@ class TestNothingIsLeft:
     def test_of_a_job_that_ended(self, processes, tmp_path, session):
         processes.start("jobs:start_helper", tmp_path / "log", pids=str(tmp_path / "pids"), session=session)
         found = helpers(tmp_path / "pids")
-        heard(processes, Exited)
+        next_event(processes, Exited)
         assert are_gone(found)
 
     @pytest.mark.parametrize("session", [False, True])
     def test_of_a_job_that_was_killed(self, processes, tmp_path, session):
         arguments = {"pids": str(tmp_path / "pids"), "then": "wait", "session": session}
         processes.start("jobs:start_helper", tmp_path / "log", **arguments)
-        pid = heard(processes, Started).pid
+        pid = next_event(processes, Started).pid
         found = helpers(tmp_path / "pids")
         os.kill(pid, signal.SIGKILL)
         assert are_gone(found)
 
     def test_of_a_fork_server_that_was_killed(self, processes, tmp_path):
         processes.start("jobs:start_helper", tmp_path / "log", pids=str(tmp_path / "pids"), then="wait")
-        pid = heard(processes, Started).pid
+        pid = next_event(processes, Started).pid
         found = [psutil.Process(pid), *helpers(tmp_path / "pids")]
         os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
         with pytest.raises(ForkServerEndedError):
-            heard(processes, Exited)
+            next_event(processes, Exited)
         assert are_gone(found)
 
     def test_of_runners_processes_that_stop_while_a_message_is_unread(self, processes, tmp_path):
@@ -104,12 +104,12 @@ folder = Path({str(tmp_path)!r})
 processes = Processes(folder / "server.log")
 processes.start("jobs:start_helper", folder / "log", pids=str(folder / "pids"), then="wait", session=True)
 while not (folder / "pids").exists():
-    for message in processes.hear(0.1):
+    for message in processes.events(0.1):
         pass
 if {is_importing}:
     processes.preload("jobs:take_long", started=str(folder / "importing"))
     while not (folder / "importing").exists():
-        for message in processes.hear(0.1):
+        for message in processes.events(0.1):
             pass
 print("ready", flush=True)
 time.sleep(600)
@@ -157,13 +157,13 @@ class TestSurroundings:
         processes.stop()
         log = (tmp_path / "job.log").read_text()
         assert ("cpu_feature_guard" in log) == (level is not None)  # logged when it is imported
-        lines = [line for line in log.splitlines() if "said: " in line]
+        lines = [line for line in log.splitlines() if "message: " in line]
         if lines:  # newer releases of TensorFlow do not export the function that logs
             assert [line.split()[-1] for line in lines] == logged
 
     def test_what_a_module_adds_to_the_import_path_stays(self, processes, tmp_path, monkeypatch):
         processes.preload("jobs:add_to_path", entry="/added/here")
-        assert heard(processes, Preloaded).failure is None
+        assert next_event(processes, Preloaded).failure is None
         for entry in ("/of/the/caller", "/and/another"):
             assert "/added/here" in result_of(processes, "jobs:surroundings", tmp_path, name="X")[2]
             monkeypatch.syspath_prepend(entry)
@@ -190,17 +190,17 @@ def test_arguments_of_any_size(processes, tmp_path):
 
 class TestFailures:
     @pytest.mark.parametrize(
-        ("code", "said"), [(0, "sys.exit(0)"), (None, "sys.exit()"), ("no", "sys.exit('no')")]
+        ("code", "message"), [(0, "sys.exit(0)"), (None, "sys.exit()"), ("no", "sys.exit('no')")]
     )
-    def test_a_job_that_leaves_has_failed(self, processes, tmp_path, code, said):
+    def test_a_job_that_leaves_has_failed(self, processes, tmp_path, code, message):
         failure = result_of(processes, "jobs:leave", tmp_path, code=code)
         assert isinstance(failure, Failure)
-        assert failure.message == f"it called {said}"
+        assert failure.message == f"it called {message}"
         assert failure.exception() is None
 
     def test_a_long_failure_of_an_import_is_told(self, processes):
         processes.preload("jobs:fail_at_length")
-        preloaded = heard(processes, Preloaded)
+        preloaded = next_event(processes, Preloaded)
         assert preloaded.failure.type == "ValueError"
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import stat
+import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2
 from mlplatform.fingerprints.digests import Digests, file_digest
 from mlplatform.home import Home
 from mlplatform.orchestration.local.cache import surroundings, unchanged
+from mlplatform.orchestration.local.cache.pushed import versions_digest
 from mlplatform.orchestration.local.cache.sources import Sources, names_digest, neighbours_digest
 from mlplatform.orchestration.local.cache.unchanged import Memory
 from mlplatform.orchestration.local.errors import DatabaseUnusableError
@@ -24,6 +26,8 @@ from mlplatform.orchestration.local.records import (
     RunFolder,
     RunRecord,
 )
+from mlplatform.roles import READ, VALUE, WRITTEN
+from mlplatform.storage import open_storage
 
 NODE = NodePlan("n", "N", (), "m.E", False, True, False, False)
 
@@ -228,6 +232,53 @@ def test_keys_that_cannot_be_looked_at(world, text):
     world.details.parts["parameter x"] = text
     world.remember()
     assert world.recalled() is None
+
+
+@pytest.fixture
+def bucket(world):
+    """A place in object storage that the node read, and where it pushed; `put` changes what is there."""
+    url = f"memory://{uuid.uuid4().hex}"
+    put = open_storage(url).put
+    put("rows", b"1")
+    put("models/1/model", b"1")
+    world.details.parts |= {"parameter rows": "0" * 32, "parameter nothing": f"{url}/nothing"}
+    places = (f"{url}/rows", f"{url}/nothing", f"{url}/models/1")
+    world.details.paths |= {place: world.digests.of(place) for place in places}
+    world.details.folders[f"{url}/models"] = versions_digest(f"{url}/models")
+    world.remember()
+    return put
+
+
+def test_nothing_changed_in_object_storage(world, bucket):
+    assert world.recalled() is not None
+
+
+@pytest.mark.parametrize("name", ["rows", "nothing", "models/1/model", "models/1/more", "models/2/model"])
+def test_content_in_object_storage_that_changed_or_appeared(world, bucket, name):
+    bucket(name, b"2")
+    assert world.recalled() is None
+
+
+def test_object_storage_that_cannot_be_reached_is_a_change(world, bucket, monkeypatch):
+    def find(*_, **__):
+        raise PermissionError("no")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.find", find)
+    assert world.recalled() is None
+    world.remember()
+    assert world.recalled() is None
+
+
+@pytest.mark.parametrize(
+    ("role", "is_repeated"), [(WRITTEN, True), (VALUE, True), (READ, False), (None, False)]
+)
+def test_a_url_that_a_parameter_names(world, role, is_repeated):
+    world.details.parts["parameter x"] = "s3://bucket/models"
+    world.plan = dataclasses.replace(
+        world.plan, nodes=(dataclasses.replace(NODE, roles={"x": role} if role else {}),)
+    )
+    world.remember()
+    assert (world.recalled() is not None) is is_repeated
 
 
 def test_doubts_about_a_result(world):

@@ -161,12 +161,14 @@ class TestIndex:
         ledger.compact()
         assert overview(Ledger(url)) == {"runs/a": [1, 2]}
 
+    @pytest.mark.parametrize("name", [".aside", "aside"])  # the second one is of earlier releases
     def test_what_killed_writers_left_aside_is_removed_after_a_day(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         ledger = Ledger(tmp_path)
         ledger.append("runs/a", "happened")
-        left = tmp_path / "runs" / "aside" / "x"
+        left = tmp_path / "runs" / name / "x"
+        left.parent.mkdir(exist_ok=True)
         left.write_text("half")
         ledger.compact()
         assert left.exists()

@@ -87,6 +87,17 @@ class UrlContract:
             "1/variables/variables.index",
         ]
 
+    @pytest.mark.parametrize("name", ["aside", "withdrawn", "live", "index"])
+    def test_no_name_that_a_model_may_have_is_taken_by_the_store(
+        self, store: ModelStore, model: Model, name: str
+    ) -> None:
+        store.push(model("a"), name)
+        store.push(model("b"), name)
+        store.rollback(name, why="bad")
+        assert [version.integrity() for version in ModelStore(store.url).versions(name)] == ["intact"] * 2
+        assert ModelStore(store.url).names() == [name]
+        assert list(store.all_versions()) == [name]
+
     def test_pushes_at_once_all_land(self, store: ModelStore, model: Model) -> None:
         sources = [model(content) for content in "abcd"]
         with ThreadPoolExecutor(4) as threads:

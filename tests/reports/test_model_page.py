@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mlplatform.evaluation.classification import Classification
-from mlplatform.reports.model_page import Check, Cost, Figure, Mistake, ModelPage, write_model_page
+from mlplatform.reports.model_page import CheckResult, Cost, Figure, Mistake, ModelPage, write_model_page
 from mlplatform.reports.page import picture
 
 CLASSES = 1200
@@ -36,7 +36,7 @@ def test_1200_classes_fit_on_a_page(tmp_path: Path) -> None:
             sections=tally.sections(),
             pairs={(labels[0], labels[1]): [mistake] * 6},
             mistakes=[mistake] * 24,
-            checks=[Check("signatures", True)],
+            checks=[CheckResult("signatures", True)],
             costs=[Cost("to load", "1 s")],
         ),
     )

@@ -452,3 +452,21 @@ def test_no_answer_mixes_two_versions_while_they_are_swapped_and_rolled_back(
             thread.join()
     assert wrong == []
     assert answered[0] > 100
+
+
+def test_the_demo_shows_the_nearest_items(server: Any, pushed: Path) -> None:
+    from mlplatform.demo.asking import Asking
+    from mlplatform.demo.facts import read_facts
+    from mlplatform.demo.photos_seen import read_photo
+    from mlplatform.home import Home
+
+    with Client(f"127.0.0.1:{server.grpc_port}") as client:
+        asking = Asking(client, read_facts(Home.at(pushed), NAME))
+        form = asking.shown.forms[0]
+        found = asking.about_photo(form, read_photo("p.png", photo(7)))
+        asking.close()
+    assert form.signature == "search_image_bytes"
+    items = found["answers"][0]["items"]
+    assert items[0]["name"] == "item-07"
+    assert items[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert found["seen_size"] == [SIDE, SIDE]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mlplatform.serving import Client
-from mlplatform.serving.client import RequestFailedError, ServerAddressError
+from mlplatform.serving.client import RequestFailedError, ServerAddressError, TensorForm
+from mlplatform.serving.tensors import DataType
 
 pytestmark = pytest.mark.e2e
 
@@ -325,3 +326,17 @@ def test_the_path_of_an_address_comes_before_that_of_a_request(http_server: Any,
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ServerAddressError, match="HOST:PORT"):
         Client(address)
+
+
+def test_what_a_version_can_be_asked(asking: Client) -> None:
+    found = asking.signatures("m", version=1)
+    assert {"serving_default", "two", "texts", "count", "scalar"} <= set(found)
+    default = found["serving_default"]
+    assert default.inputs == {"x": TensorForm(DataType.FLOAT, (-1, 2))}
+    assert list(default.outputs) == ["y"]
+    assert default.method == "tensorflow/serving/predict"
+    assert found["scalar"].inputs["x"].shape == ()
+    assert found["texts"].inputs["text"] == TensorForm(DataType.STRING, (-1,))
+    assert found["count"].inputs == {}
+    with pytest.raises(RequestFailedError):
+        asking.signatures("m", version=9)

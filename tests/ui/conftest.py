@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,8 @@ from mlplatform.orchestration.local.records import (
     RunRecord,
 )
 from mlplatform.orchestration.local.run_events import RunEvents
-from mlplatform.registry import ModelStore, events
+from mlplatform.registry import ModelStore, events, tree_digest
+from mlplatform.registry.approvals import Approvals
 from mlplatform.registry.ledger import Ledger
 from mlplatform.reports.kept import keep_report
 from mlplatform.ui.server import Pages
@@ -187,6 +189,20 @@ def write_history(root: Path) -> Home:
     write_run(home, SECOND, dataset="items@v2", reused=FIRST, arguments={"data": "photos", "epochs": 3})
     verdict(home, SECOND, "ModelValidator")
     push(models, root.parent / "m2", run=SECOND, dataset="items@v2", metrics={"top_1": 0.84, "top_5": 0.98})
+    approvals, now = Approvals(Ledger(home.ledger)), datetime.now(timezone.utc)
+    asked, _ = approvals.ask(
+        "item_category", tree_digest(root.parent / "m2"), run=SECOND, now=now, time_limit_s=60.0
+    )
+    approvals.answer(asked, approver="ann", why="fewer wrong shoes", is_given=True)
+    approvals.ask(
+        "item_category",
+        "f" * 64,
+        run=FAILED,
+        dataset="items@v2",
+        approvers=["bob"],
+        now=now,
+        time_limit_s=864000.0,
+    )
     return home
 
 

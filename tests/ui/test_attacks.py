@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from mlplatform.home import Home
+from mlplatform.registry.approvals import Approvals
+from mlplatform.registry.ledger import Ledger
 from mlplatform.reports.dataset_diff_page import record_card
 from mlplatform.ui.access import Access, OpenAddressError, access_for
 from mlplatform.ui.server import Pages, UiServer, listen
@@ -26,10 +28,12 @@ TOKEN = "the-token"
 class Server:
     """A dashboard in a thread, asked through plain sockets: what a browser would tidy up stays as it is."""
 
-    def __init__(self, pages: Pages, token: str = "") -> None:
+    def __init__(self, pages: Pages, token: str = "", *, may_approve: bool = False) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._server = UiServer(pages, access_for("127.0.0.1", self.port, token=token))
+        self._server = UiServer(
+            pages, access_for("127.0.0.1", self.port, token=token, may_approve=may_approve)
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -439,3 +443,94 @@ def test_a_photo_that_decodes_to_half_a_gigabyte_is_not_decoded(make_example: Ca
     assert card["picture"] is None
     for data in (b"<svg onload=alert(1)>", b"<html>", b"", b"\xff\xd8\xff"):
         assert record_card(make_example(image__encoded=data))["picture"] is None
+
+
+@pytest.fixture
+def approving(own_home: Home) -> Iterator[Server]:
+    site = Site(own_home, may_approve=True)
+    server = Server(Pages(site), TOKEN, may_approve=True)
+    yield server
+    server.close()
+    site.index.close()
+
+
+FORM = f"digest={'f' * 64}&by=bob&why=seen+it&answer=yes"
+
+
+def post(server: Server, form: str = FORM, run: str = FAILED, **headers: str) -> tuple[int, str]:
+    """Send the form as a page of the dashboard does, but for the headers that are given."""
+    sent = {
+        "Host": f"127.0.0.1:{server.port}",
+        "Sec-Fetch-Site": "same-origin",
+        "Origin": f"http://127.0.0.1:{server.port}",
+        "Cookie": f"mlplatform-ui-{server.port}={TOKEN}",
+        "Content-Type": "application/x-www-form-urlencoded",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}" for name, value in sent.items() if value]
+    request = [
+        f"POST /runs/{run}/approval HTTP/1.1",
+        *lines,
+        f"Content-Length: {len(form)}",
+        "Connection: close",
+    ]
+    return server.send("\r\n".join([*request, "", form]).encode())
+
+
+def answers(home: Home) -> list[str]:
+    return [answer.approver for answer in Approvals(Ledger(home.ledger)).answers("item_category")]
+
+
+def test_an_answer_comes_from_a_page_of_the_dashboard_alone(approving: Server, own_home: Home) -> None:
+    for headers in (
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "none"},
+        {"Sec_Fetch_Site": "", "Origin": ""},  # a program that is no browser
+        {"Sec_Fetch_Site": "", "Origin": "null"},
+        {"Sec_Fetch_Site": "", "Origin": "http://evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Cookie": ""},
+        {"Cookie": f"mlplatform-ui-{approving.port}=wrong"},
+        {"Content_Type": "text/plain"},
+        {"Content_Type": "application/json"},
+    ):
+        assert 400 <= post(approving, **headers)[0] < 500, headers
+    assert answers(own_home) == ["ann"]
+    status, text = post(approving)
+    assert status == 303
+    assert f"Location: /runs/{FAILED}/approval" in text
+    assert answers(own_home) == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        FORM.replace("f" * 64, "e" * 64),  # another model than the page showed
+        FORM.replace("bob", "eve"),  # who may not
+        FORM.replace("seen+it", "+"),
+        FORM.replace("yes", "maybe"),
+        FORM.replace("bob", "%FF"),
+        "a=1&" * 100 + FORM,
+        FORM + "&x=" + "y" * 20000,
+        "",
+    ],
+)
+def test_a_form_that_says_something_else_answers_nothing(
+    approving: Server, own_home: Home, form: str
+) -> None:
+    assert 400 <= post(approving, form)[0] < 500
+    assert answers(own_home) == ["ann"]
+
+
+def test_nothing_else_takes_a_form(approving: Server, guarded: Server) -> None:
+    cookie = {"Cookie": f"mlplatform-ui-{approving.port}={TOKEN}", "Sec_Fetch_Site": "same-origin"}
+    cookie["Content_Type"] = "application/x-www-form-urlencoded"
+    assert approving.ask(f"/runs/{FAILED}", method="POST", **cookie)[0] == 405
+    assert approving.ask(f"/runs/{FAILED}/approval", method="PUT", **cookie)[0] == 405
+    assert post(approving, run="nothing")[0] == 404
+    assert post(guarded)[0] == 405  # one that was not started with --approve
+
+
+def test_approving_asks_for_a_token_on_loopback_as_well() -> None:
+    assert len(access_for("127.0.0.1", 80, may_approve=True).token) > 30

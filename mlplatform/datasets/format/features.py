@@ -1,7 +1,7 @@
 """Features of many tf.Examples at once: where a feature's value lies, and what single values say."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -167,9 +167,34 @@ def with_text(record: bytes, name: str, text: str) -> bytes:
         value = numbers[0]
     if before and decode(before) == decode(value):
         return record
-    entries = {**features, name: value}
-    pairs = [_field(0x0A, key.encode()) + _field(0x12, feature) for key, feature in sorted(entries.items())]
+    return example_of({**features, name: value})
+
+
+def example_of(features: Mapping[str, bytes]) -> bytes:
+    """Return a serialized tf.Example of serialized `Feature`s by name."""
+    pairs = [
+        _field(0x0A, name.encode()) + _field(0x12, feature) for name, feature in sorted(features.items())
+    ]
     return _field(0x0A, b"".join(_field(0x0A, pair) for pair in pairs))
+
+
+def encode(values: Sequence[bytes] | Sequence[float] | Sequence[int]) -> bytes:
+    """Return values as a serialized `Feature`; floats become float32. Without values it has none.
+
+    Raises:
+        OverflowError: A whole number does not fit 64 bits, or a float is beyond float32.
+    """
+    if not values:
+        return b""
+    if isinstance(values[0], bytes):
+        return _field(0x0A, b"".join(_field(0x0A, value) for value in values if isinstance(value, bytes)))
+    if isinstance(values[0], float):
+        return _field(0x12, _field(0x0A, struct.pack(f"<{len(values)}f", *values)))
+    try:
+        unsigned = struct.unpack(f"<{len(values)}Q", struct.pack(f"<{len(values)}q", *values))
+    except struct.error as error:
+        raise OverflowError(f"a whole number of {len(values)} does not fit 64 bits") from error
+    return _field(0x1A, _field(0x0A, b"".join(map(_varint, unsigned))))
 
 
 def _mix(value: UInt64s) -> UInt64s:

@@ -88,10 +88,7 @@ def _files(place: str) -> Iterator[tuple[str, str]]:
             facts = file.stat()
             yield file.relative_to(path).as_posix(), f"{facts.st_size} {facts.st_mtime_ns}"
         return
-    from mlplatform.storage.file_systems import file_system, identity, reaching
+    from mlplatform.storage.file_systems import identities
 
-    with reaching(place):
-        files_there, folder = file_system(place)
-        files_there.invalidate_cache()
-        for name, info in sorted(files_there.find(folder, detail=True).items()):
-            yield name, repr(identity(info))
+    for name, facts_there in identities(place):
+        yield name, repr(facts_there)

@@ -1,4 +1,4 @@
-"""One run while it runs: schedules the nodes, keeps the records, tells the display, ends cleanly."""
+"""One run while it runs: schedules the nodes, keeps the records, updates the display, ends cleanly."""
 
 import contextlib
 import importlib.metadata
@@ -106,7 +106,7 @@ class ActiveRun:
     def _close_events(self) -> None:
         if problem := self._events.close():
             with contextlib.suppress(OSError):
-                self._display.says(f"not all of this run could be written into the ledger: {problem}")
+                self._display.print_line(f"not all of this run could be written into the ledger: {problem}")
 
     def _end_processes(self) -> None:
         if self._processes is None:
@@ -188,14 +188,14 @@ class ActiveRun:
         Raises:
             Exception: What is wrong with the arguments, or with the module.
         """
-        self._display.says(f"loading {reference}")
+        self._display.print_line(f"loading {reference}")
         log = self.folder.log(RUNNER_LOG)
         self._processes = Processes(log)
         checking = self._processes.start(CHECK_ARGUMENTS, log, reference=reference, **arguments)
         self._processes.preload(f"{COMPILING}:load", reference=reference)
         threads = self._preloaded(checking)
         if threads:
-            self._display.says(
+            self._display.print_line(
                 f"importing {reference} starts threads ({', '.join(threads)}): nodes start slower"
             )
             self._processes.stop()
@@ -212,17 +212,17 @@ class ActiveRun:
         job = processes.start(target, log, **arguments)
         result: list[Any] = []
         while True:
-            for heard in processes.hear(TICK_S):
-                if isinstance(heard, JobMessage) and heard.job == job and heard.kind == "result":
-                    result.append(heard.content)
-                elif isinstance(heard, JobMessage) and heard.job == job and heard.kind == "failure":
-                    raise self._load_error(heard.content)
-                elif isinstance(heard, Preloaded):
-                    self._check_preloaded(heard)
-                elif isinstance(heard, Exited) and heard.job == job:
+            for event in processes.events(TICK_S):
+                if isinstance(event, JobMessage) and event.job == job and event.kind == "result":
+                    result.append(event.content)
+                elif isinstance(event, JobMessage) and event.job == job and event.kind == "failure":
+                    raise self._load_error(event.content)
+                elif isinstance(event, Preloaded):
+                    self._check_preloaded(event)
+                elif isinstance(event, Exited) and event.job == job:
                     if result:
                         return result[0]
-                    raise PipelineNotLoadedError(self.record.pipeline, killed(heard), str(log))
+                    raise PipelineNotLoadedError(self.record.pipeline, killed(event), str(log))
 
     def execute(self, make_plan: Callable[[], Plan]) -> RunRecord:
         """Make the plan and run its nodes; return the finished record.
@@ -254,11 +254,11 @@ class ActiveRun:
         return self.record
 
     def _raise_failures(self) -> NoReturn:
-        """Raise what the first failed node raised; the others are told with it."""
+        """Raise what the first failed node raised; the error names the others."""
         (node, *others), (failure, *_) = self._failures, self._failures.values()
-        told = [(n, cause_of(self._failures[n]), str(self.folder.log(n))) for n in others]
+        others_failed = [(n, cause_of(self._failures[n]), str(self.folder.log(n))) for n in others]
         cause, log = cause_of(failure), str(self.folder.log(node))
-        failed = NodeFailedError(node, cause, log, self.record.run_id, failure.exit_code, told)
+        failed = NodeFailedError(node, cause, log, self.record.run_id, failure.exit_code, others_failed)
         error = failure.exception()
         if error is None:
             raise failed
@@ -270,20 +270,20 @@ class ActiveRun:
 
     def _preloaded(self, checking: int) -> tuple[str, ...]:
         while True:
-            for heard in self._running_processes().hear(TICK_S):
-                if isinstance(heard, JobMessage) and heard.job == checking and heard.kind == "failure":
-                    if heard.content.is_ours:  # all else is told when the pipeline is made
-                        raise self._load_error(heard.content)
-                elif isinstance(heard, Preloaded):
-                    if heard.failure is not None:
-                        raise self._load_error(heard.failure)
-                    return heard.unsafe_threads
+            for event in self._running_processes().events(TICK_S):
+                if isinstance(event, JobMessage) and event.job == checking and event.kind == "failure":
+                    if event.content.is_ours:  # all else is reported when the pipeline is made
+                        raise self._load_error(event.content)
+                elif isinstance(event, Preloaded):
+                    if event.failure is not None:
+                        raise self._load_error(event.failure)
+                    return event.unsafe_threads
 
     def _check_preloaded(self, preloaded: Preloaded) -> None:
         if preloaded.failure is not None:
             raise self._load_error(preloaded.failure)
         if preloaded.unsafe_threads:
-            self._display.says(
+            self._display.print_line(
                 f"importing what the nodes need starts threads ({', '.join(preloaded.unsafe_threads)}), with "
                 "which nodes may hang: start them in the components, or under `if __name__ == '__main__':`"
             )
@@ -324,8 +324,8 @@ class ActiveRun:
                     self._start(plan, node)
             if not self._jobs:
                 return
-            for heard in processes.hear(TICK_S):
-                self._hear(heard)
+            for event in processes.events(TICK_S):
+                self._handle(event)
             self._display.tick()
 
     def _ready(self, plan: Plan) -> list[NodePlan]:
@@ -355,23 +355,23 @@ class ActiveRun:
         record.started_at = now()
         self._change(record, "running")
 
-    def _hear(self, heard: object) -> None:
-        if isinstance(heard, Preloaded):
-            self._check_preloaded(heard)
-        elif isinstance(heard, Started) and heard.job in self._jobs:
-            self._job_began[heard.job] = time.monotonic()
-        elif isinstance(heard, JobMessage) and heard.job in self._jobs:
-            record = self.record.node(self._jobs[heard.job])
-            if heard.kind == "progress":
-                self._display.progressed(record, heard.content)
-            elif heard.kind == "says":
-                self._display.says(f"  {record.id}: {heard.content}")
-            elif heard.kind == "result":
-                self._outcomes[heard.job] = heard.content
-            elif heard.kind == "failure":
-                self._failures[record.id] = heard.content
-        elif isinstance(heard, Exited) and heard.job in self._jobs:
-            self._node_ended(heard)
+    def _handle(self, event: object) -> None:
+        if isinstance(event, Preloaded):
+            self._check_preloaded(event)
+        elif isinstance(event, Started) and event.job in self._jobs:
+            self._job_began[event.job] = time.monotonic()
+        elif isinstance(event, JobMessage) and event.job in self._jobs:
+            record = self.record.node(self._jobs[event.job])
+            if event.kind == "progress":
+                self._display.progressed(record, event.content)
+            elif event.kind == "line":
+                self._display.print_line(f"  {record.id}: {event.content}")
+            elif event.kind == "result":
+                self._outcomes[event.job] = event.content
+            elif event.kind == "failure":
+                self._failures[record.id] = event.content
+        elif isinstance(event, Exited) and event.job in self._jobs:
+            self._node_ended(event)
 
     def _node_ended(self, exited: Exited) -> None:
         record = self.record.node(self._jobs.pop(exited.job))
@@ -422,7 +422,7 @@ class ActiveRun:
                 end_executions(self._database(self._plan), self.record, is_failed="failed" in states)
             except Exception as error:  # noqa: BLE001 - must not hide why the run ended
                 with contextlib.suppress(OSError):
-                    self._display.says(f"ML Metadata could not be told how the run ended: {error}")
+                    self._display.print_line(f"ML Metadata was not updated with the end of the run: {error}")
 
     def _database(self, plan: Plan) -> Database:
         """Return ML Metadata; nodes take turns, also at a server, where they could meet in a deadlock."""

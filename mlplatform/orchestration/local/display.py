@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from mlplatform.orchestration.local.processes.channel import Progress
+    from mlplatform.orchestration.local.processes.channel import ProgressUpdate
 
 LINE_EVERY_S = 5.0
 _MARKS = {"done": "✓", "cached": "=", "failed": "✗", "skipped": "-", "cancelled": "-"}
 
 
 class Display(Protocol):
-    """Is told what happens; called from the runner's one thread."""
+    """Shows what happens; called from the runner's one thread."""
 
     def started(self, run: RunRecord) -> None: ...
 
-    def says(self, text: str) -> None: ...
+    def print_line(self, text: str) -> None: ...
 
     def changed(self, node: NodeRecord) -> None: ...
 
-    def progressed(self, node: NodeRecord, progress: "Progress") -> None: ...
+    def progressed(self, node: NodeRecord, progress: "ProgressUpdate") -> None: ...
 
     def tick(self) -> None: ...
 
@@ -47,27 +47,27 @@ class Lines:
         self._last_at: dict[str, float] = {}
 
     def started(self, run: RunRecord) -> None:
-        self.says(f"run {run.run_id} of {run.pipeline}")
+        self.print_line(f"run {run.run_id} of {run.pipeline}")
 
-    def says(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
 
     def changed(self, node: NodeRecord) -> None:
         if node.state == "running":
-            self.says(f"  {node.id}: started")
+            self.print_line(f"  {node.id}: started")
         elif node.state in ("done", "cached", "failed"):
             why = f" ({node.why})" if node.why else ""
-            self.says(f"  {node.id}: {node.state}, {seconds(node.seconds)}{why}")
+            self.print_line(f"  {node.id}: {node.state}, {seconds(node.seconds)}{why}")
 
-    def progressed(self, node: NodeRecord, progress: "Progress") -> None:
+    def progressed(self, node: NodeRecord, progress: "ProgressUpdate") -> None:
         if not progress.done:
             return
         now = time.monotonic()
         key = f"{node.id}/{progress.description}"
         if now - self._last_at.get(key, 0.0) >= LINE_EVERY_S:
             self._last_at[key] = now
-            self.says(f"  {node.id}: {describe(progress)}")
+            self.print_line(f"  {node.id}: {describe(progress)}")
 
     def tick(self) -> None:
         pass
@@ -76,10 +76,10 @@ class Lines:
         if not run.nodes:  # the pipeline could not be made; its error says all there is
             return
         rows = [(n.id, n.state, seconds(n.seconds), memory(n), short(n.why)) for n in run.nodes]
-        self.says("")
+        self.print_line("")
         for row in aligned([("node", "state", "time", "memory", "why"), *rows]):
-            self.says(row)
-        self.says(f"{run.state} in {seconds(run.wall_s)}: run {run.run_id}")
+            self.print_line(row)
+        self.print_line(f"{run.state} in {seconds(run.wall_s)}: run {run.run_id}")
 
 
 class LiveTable:
@@ -91,18 +91,18 @@ class LiveTable:
         self._console = Console(file=stream)
         self._live: Live | None = None
         self._run: RunRecord | None = None
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, ProgressUpdate] = {}
         self._running_since: dict[str, float] = {}
 
     def started(self, run: RunRecord) -> None:
         from rich.live import Live
 
         self._run = run
-        self.says(f"run {run.run_id} of {run.pipeline}")
+        self.print_line(f"run {run.run_id} of {run.pipeline}")
         self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=False)
         self._live.start()
 
-    def says(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
     def changed(self, node: NodeRecord) -> None:
@@ -112,7 +112,7 @@ class LiveTable:
             self._progress.pop(node.id, None)
         self.tick()
 
-    def progressed(self, node: NodeRecord, progress: "Progress") -> None:
+    def progressed(self, node: NodeRecord, progress: "ProgressUpdate") -> None:
         self._progress[node.id] = progress
 
     def tick(self) -> None:
@@ -159,7 +159,7 @@ class LiveTable:
         return table
 
 
-def describe(progress: "Progress") -> str:
+def describe(progress: "ProgressUpdate") -> str:
     """Return one line: what is done, of how much, how fast."""
     amount = f"{progress.done:,.0f}" + (f" / {progress.total:,.0f}" if progress.total is not None else "")
     rate = progress.done / max(progress.seconds, 1e-9)

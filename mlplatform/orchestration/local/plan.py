@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass
 class NodeOutcome:
-    """How a node ended, told to the runner.
+    """How a node ended, as the runner receives it.
 
     Attributes:
         state: `done`, `cached` or `skipped`.

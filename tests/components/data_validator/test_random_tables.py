@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mlplatform.components.data_validator.missing import with_missing
-from mlplatform.components.data_validator.serving_logs import log_files
+from mlplatform.serving.logged_requests import log_files
 
 COLUMNS = {"count": "int64", "price": "float", "color": "bytes", "label": "bytes"}
 ABOUT_RECORDS = {"missing_values", "missing_label", "missing_column", "leak"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlplatform.components.data_validator.errors import ServingLogsError
-from mlplatform.components.data_validator.serving_logs import ReadRequests, log_files
+from mlplatform.components.data_validator.serving_logs import ReadRequests
+from mlplatform.serving.logged_requests import RequestLogError, log_files
 
 Shop = Callable[..., dict[str, list[dict[str, Any]]]]
 
@@ -163,8 +163,8 @@ def test_requests_like_the_training_data_are_no_skew(
 
 
 def test_logs_that_are_not_there_are_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ServingLogsError, match="there is no such folder"):
+    with pytest.raises(RequestLogError, match="there is no such folder"):
         log_files(str(tmp_path / "none"))
     (tmp_path / "20261124.tfrecord.open").write_bytes(b"")
-    with pytest.raises(ServingLogsError, match="no finished log file"):
+    with pytest.raises(RequestLogError, match="no finished log file"):
         log_files(str(tmp_path))

@@ -10,11 +10,14 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components import DatasetImporter
+from mlplatform.components.dataset_importer.component import DatasetImporterSpec
 from mlplatform.components.dataset_importer.driver import DIGEST, TAXONOMY, Driver
 from mlplatform.components.dataset_importer.executor import Executor
 from mlplatform.components.image_example_gen.photo_folder import NoPhotosError
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.errors import VersionNotFoundError
+from mlplatform.fingerprints.digests import Digests
+from mlplatform.orchestration.local.cache.cache_key import make_key
 from mlplatform.tfx_io.dataset_version import read_taxonomy_of, read_version
 
 
@@ -62,6 +65,44 @@ def test_the_driver_names_what_a_tag_stands_for_now(store: DatasetStore) -> None
     store.declare_taxonomy("items", "v1", "renames: {rosso: red}")
     assert named()[DIGEST] == before[DIGEST]
     assert named()[TAXONOMY] != before[TAXONOMY]
+
+
+def test_a_cache_sees_what_a_name_comes_to_mean(
+    store: DatasetStore, colours: ModuleType, tmp_path: Path
+) -> None:
+    names = ("latest", "good", "v1")
+
+    def keys() -> list[str]:
+        made = [
+            make_key(
+                pipeline="p",
+                node="n",
+                component="DatasetImporter",
+                executor="",
+                inputs={},
+                outputs={},
+                parameters=properties(store, name),
+                digests=Digests(tmp_path / "memory"),
+                roles=DatasetImporterSpec.PARAMETER_ROLES,
+            )
+            for name in names
+        ]
+        return [each.key for each in made]
+
+    def changed(before: list[str], after: list[str]) -> list[str]:
+        return [name for name, old, new in zip(names, before, after, strict=True) if old != new]
+
+    first = keys()
+    assert keys() == first
+    store.tag("items", "v1", "good")
+    second = keys()
+    assert changed(first, second) == ["latest", "good"]
+    colours.write(tmp_path / "examples/Split-train/data_tfrecord-00000-of-00001.gz", colours.examples(4))
+    assert store.commit("items", tmp_path / "examples", is_firewall_on=False).is_new
+    third = keys()
+    assert changed(second, third) == ["latest", "good"]
+    store.declare_taxonomy("items", "v1", "renames: {rosso: red}")
+    assert changed(third, keys()) == ["latest", "good", "v1"]
 
 
 def test_item_category_takes_a_version_instead_of_a_folder(store: DatasetStore, tmp_path: Path) -> None:

@@ -523,7 +523,7 @@ BAD_SOURCES: dict[str, tuple[dict[str, Any], str]] = {
         {"input_base": "{shop}", "listing": "x.csv", "splits": HASHED},
         "there is no such file",
     ),
-    "listing without splits": ({"input_base": "{shop}", "listing": "x.csv"}, "needs to be told its splits"),
+    "listing without splits": ({"input_base": "{shop}", "listing": "x.csv"}, "needs its splits by name"),
     "weight 0": ({"input_base": "{shop}", "splits": {"train": 0, "eval": 1}}, "weight of split 'train' is 0"),
     "split with a path": ({"input_base": "{shop}", "splits": {"../x": 1, "eval": 1}}, "a split is called"),
     "given split with a path": ({"input_base": "{shop}", "splits": ["train", "../x"]}, "a split is called"),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mlplatform.training import fit as fit_module
 from mlplatform.training.errors import MonitorNotFoundError, UnknownDirectionError
-from mlplatform.training.fit import Progress, fit
+from mlplatform.training.fit import FitState, fit
 from mlplatform.training.monitoring import direction_of
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def batches(epoch: int) -> tf.data.Dataset:
 VALIDATION = tf.data.Dataset.from_tensor_slices((POINTS[64:], CLASSES[64:])).batch(16)
 
 
-def run(network: keras.Model, folder: Path, **changes: Any) -> Progress:
+def run(network: keras.Model, folder: Path, **changes: Any) -> FitState:
     settings = {"batches": batches, "validation": VALIDATION, "epochs": 4, "steps": 8, **changes}
     return fit(
         network,
@@ -241,7 +241,7 @@ def test_a_fit_that_beats_nothing_leaves_the_weights_that_were_there(tmp_path: P
 
 def measured(
     network: keras.Model, folder: Path, monitor: str, **changes: Any
-) -> tuple[Progress, list[float]]:
+) -> tuple[FitState, list[float]]:
     """Fit with growing steps, so that the loss gets worse, and return what the epochs were judged by."""
     network.compile(
         keras.optimizers.SGD(3.0),

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.training.fit import Progress
+from mlplatform.training.fit import FitState
 from mlplatform.training.history import read_history, write_history
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    progress = Progress(epoch=2, history=[{"loss": 2.0}, {"loss": 1.0}], best_epoch=1, monitor="loss")
+    progress = FitState(epoch=2, history=[{"loss": 2.0}, {"loss": 1.0}], best_epoch=1, monitor="loss")
     write_history(tmp_path, {"head": progress}, photos=7)
     fit = read_history(tmp_path)["head"]
     assert (fit.best_epoch, fit.epochs) == (1, [{"loss": 2.0}, {"loss": 1.0}])

@@ -1,5 +1,6 @@
 """Rows of a small table, and models of them whose faults are known: no training, no pipeline."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.serving_check import ServingCheck, concluded
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.components.model_validator.validate import Quality, Terms, judge, measure_quality
-from mlplatform.components.model_validator.verdict import Verdict
+from mlplatform.components.model_validator.verdict import ModelVerdict
 from mlplatform.serving.warmup import WARMUP_FILE
 
 ROWS = 300
@@ -23,12 +24,18 @@ SPEC = {
     "minutes": tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0]),
     "city": tf.io.FixedLenFeature([1], tf.string, default_value=[b""]),
 }
+TAGS = ("dear", "far", "near", "slow")
+ZONES = 6
 Columns = dict[str, tf.Tensor]  # by feature, each [batch, 1]
 
 
-def rows(path: Path) -> str:
-    """Write trips: the fare is 3 + 2 per mile + 0.5 per minute and noise, `long` whether it is over 20."""
-    random = np.random.default_rng(1)
+def rows(path: Path, seed: int = 1) -> str:
+    """Write trips.
+
+    Their fare is 3 + 2 per mile + 0.5 per minute and noise; they are `long` where it is over 20; `tags` are
+    several of `TAGS`, and `zone` is one of `ZONES` parts of the miles.
+    """
+    random = np.random.default_rng(seed)
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for number in range(ROWS):
             miles, minutes = random.uniform(0.5, 10), random.uniform(2, 30)
@@ -41,6 +48,9 @@ def rows(path: Path) -> str:
             features["id"].int64_list.value.append(number)
             features["fare"].float_list.value.append(fare)
             features["long"].bytes_list.value.append(b"yes" if fare > 20 else b"no")
+            tags = [("dear", fare > 20), ("far", miles > 5), ("near", miles <= 5), ("slow", minutes > 15)]
+            features["tags"].bytes_list.value.extend(tag.encode() for tag, has in tags if has)
+            features["zone"].int64_list.value.append(int(miles / 10 * ZONES))
             writer.write(example.SerializeToString())
     return str(path)
 
@@ -54,6 +64,18 @@ def is_long(columns: Columns) -> tf.Tensor:
     """Return probabilities of `no` and `yes`, [batch, 2]."""
     yes = tf.sigmoid(2 * (fare(columns) - 20))
     return tf.concat([1 - yes, yes], axis=1)
+
+
+def tags(columns: Columns) -> tf.Tensor:
+    """Return probabilities of the `TAGS`, [batch, 4]."""
+    dear, miles, minutes = fare(columns) - 20, columns["miles"], columns["minutes"]
+    return tf.sigmoid(tf.concat([2 * dear, 8 * (miles - 5), 8 * (5 - miles), 4 * (minutes - 15)], axis=1))
+
+
+def place(columns: Columns) -> tf.Tensor:
+    """Return a vector in whose neighbourhood are trips of as many miles, [batch, 2]."""
+    angle = columns["miles"] / 10 * (2 * math.pi * (ZONES - 1) / ZONES)
+    return tf.concat([tf.cos(angle), tf.sin(angle)], axis=1)
 
 
 class TableModel(tf.Module):
@@ -105,6 +127,7 @@ def export(
     then: Callable[[Columns], tf.Tensor] | None = None,
     samples: Sequence[tf.train.Example] = (),
     ballast: int = 0,
+    signature: str = "serving_default",
 ) -> Path:
     """Write a SavedModel.
 
@@ -118,13 +141,14 @@ def export(
         then: What it answered in its training, where that is recorded with the samples.
         samples: What it was asked in its training.
         ballast: Floats that it carries for nothing.
+        signature: Name of its first signature.
     """
     labels_file = None
     if labels:
         labels_file = folder.parent / "labels.txt"
         labels_file.write_text("".join(f"{label}\n" for label in labels))
     model = TableModel(answer, output, labels_file=labels_file, by_columns=by_columns, ballast=ballast)
-    signatures = {"serving_default": model.serve.get_concrete_function()}
+    signatures = {signature: model.serve.get_concrete_function()}
     if has_columns:
         signatures["columns"] = model.serve_columns.get_concrete_function()
     tf.saved_model.save(model, str(folder), signatures=signatures)
@@ -206,7 +230,7 @@ def judged(
     return [*quality.reasons, *serving.reasons], quality
 
 
-def verdict(model: Path, file: str, question: Question, out: Path, **changes: Any) -> Verdict:
+def verdict(model: Path, file: str, question: Question, out: Path, **changes: Any) -> ModelVerdict:
     """Return the gate's verdict, with everything that it writes."""
     budget = changes.pop("budget", Budget()).model_copy(update={"peak_memory_mb": 1e6})
     serving = checked(model, file, question, budget=budget)

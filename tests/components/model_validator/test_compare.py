@@ -5,7 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
+from tensorflow_serving.apis import predict_pb2
 
 from mlplatform.cli.models import models as command
 from mlplatform.components.model_validator.compare import (
@@ -16,9 +18,11 @@ from mlplatform.components.model_validator.compare import (
     examples_of,
     write_comparison,
 )
+from mlplatform.components.model_validator.compare_requests import compare_on_requests
 from mlplatform.components.model_validator.errors import NotComparableError, NothingToEvaluateError
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.datasets import DatasetStore
+from mlplatform.serving.request_log import RequestLog
 from mlplatform.taxonomy import Taxonomy
 
 
@@ -97,3 +101,51 @@ def test_splits_that_are_trained_on_are_left_out(root: Path, tmp_path: Path) -> 
             assert {Path(file).parent.name for file in files} == {"Split-train"}
     with pytest.raises(NothingToEvaluateError, match="test"), examples_of("items@v1", store, ["test"]):
         pass
+
+
+@pytest.fixture
+def request_log(colours: ModuleType, tmp_path: Path) -> Path:
+    """What a server logged: two requests with Examples, one with photos, one with pixels."""
+    log = RequestLog(tmp_path / "log", sampling_rate=1.0, max_bytes=1 << 20)
+    photos = [colours.encode(colour, 200 + n) for n, colour in enumerate(("red", "blue", "red"))]
+    for inputs in (
+        {"examples": [colours.example(photos[0], "red", "a"), colours.example(photos[1], "blue", "b")]},
+        {"image_bytes": photos},
+        {"images": [[[[0.5] * 3] * 20] * 20] * 2},
+    ):
+        request = predict_pb2.PredictRequest()
+        for name, values in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+        log.write("predict_log", "colours", request, predict_pb2.PredictResponse())
+    log.close()
+    return tmp_path / "log" / "colours"
+
+
+def test_decisions_that_change_on_logged_requests(root: Path, request_log: Path, tmp_path: Path) -> None:
+    page = tmp_path / "changes.html"
+    arguments = ["compare", "colours@1", "colours@2", "--requests", str(request_log), "--root", str(root)]
+    done = CliRunner().invoke(command, [*arguments, "--json", "--html", str(page)], catch_exceptions=False)
+    facts = json.loads(done.stdout)
+    assert (facts["records"], facts["same"], facts["changed"]) == (5, 2, 3)
+    assert facts["moves"] == [{"a": "green", "b": "red", "records": 3}]
+    assert (facts["damaged"], facts["unread"]) == ([], ["images"])
+    assert page.read_text().count("data:image/jpeg;base64,") == 3
+    shown = CliRunner().invoke(command, arguments, catch_exceptions=False).output
+    assert "green -> red: 3" in shown
+
+
+def test_a_log_file_that_is_cut_off_is_read_up_to_there(models: Path, request_log: Path) -> None:
+    [file] = request_log.iterdir()
+    file.write_bytes(file.read_bytes()[:-10])
+    ones, others = ("old", models / "old"), ("new", models / "new")
+    found = compare_on_requests(ones, others, str(request_log), Question())
+    assert (found.records, found.damaged) == (5, [str(file)])
+    with pytest.raises(NotComparableError, match="model old cannot be compared"):
+        compare_on_requests(ones, others, str(request_log), Question.of("embedding"))
+
+
+@pytest.mark.parametrize("given", [[], ["--examples", "items@v1", "--requests", "log"]])
+def test_records_are_either_examples_or_requests(given: list[str]) -> None:
+    done = CliRunner().invoke(command, ["compare", "a@1", "b@1", *given])
+    assert done.exit_code == 2
+    assert "either --examples or --requests" in done.output

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mlplatform.components.model_validator import scoring_on_beam
-from mlplatform.components.model_validator.baseline import Baseline
+from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.errors import BaselineError, UnsupportedExamplesError
 from mlplatform.components.model_validator.records import Record, Records
 from mlplatform.components.model_validator.scoring import LARGEST_SLICES, Measured
@@ -85,7 +85,7 @@ def facts(found: Quality) -> str:
 
 
 def test_an_engine_finds_what_one_loop_finds(models, files, tmp_path):
-    baseline = Baseline(models / "old", "the one before")
+    baseline = BaselineModel(models / "old", "the one before")
     alone = quality(models / "new", files, None, baseline=baseline)
     shared = quality(models / "new", files, tmp_path, baseline=baseline)
     assert json.loads(facts(shared)) == approximately(json.loads(facts(alone)))
@@ -113,7 +113,7 @@ def test_a_model_that_does_not_answer_is_rejected_with_the_file(models, files, t
 
 def test_a_baseline_that_does_not_answer_fails_the_gate(models, files, tmp_path):
     with pytest.raises(BaselineError, match="the one before"):
-        quality(models / "new", files, tmp_path, baseline=Baseline(models / "number", "the one before"))
+        quality(models / "new", files, tmp_path, baseline=BaselineModel(models / "number", "the one before"))
 
 
 def test_a_record_without_truth_fails_the_gate_and_is_not_tried_again(models, files, tmp_path):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlplatform.components.model_validator.errors import ServingEnvironmentError
 from mlplatform.components.model_validator.serving_check import ServingCheck, check_serving
+from mlplatform.components.model_validator.serving_environment import ask_elsewhere
 from mlplatform.components.model_validator.settings import Budget
 from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.serving.mixed_precision import ask_for_bfloat16
@@ -48,7 +51,7 @@ def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
 ) -> None:
     budget = Budget(p99_latency_ms=1e-3, load_time_s=1e-3, model_size_mb=1e-3)
 
-    check = check_serving(good_model, parsed(colours.examples(2)), budget)
+    check = check_serving(good_model, parsed(colours.examples(2)), budget, environment=sys.prefix)
 
     assert failed(check) == {"budget: p99_latency_ms", "budget: load_time_s", "budget: model_size_mb"}
     assert any(reason.endswith("allowed 0.001") for reason in check.reasons)
@@ -56,6 +59,9 @@ def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
     assert sum(name.startswith("odd image") for name in names) == 12
     assert sum(name.startswith("broken image") for name in names) == 6
     assert "same answers: pixels now and in training" in names
+    server = f"TensorFlow {tf.__version__} of {sys.prefix}"
+    assert server in names
+    assert f"same answers: image_bytes here and in {server}" in names
     assert 0 < check.figures["p50_latency_ms"] <= check.figures["p99_latency_ms"]
     assert 0 < check.figures["peak_memory_mb"] < budget.peak_memory_mb
 
@@ -228,3 +234,30 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> Non
     # getrusage would give what this process holds (at least the ballast) before and, so, no growth at all.
     assert before < len(ballast) / 2**20
     assert grown >= 95
+
+
+def test_a_model_that_the_servers_tensorflow_does_not_load_is_rejected(
+    good_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(good_model, folder)
+    for file in (folder / "variables").iterdir():
+        file.unlink()
+    (tmp_path / "requests").write_text("")
+
+    [fact] = ask_elsewhere(folder, tmp_path / "requests", sys.executable, time_limit_s=100)
+
+    assert fact["check"] == f"TensorFlow {tf.__version__} of {sys.executable}"
+    assert not fact["passed"]
+    assert fact["detail"].startswith("ended with code 1: ")
+    assert fact["detail"].endswith("at the step: load the model")
+
+
+def test_an_environment_that_cannot_be_used_is_an_error_and_no_verdict(
+    good_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ServingEnvironmentError, match=r"no Python that can be run at .*/none"):
+        check_serving(good_model, [], Budget(), environment=str(tmp_path / "none"))
+    venv.create(tmp_path / "bare", symlinks=True)
+    with pytest.raises(ServingEnvironmentError, match=r"TensorFlow does not start in it: .*'tensorflow'"):
+        ask_elsewhere(good_model, tmp_path / "requests", str(tmp_path / "bare"), time_limit_s=100)

@@ -13,7 +13,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from mlplatform.components.model_validator.baseline import Baseline
+from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.errors import (
     BaselineError,
     ModelRejectedError,
@@ -23,7 +23,7 @@ from mlplatform.components.model_validator.errors import (
 from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.components.model_validator.validate import Terms, judge, validate_model
-from mlplatform.components.model_validator.verdict import Verdict, load_verdict
+from mlplatform.components.model_validator.verdict import ModelVerdict, load_verdict
 from mlplatform.errors import GateError
 from mlplatform.serving.warmup import WARMUP_FILE
 
@@ -33,7 +33,7 @@ def terms(thresholds: dict[str, float] | None = None, **changes: Any) -> Terms:
     return Terms(**{"splits": ["eval"], "question": question, "title": "colours", **changes})
 
 
-def validate(models: Path, name: str, photos: str, out: Path, **changes: Any) -> Verdict:
+def validate(models: Path, name: str, photos: str, out: Path, **changes: Any) -> ModelVerdict:
     """The whole gate."""
     return validate_model(
         models / name,
@@ -46,7 +46,7 @@ def validate(models: Path, name: str, photos: str, out: Path, **changes: Any) ->
 
 def judged(
     models: Path, name: str, photos: str, out: Path, safe: ServingCheck, *, keeps: bool = True, **changes: Any
-) -> Verdict:
+) -> ModelVerdict:
     """The gate with a serving check that is done already, of a model that answers with the same scores."""
     return judge(
         models / name,
@@ -132,7 +132,7 @@ class TestVerdict:
     def test_a_better_model_is_compared_accepted_and_shown(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
-        baseline = Baseline(models / "old", "version 7 of colours")
+        baseline = BaselineModel(models / "old", "version 7 of colours")
         verdict = judged(models, "new", photos, tmp_path, safe, baseline=baseline)
 
         assert verdict.reasons == ()
@@ -157,7 +157,7 @@ class TestVerdict:
             tmp_path,
             safe,
             thresholds={"top_1": 0.9, "per_class_recall": 0.5, "min_support": 8},
-            baseline=Baseline(models / "new", "version 7 of colours"),
+            baseline=BaselineModel(models / "new", "version 7 of colours"),
         )
 
         with pytest.raises(ModelRejectedError) as caught:
@@ -236,7 +236,7 @@ class TestVerdict:
     def test_a_drop_of_exactly_what_is_allowed_is_no_drop(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
-        baseline, drop = Baseline(models / "new", "version 7"), 24 / 28 - 8 / 28
+        baseline, drop = BaselineModel(models / "new", "version 7"), 24 / 28 - 8 / 28
         for allowed, reasons in ((drop, 0), (drop - 0.01, 1)):
             limits = {"max_top_1_drop": allowed}
             verdict = judged(models, "old", photos, tmp_path, safe, thresholds=limits, baseline=baseline)
@@ -245,7 +245,7 @@ class TestVerdict:
     def test_a_notebook_shows_the_verdict_and_what_was_kept_of_it(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
-        baseline = Baseline(models / "new", "version <7>")
+        baseline = BaselineModel(models / "new", "version <7>")
         verdict = judged(
             models,
             "old",
@@ -277,7 +277,7 @@ class TestBaseline:
         damaged = shutil.copytree(models / "old", tmp_path / "7")
         (damaged / "saved_model.pb").write_bytes(b"not a SavedModel")
 
-        verdict = judged(models, "new", photos, tmp_path, safe, baseline=Baseline(damaged, "version 7"))
+        verdict = judged(models, "new", photos, tmp_path, safe, baseline=BaselineModel(damaged, "version 7"))
 
         assert verdict.reasons == ()
         (note,) = verdict.notes
@@ -297,7 +297,7 @@ class TestBaseline:
         for file in [damaged / missing, *(damaged / missing).glob("*")]:
             if file.is_file():
                 file.unlink()
-        verdict = judged(models, "new", photos, tmp_path, safe, baseline=Baseline(damaged, "version 7"))
+        verdict = judged(models, "new", photos, tmp_path, safe, baseline=BaselineModel(damaged, "version 7"))
         assert "does not load" in verdict.notes[0]
 
     def test_a_given_baseline_that_does_not_load_fails_the_run(
@@ -305,7 +305,7 @@ class TestBaseline:
     ) -> None:
         damaged = shutil.copytree(models / "old", tmp_path / "given")
         (damaged / "saved_model.pb").write_bytes(b"not a SavedModel")
-        baseline = Baseline(damaged, "the given baseline model", is_pushed=False)
+        baseline = BaselineModel(damaged, "the given baseline model", is_pushed=False)
         with pytest.raises(
             BaselineError, match=r"the given baseline model, cannot be scored: (ValueError|OSError)"
         ):
@@ -316,7 +316,9 @@ class TestBaseline:
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
     ) -> None:
         with pytest.raises(BaselineError, match="version 7, cannot be scored: OSError: SavedModel file does"):
-            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(tmp_path / "gone", "version 7"))
+            judged(
+                models, "new", photos, tmp_path, safe, baseline=BaselineModel(tmp_path / "gone", "version 7")
+            )
 
     def test_a_pushed_model_of_another_kind_fails_the_run(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
@@ -324,7 +326,7 @@ class TestBaseline:
         tabular = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         tabular.export(tmp_path / "7", verbose=False)
         with pytest.raises(BaselineError, match="cannot be scored: its signature 'serving_default' takes"):
-            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(tmp_path / "7", "version 7"))
+            judged(models, "new", photos, tmp_path, safe, baseline=BaselineModel(tmp_path / "7", "version 7"))
 
     def test_a_pushed_model_whose_class_names_are_gone_fails_the_run(
         self, models: Path, photos: str, tmp_path: Path, safe: ServingCheck
@@ -332,7 +334,7 @@ class TestBaseline:
         hurt = shutil.copytree(models / "old", tmp_path / "7")
         (hurt / "assets" / "labels.txt").write_text("blue\n")
         with pytest.raises(BaselineError, match="version 7, cannot be scored: "):
-            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(hurt, "version 7"))
+            judged(models, "new", photos, tmp_path, safe, baseline=BaselineModel(hurt, "version 7"))
 
     @pytest.mark.parametrize(
         "problem",
@@ -363,7 +365,7 @@ class TestBaseline:
 
         monkeypatch.setattr(tf.saved_model, "load", failing)
         with pytest.raises(BaselineError, match=f"cannot be scored: {type(problem).__name__}") as caught:
-            judged(models, "new", photos, tmp_path, safe, baseline=Baseline(models / "old", "version 7"))
+            judged(models, "new", photos, tmp_path, safe, baseline=BaselineModel(models / "old", "version 7"))
         assert caught.value.__cause__ is problem
 
 

@@ -12,7 +12,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Integer, String
 
 from mlplatform.errors import GateError
-from mlplatform.progress import say, track
+from mlplatform.progress import report_line, track
 
 
 class TooFewError(GateError):
@@ -90,7 +90,7 @@ def Sleep(trace: Parameter[str], seconds: Parameter[float], out: OutputArtifact[
         for _ in range(10):
             time.sleep(seconds / 10)
             bar.advance()
-    say("slept well")
+    report_line("slept well")
     note(trace, f"end {time.time()}")
     out.write("slept")
 

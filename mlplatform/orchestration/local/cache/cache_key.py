@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.fingerprints.code_closure import closure_of, modules_named_in
-from mlplatform.fingerprints.digests import Digests, text_digest
+from mlplatform.fingerprints.digests import UNSEEN, Digests, text_digest
 from mlplatform.orchestration.local.cache.key_changes import is_digest
 from mlplatform.orchestration.local.cache.surroundings import is_volatile
 from mlplatform.roles import FINGERPRINT, READ, Role
@@ -54,7 +54,7 @@ class KeyParts:
         folders: Digest per further folder that a parameter names. They are no part of the key, since a node
             may write there; the result of one that does not depends on them.
         is_open: Code imports by names that it computes: what else is imported then belongs to the result.
-        uncertain: Why the result cannot be told from others by a key; empty where it can.
+        uncertain: Why a key does not identify the result; empty where one does.
     """
 
     parts: dict[str, str] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def make_key(
 def artifact_digest(artifact: ArtifactFacts, digests: Digests) -> str:
     """Return the digest of an artifact: its type, its properties and what lies at its place.
 
-    What lies elsewhere than on this machine is told by its place and id alone.
+    What lies elsewhere than on this machine is identified by its place and id alone.
     """
     content = digests.of(artifact.uri) if is_local(artifact.uri) else f"{artifact.uri}#{artifact.id}"
     return text_digest(json.dumps([_named(artifact), content]))
@@ -184,6 +184,12 @@ def _add_parameter(
     parsed = _parsed(text)
     named.extend(modules_named_in(parsed))
     for place in _texts_in(parsed) if role in (None, READ) else ():
+        if not is_local(place):
+            if role == READ and (content := digests.of(place)) != UNSEEN:
+                made.paths[place] = content  # that nothing is there yet counts, too
+                if content:
+                    made.parts[part if place == text else f"{part}: {place}"] = content
+            continue
         path = os.path.abspath(place)  # noqa: PTH100 - as it is written, links and all
         if os.path.isfile(path):  # noqa: PTH113 - False for what cannot be a path
             if path.endswith(".py"):
@@ -196,7 +202,7 @@ def _add_parameter(
             if os.path.isdir(path):  # noqa: PTH112
                 content = made.paths[path] = digests.of(path)
                 made.parts[part if place == text else f"{part}: {place}"] = content
-            elif is_local(place):
+            else:
                 made.paths[path] = ""  # that nothing is there yet counts, too
         elif (
             (place == text or "/" in place)  # `train` alone is rather the name of a split

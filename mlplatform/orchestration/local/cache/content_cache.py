@@ -22,11 +22,11 @@ from mlplatform.fingerprints.imported import imported_files, is_edited
 from mlplatform.fingerprints.libraries import is_ours
 from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, KeyParts, make_key
 from mlplatform.orchestration.local.cache.key_changes import changes_between, describe_changes
-from mlplatform.orchestration.local.cache.sources import names_digest
+from mlplatform.orchestration.local.cache.pushed import versions_digest
 from mlplatform.orchestration.local.cache.writes import Writes
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder
 from mlplatform.roles import Role
-from mlplatform.storage.urls import is_local
+from mlplatform.storage.urls import parent
 
 RESULT_PROPERTY = "mlplatform_result"
 
@@ -39,7 +39,7 @@ class Result:
         run: The run that made it.
         outputs: Digest of the content at each output's place.
         pushed: Digest of what was pushed, at the place that it was pushed to.
-        beside: Digest of the names in the folder around that place.
+        beside: Digest of the versions in the folder around that place.
         folders: Digest of each folder that a parameter names and that the node itself did not change.
         code: Digest of the user's files that were imported though no import statement said so.
         doubts: What changed while it was made; it is never taken.
@@ -159,6 +159,10 @@ class ContentCache:
             outputs = _outputs_of(store, execution.id)
             with metadata_handle.released():
                 refused = self._refusal(result) if outputs is not None else "its earlier outputs are gone"
+            # Looked at without the lock, they may be collected meanwhile (`mlplatform gc`); from here to the
+            # execution that has them the lock is held.
+            if not refused and (_outputs_of(store, execution.id) or {}).keys() != (outputs or {}).keys():
+                refused = "its earlier outputs are gone"
             if not refused:
                 self.is_hit, self._result = True, result
                 return dict(outputs or {})
@@ -178,9 +182,7 @@ class ContentCache:
             run=self.run.path.name,
             outputs=self._contents(fact.uri for fact in facts),
             pushed=self._contents(pushed),
-            beside={
-                folder: names_digest(folder) for folder in sorted(map(_around, filter(is_local, pushed)))
-            },
+            beside={folder: versions_digest(folder) for folder in sorted(map(parent, pushed))},
             folders={
                 folder: digest
                 for folder, digest in made.folders.items()
@@ -257,14 +259,14 @@ class ContentCache:
                 return f"folder {folder}, which a parameter names, has other content"
         if self._contents(result.pushed) != result.pushed:
             return "what it pushed is gone or was changed"
-        if any(names_digest(folder) != digest for folder, digest in result.beside.items()):
+        if any(versions_digest(folder) != digest for folder, digest in result.beside.items()):
             return "something else was pushed there since, or taken away"
         if self._contents(result.outputs) != result.outputs:
             return "its earlier outputs are gone or were changed"
         return ""
 
     def _contents(self, places: Iterable[str]) -> dict[str, str]:
-        return {place: self.digests.of(place) for place in sorted(set(places)) if place and is_local(place)}
+        return {place: self.digests.of(place) for place in sorted(set(places)) if place}
 
     def _details(self) -> NodeDetails:
         if self._made is None:
@@ -351,10 +353,6 @@ def _read_result(execution: metadata_store_pb2.Execution) -> Result | None:
         return Result(**json.loads(text)) if text else None
     except (ValueError, TypeError):
         return None
-
-
-def _around(place: str) -> str:
-    return str(Path(place).parent)
 
 
 def _as_parts(code: Mapping[str, str]) -> dict[str, str]:

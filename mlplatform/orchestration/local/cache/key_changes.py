@@ -40,7 +40,7 @@ def describe_change(change: Mapping[str, str]) -> str:
     if kind == "library":
         return f"library {name}: {before or 'not there'} -> {now or 'not there'}"
     if kind == "uncertain":
-        return now or "its last result could not be told from others"
+        return now or "no key identified its last result"
     if kind == "variable":
         return f"environment variable {name} changed"
     if kind == "parameter" and is_digest(before) and is_digest(now):

@@ -13,8 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mlplatform.errors import MlplatformError
 from mlplatform.files import write_json
 from mlplatform.fingerprints.digests import (
+    UNSEEN,
     Digests,
     FileFacts,
     file_facts,
@@ -23,11 +25,13 @@ from mlplatform.fingerprints.digests import (
     text_digest,
 )
 from mlplatform.home import Home
-from mlplatform.orchestration.local.cache.sources import names_digest, neighbours_digest
+from mlplatform.orchestration.local.cache.pushed import versions_digest
+from mlplatform.orchestration.local.cache.sources import neighbours_digest
 from mlplatform.orchestration.local.cache.surroundings import surroundings
 from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of
 from mlplatform.orchestration.local.plan import Plan
 from mlplatform.orchestration.local.records import NodeDetails, RunFolder, RunRecord
+from mlplatform.roles import VALUE, WRITTEN, Role
 from mlplatform.storage.urls import is_local
 
 
@@ -39,9 +43,11 @@ class Remembered:
         run: The run's id.
         surroundings: The hour, the environment's variables, the working folder and the installed libraries.
         files: Facts per file that was read to make the pipeline or belongs to a key.
-        folders: Digest of the names in each folder that was listed, or that something was pushed to.
+        folders: Digest of the names in each folder that was listed, and of the versions in each that
+            something was pushed to.
         neighbours: Digest of the names in each folder of the user's code.
-        contents: Digest of the content at each artifact's place, of data, and of what was pushed.
+        contents: Digest of the content at each artifact's place, of data, and of what was pushed; a place
+            may be a URL.
         database: ML Metadata: connection (hexadecimal), kind and lock.
         newest: What `newest_of` says of the pipeline in ML Metadata.
         looks_back: A node looks for artifacts of earlier runs, so no other pipeline may have run either.
@@ -99,6 +105,9 @@ class Memory:
             remembered.folders.update(known.folders)
         if self._data:
             remembered.contents[self._data] = self._data_digest
+        if UNSEEN in (*remembered.contents.values(), *remembered.folders.values()):
+            self._note.unlink(missing_ok=True)
+            return
         with database.open() as store:
             remembered.newest = newest_of(store, record.pipeline, is_alone=plan.looks_back)
         self._write(remembered)
@@ -108,7 +117,12 @@ class Memory:
         try:
             remembered = Remembered(**json.loads(self._note.read_text("utf-8")))
             return remembered if self._is_same(remembered) else None
-        except (OSError, ValueError, TypeError):  # what cannot be read is not known to be the same
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            MlplatformError,
+        ):  # what cannot be read is not known to be the same
             return None
 
     def repeated(self, remembered: Remembered, run: str, newest: list[str]) -> None:
@@ -120,15 +134,20 @@ class Memory:
         return (
             remembered.surroundings == self._surroundings
             and (self._home.runs / remembered.run / "run.json").is_file()
-            and all(names_digest(folder) == digest for folder, digest in remembered.folders.items())
             and all(neighbours_digest(folder) == digest for folder, digest in remembered.neighbours.items())
             and all(is_same_file(file, facts) for file, facts in remembered.files.items())
-            and all(self._digests.of(path) == digest for path, digest in remembered.contents.items())
+            and all(self._digests.of(path) == digest for path, digest in _local_first(remembered.contents))
+            and all(versions_digest(folder) == digest for folder, digest in _local_first(remembered.folders))
         )
 
     def _write(self, remembered: Remembered) -> None:
         self._note.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._note, asdict(remembered), mode=0o600)  # the connection may hold a password
+
+
+def _local_first(digests: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return digests by place, those of this machine first: where one has changed, no request is made."""
+    return sorted(digests.items(), key=lambda one: not is_local(one[0]))
 
 
 def database_of(remembered: Remembered) -> Database:
@@ -139,16 +158,27 @@ def database_of(remembered: Remembered) -> Database:
 
 def _is_repeatable(record: RunRecord, plan: Plan, details: list[NodeDetails]) -> bool:
     """Say whether nothing in a run depends on what cannot be looked at."""
-    parts = [text for known in details for text in known.parts.values()]
+    roles = {node.id: node.roles for node in plan.nodes}
     return (
         plan.is_reproducible
         and not plan.sources.world
         and record.state == "done"
         and all(node.is_cached and not node.is_forced and not node.is_left_out for node in plan.nodes)
         and not any(known.doubts or "uncertain" in known.parts for known in details)
-        and not any(record.run_id in text or not is_local(text.replace("file://", "")) for text in parts)
+        and not any(
+            record.run_id in text or not _is_known(part, text, known, roles.get(known.node, {}))
+            for known in details
+            for part, text in known.parts.items()
+        )
         and all(is_local(artifact.uri) for artifact in _artifacts(record))
     )
+
+
+def _is_known(part: str, text: str, known: NodeDetails, roles: Mapping[str, Role]) -> bool:
+    """Say whether a part of a key is not a URL, or one that counts by its name or whose content is seen."""
+    if is_local(text.replace("file://", "")):
+        return True
+    return text in known.paths or roles.get(part.removeprefix("parameter ")) in (WRITTEN, VALUE)
 
 
 def _artifacts(record: RunRecord) -> Iterator[Any]:

@@ -13,7 +13,7 @@ EVERY_S = 0.2  # progress is sent at most this often per task
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressUpdate:
     """How far a piece of work is: `mlplatform.progress.Task`, as it crosses the process border."""
 
     description: str
@@ -55,14 +55,16 @@ class ChannelSink:
         self._sent_at.pop(id(task), None)
         self._send(task, is_finished=True)
 
-    def say(self, text: str) -> None:
+    def report_line(self, text: str) -> None:
         """Send a line to the runner, and leave it in the node's log."""
         sys.stderr.write(text + "\n")
-        self._channel.send("says", text)
+        self._channel.send("line", text)
 
     def _send(self, task: progress.Task, *, is_finished: bool) -> None:
         seconds = time.monotonic() - task.started_at
-        facts = Progress(task.description, task.done, task.total, task.unit, seconds, task.note, is_finished)
+        facts = ProgressUpdate(
+            task.description, task.done, task.total, task.unit, seconds, task.note, is_finished
+        )
         self._channel.send("progress", facts)
 
 
@@ -76,7 +78,7 @@ def use_channel(connection: Connection) -> None:
     progress.set_sink(ChannelSink(_channel))
 
 
-def tell(kind: str, content: object) -> None:
-    """Tell the runner something; nobody listens outside a runner's process, and that is fine."""
+def send_event(kind: str, content: object) -> None:
+    """Send an event to the runner; does nothing outside of a process that a runner started."""
     if _channel is not None:
         _channel.send(kind, content)

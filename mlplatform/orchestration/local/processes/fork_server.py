@@ -320,16 +320,16 @@ def take_surroundings(message: Start) -> None:
 def run_job(message: Start, channel: Connection) -> int:
     """Do a job in this process: call its target, send its result or its failure, return the exit status."""
     redirect_output(message.log)
-    from mlplatform.orchestration.local.processes.channel import tell, use_channel
+    from mlplatform.orchestration.local.processes.channel import send_event, use_channel
 
     use_channel(channel)
     try:
         result = call(message.target, message.arguments)
-        tell("result", result)
+        send_event("result", result)
         return 0
     except BaseException as error:  # noqa: BLE001 - reported to the runner, which raises it
         traceback.print_exception(error)
-        tell("failure", describe_failure(error))
+        send_event("failure", describe_failure(error))
         return 1
     finally:
         sys.stdout.flush()

@@ -185,19 +185,19 @@ class Processes:
         theirs.close()
         return job
 
-    def hear(self, timeout_s: float) -> Iterator[ProcessEvent]:
+    def events(self, timeout_s: float) -> Iterator[ProcessEvent]:
         """Yield what happened, waiting at most `timeout_s` for the first of it.
 
-        A job's `Exited` comes last, after all that it said.
+        A job's `Exited` comes last, after all its messages.
 
         Raises:
             ForkServerEndedError: The fork server is gone, and its children with it.
         """
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
-                yield from self._hear_control()
+                yield from self._control_events()
             else:
-                yield from self._hear_job(key.data)
+                yield from self._job_events(key.data)
 
     def is_alive(self) -> bool:
         """Say whether the fork server can still start jobs."""
@@ -248,7 +248,7 @@ class Processes:
         deadline = time.monotonic() + STOP_GRACE_S
         with contextlib.suppress(ForkServerEndedError):
             while holds() and time.monotonic() < deadline:
-                for _ in self.hear(0.05):
+                for _ in self.events(0.05):
                     pass
 
     def _kill_groups(self) -> None:
@@ -261,7 +261,7 @@ class Processes:
         self._kill_groups()
         return ForkServerEndedError(status, str(self.log))
 
-    def _hear_control(self) -> Iterator[ProcessEvent]:
+    def _control_events(self) -> Iterator[ProcessEvent]:
         try:
             payload = self._control.recv(MAX_MESSAGE_BYTES)
         except ConnectionResetError:
@@ -279,7 +279,7 @@ class Processes:
             job.exited = message
             yield from self._ended(message.job)
 
-    def _hear_job(self, number: int) -> Iterator[ProcessEvent]:
+    def _job_events(self, number: int) -> Iterator[ProcessEvent]:
         job = self._jobs.get(number)
         if job is None:
             return
