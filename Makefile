@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
+.PHONY: help env demo test test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
 	soak clean
 
 help: ## List the targets
@@ -66,6 +66,12 @@ bench-search: $(READY) ## Search at 100,000 and 1,000,000 vectors: recall, CPU, 
 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
+
+test-kubernetes: $(READY) ## Run the tests on a real API server of Kubernetes and with podman; skips with the reason
+	@KUBERNETES=$(KUBERNETES) $(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+
+# Where the server's programs are built the first time (minutes).
+KUBERNETES ?= $(HOME)/.cache/mlplatform/kubernetes
 
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load
 	@$(COMPILED)

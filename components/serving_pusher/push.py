@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlplatform.components.serving_pusher.confirm import ServerTls, confirm_serving
+from mlplatform.components.serving_pusher.confirm import ServerTls, confirm_service, confirm_serving
 from mlplatform.components.serving_pusher.errors import (
     NotApprovedError,
     PushRejectedByServerError,
@@ -15,7 +15,7 @@ from mlplatform.registry import ModelStore, ModelVersion, tree_digest
 from mlplatform.registry.approvals import Approvals
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.model_ledger import ledger_of
-from mlplatform.serving.client import check_address
+from mlplatform.serving.kubernetes_service import check_server, parse_service, ready_endpoints
 
 GOLDEN_REQUESTS = 8
 
@@ -27,7 +27,8 @@ class ConfirmedPush:
     Attributes:
         version: The version that serves.
         is_new: False where the newest version already held this very model.
-        confirmed_by: Servers that have the version available and answered its golden requests.
+        confirmed_by: Servers that have the version available and answered its golden requests; of a service
+            of Kubernetes, its pods.
     """
 
     version: ModelVersion
@@ -62,7 +63,9 @@ def push_and_confirm(
         model_dir: Folder of the SavedModel.
         store: Where models are pushed.
         model_name: The model's name there.
-        servers: Addresses of servers that read this store, as `mlplatform.serving.client.Client` takes them.
+        servers: Addresses of servers that read this store, as `mlplatform.serving.client.Client` takes them,
+            and of services of Kubernetes, `kubernetes://NAMESPACE/SERVICE:PORT`: each of its ready pods
+            confirms.
         timeout_s: Seconds that a server has to load the version.
         tls: The files for servers that speak TLS.
         keep: How many of the newest versions stay; 0 keeps all.
@@ -80,10 +83,15 @@ def push_and_confirm(
         PushRejectedByServerError: A server could not serve the version. The push was rolled back, unless
             this very version was accepted before.
         ServerAddressError: An address is invalid; nothing was pushed.
+        ServiceEndpointsError: Kubernetes does not list the pods of a service; nothing was pushed, or it was
+            taken back.
         WarmupError: The model's golden requests cannot be read; nothing was pushed.
     """
     for server in servers:
-        check_address(server)
+        check_server(server)
+    services = {server: service for server in servers if (service := parse_service(server)) is not None}
+    for service in services.values():
+        ready_endpoints(service)  # what Kubernetes refuses is reported before anything is pushed
     digest = _approved_digest(model_dir, store, model_name, approved) if approved is not None else ""
     golden = read_warmup(model_dir, GOLDEN_REQUESTS) if servers else []
     outcome = store.push(
@@ -99,10 +107,17 @@ def push_and_confirm(
         digest=digest,
     )
     version = outcome.version.version
+    confirmed: list[str] = []
     if servers:
         try:
             for server in servers:
-                confirm_serving(server, model_name, version, golden, timeout_s=timeout_s, tls=tls)
+                if server in services:
+                    confirmed += confirm_service(
+                        services[server], model_name, version, golden, timeout_s=timeout_s, tls=tls
+                    )
+                else:
+                    confirm_serving(server, model_name, version, golden, timeout_s=timeout_s, tls=tls)
+                    confirmed.append(server)
         except BaseException as error:
             store.take_back(model_name, version, why=str(error) or type(error).__name__)
             if not isinstance(error, ServerRefusesError):
@@ -115,9 +130,9 @@ def push_and_confirm(
                 store.version(model_name, str(version)).is_withdrawn,
                 _newest(store, model_name),
             ) from error
-        store.confirm(model_name, version, servers)
+        store.confirm(model_name, version, confirmed)
     store.drop_old(model_name, keep)
-    return ConfirmedPush(outcome.version, outcome.is_new, tuple(servers))
+    return ConfirmedPush(outcome.version, outcome.is_new, tuple(confirmed))
 
 
 def _approved_digest(model_dir: Path, store: ModelStore, model_name: str, approved: tuple[str, str]) -> str:

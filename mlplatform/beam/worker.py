@@ -53,7 +53,30 @@ def _work(given: argparse.Namespace, folder: Path) -> None:
 
     from apache_beam.runners.worker import sdk_worker_main
 
+    _connect_before_unpickling()
     sdk_worker_main.main(["sdk_worker_main"])
+
+
+def _connect_before_unpickling() -> None:
+    """Open a bundle's data channel before its functions are unpickled.
+
+    An engine in Java waits for the channel, for three minutes in each attempt, before it sees that there was
+    an error: also for a worker whose functions cannot be unpickled, as where a module is not installed.
+    """
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from apache_beam.runners.worker import bundle_processor
+
+    build = bundle_processor.BundleProcessor.create_execution_tree
+    ends = (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN)
+
+    def connect_and_build(processor: Any, descriptor: Any) -> Any:
+        for transform in descriptor.transforms.values():
+            if transform.spec.urn in ends:
+                port = beam_fn_api_pb2.RemoteGrpcPort.FromString(transform.spec.payload)
+                processor.data_channel_factory.create_data_channel(port)
+        return build(processor, descriptor)
+
+    bundle_processor.BundleProcessor.create_execution_tree = connect_and_build
 
 
 def _fetch(info: Any, endpoint: str, worker: str, folder: Path) -> None:

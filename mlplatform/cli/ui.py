@@ -5,6 +5,13 @@ import click
 from mlplatform.cli.options import root_option
 
 
+def _rest_addresses(_: click.Context, option: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise click.BadParameter(f"{url!r}: give a URL, such as http://10.0.0.7:8501", param=option)
+    return urls
+
+
 @click.command()
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
@@ -21,9 +28,23 @@ from mlplatform.cli.options import root_option
 @click.option(
     "--approve", "may_approve", is_flag=True, help="Let whoever knows the token approve and refuse pushes."
 )
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    metavar="URL",
+    callback=_rest_addresses,
+    help="REST address of a model server, to show what it serves (repeatable).",
+)
 @root_option
 def ui(
-    port: int, host: str, allowed: tuple[str, ...], token: str, may_approve: bool, root: str | None
+    port: int,
+    host: str,
+    allowed: tuple[str, ...],
+    token: str,
+    may_approve: bool,
+    servers: tuple[str, ...],
+    root: str | None,
 ) -> None:
     """Show runs, datasets and models in a browser, until Ctrl-C.
 
@@ -35,5 +56,12 @@ def ui(
     from mlplatform.ui.process import serve_until_stopped
 
     serve_until_stopped(
-        Home.at(root), host, port, allowed=allowed, token=token, say=click.echo, may_approve=may_approve
+        Home.at(root),
+        host,
+        port,
+        allowed=allowed,
+        token=token,
+        say=click.echo,
+        may_approve=may_approve,
+        servers=servers,
     )

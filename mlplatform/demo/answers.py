@@ -34,11 +34,6 @@ class PaletteColor:
     blue: int
     share: float
 
-    @property
-    def hex(self) -> str:
-        """The colour as HTML writes it."""
-        return f"#{self.red:02x}{self.green:02x}{self.blue:02x}"
-
 
 @dataclass(frozen=True)
 class ModelAnswer:
@@ -57,6 +52,16 @@ class ModelAnswer:
     items: tuple[ScoredName, ...] = ()
     palette: tuple[PaletteColor, ...] = ()
     outputs: Mapping[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {
+            "classes": [vars(one) for one in self.classes],
+            "number": self.number,
+            "items": [vars(one) for one in self.items],
+            "palette": [vars(one) for one in self.palette],
+            "outputs": self.outputs,
+        }
 
     @property
     def in_words(self) -> str:

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from mlplatform.demo import forms
 from mlplatform.demo.answers import ModelAnswer, read_answer
 from mlplatform.demo.facts import ModelFacts, read_schema
@@ -65,7 +67,7 @@ class VersionAnswer:
             "labels": list(self.facts.found.labels),
             "problem": self.problem,
             "ms": round(1000 * self.seconds, 1),
-            **(asdict(self.answer) if self.answer else asdict(ModelAnswer())),
+            **(self.answer or ModelAnswer()).as_json(),
             "known": asdict(found) if found else None,
             "confused_with": [asdict(one) for one in self.facts.confused_with(first)] if first else [],
         }
@@ -113,7 +115,7 @@ class Asking:
         if form.kind == forms.PIXELS:
             pixels = seen_pixels(photo, form.height, form.width)
             answers = self._answers(form, forms.ask_with_photo(form, photo, pixels))
-            seen = pixels_picture(pixels)
+            seen: str = pixels_picture(pixels)
         else:
             drawn = self._threads.submit(_drawn, photo, size) if size else None  # beside the model's work
             answers = self._answers(form, forms.ask_with_photo(form, photo))
@@ -206,7 +208,7 @@ class Asking:
         return ShownVersion(facts, made)
 
 
-def _drawn(photo: GivenPhoto, size: Form) -> str:
+def _drawn(photo: GivenPhoto, size: Form) -> Markup:
     return pixels_picture(seen_pixels(photo, size.height, size.width))
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mlplatform.demo.answers import ModelAnswer
 from mlplatform.demo.asking import Asking
 from mlplatform.demo.errors import FieldError, PhotoError
@@ -17,7 +19,7 @@ from mlplatform.demo.pages import facts_json, make_templates
 from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.home import Home
 from mlplatform.registry import ModelStore
-from mlplatform.reports.page import picture, visible, write_html
+from mlplatform.reports.page import picture, write_html
 from mlplatform.reports.thumbnails import thumbnail
 from mlplatform.serving.client import Client
 
@@ -111,14 +113,13 @@ def write_page_of(asking: Asking, out: Path, *, seed: int = 1) -> dict[str, Any]
             else list(facts.classes),
         )
     )
-    page = visible(text)
-    write_html(out, page)
+    write_html(out, text)
     return {
         "name": facts.name,
         "records": len(cards),
         "right": sum(card.is_right is True for card in cards),
         "wrong": sum(card.is_right is False for card in cards),
-        "bytes": len(page.encode()),
+        "bytes": len(text.encode()),
         "figures": about["evaluation"]["figures"] if about["evaluation"] else [],
     }
 
@@ -141,7 +142,7 @@ def _cards(asking: Asking) -> list[Card]:
 
 def _card(asking: Asking, form: Form, sample: HeldOutRecord) -> Card:
     small = thumbnail(sample.photo, _PICTURE_SIDE) if sample.photo else b""
-    shown = (sample.key, sample.split, sample.truth, picture(small) if small else "", sample.words)
+    shown = (sample.key, sample.split, sample.truth, Markup(picture(small)) if small else "", sample.words)
     try:
         given = asking.answers(form, sample)
     except (FieldError, PhotoError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup
 
 from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.format.features import decode, record_features
@@ -157,7 +158,7 @@ class DemoPages:
         else:
             values = {f.name: posted.fields.get(f"v{place}", "") for place, f in enumerate(form.fields)}
             results.append(asking.about_values(form, values))
-        return {**self._about(form), "results": results}
+        return {"name": asking.shown.facts.name, "signature": form.signature, "results": results}
 
     def _form(self, query: Mapping[str, str]) -> Form:
         shown = self._asking.shown
@@ -210,7 +211,7 @@ class DemoPages:
         if wants_json:
             return Answer(200, json_body(data), "application/json", _POLICY, _SAME_ORIGIN)
         text = self._templates.get_template(f"demo_{template}.html").render(data=data, page=template)
-        return Answer(200, visible(text).encode(), policy=_POLICY, headers=_SAME_ORIGIN)
+        return Answer(200, text.encode(), policy=_POLICY, headers=_SAME_ORIGIN)
 
 
 def make_templates() -> jinja2.Environment:
@@ -220,6 +221,7 @@ def make_templates() -> jinja2.Environment:
             [jinja2.FileSystemLoader(str(folder)) for folder in (_OWN, files("mlplatform.reports"))]
         ),
         autoescape=True,
+        finalize=_seen,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -228,6 +230,11 @@ def make_templates() -> jinja2.Environment:
     environment.globals |= {"address": _address}
     environment.filters |= {"percent": _percent, "short": _short, "as_json": _pretty}
     return environment
+
+
+def _seen(value: object) -> object:
+    """Return what a template shows: texts come from anywhere; what is markup already was made of such."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def facts_json(facts: ModelFacts) -> dict[str, Any]:

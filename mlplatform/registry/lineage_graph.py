@@ -80,15 +80,6 @@ class LineageGraph:
             models: Events of each model, by its name.
         """
         graph = cls()
-        return graph.with_more(runs, models)
-
-    def with_more(
-        self, runs: Mapping[str, Iterable[Event]], models: Mapping[str, Sequence[ModelEvent]]
-    ) -> "LineageGraph":
-        """Return this graph with what happened since; see `of`. This one stays as it is."""
-        graph = LineageGraph()
-        graph.nodes = dict(self.nodes)
-        graph._edges.update({node: dict(edges) for node, edges in self._edges.items()})
         for run, happened in runs.items():
             graph._add_run(run, happened)
         for model, happened_to_it in models.items():
@@ -124,6 +115,19 @@ class LineageGraph:
         """Add an edge between two nodes, and the nodes."""
         edge = LineageEdge(self.add(source).id, self.add(target).id, how)
         self._edges[edge.source][edge] = self._edges[edge.target][edge] = None
+
+    def node(self, node: str) -> LineageNode | None:
+        """Return the node of an id; None where there is none."""
+        return self.nodes.get(node)
+
+    def names(self, kind: str, prefix: str = "", most: int = 2) -> list[str]:
+        """Return the names of a kind that begin with a text, sorted, at most so many."""
+        found = (node.name for node in self.nodes.values() if node.kind == kind)
+        return sorted(name for name in found if name.startswith(prefix))[:most]
+
+    def last(self, kind: str) -> str:
+        """Return the last name of a kind in their order; empty where there is none."""
+        return max((node.name for node in self.nodes.values() if node.kind == kind), default="")
 
     def edges_of(self, node: str) -> list[LineageEdge]:
         """Return the edges that begin or end at a node."""

@@ -485,6 +485,28 @@ class ModelStore:
         for place in removed:
             self._files.delete(place)
 
+    def remove_withdrawn(self, name: str, versions: Collection[int], *, why: str) -> list[int]:
+        """Remove withdrawn versions for good, and what killed removals left; return those that were removed.
+
+        One that was brought back, or that a label names, stays. What the ledger knows of them stays, too.
+
+        Args:
+            name: The model's name.
+            versions: The versions.
+            why: The reason, for the ledger.
+        """
+        removed = []
+        with self._writing(name) as look:
+            for version in look.versions:
+                if version.version in versions and version.is_withdrawn and not version.labels:
+                    place = self._files.take_out(name, look.files[version.version])
+                    record = draft(REMOVE, version=version.version, why=why)
+                    if self._decide(name, _unless_shown(version.version, record)):
+                        removed.append(version.version)
+                        self._files.delete(place)
+            self._files.delete_left(name, History.of(self._ledger.events(name)))
+        return removed
+
     def _look(self, name: str) -> _Look:
         check_model_name(name)
         events = self._ledger.events(name)
@@ -589,6 +611,14 @@ def _unless_labelled(version: int, record: Draft) -> Callable[[_Look], Draft | N
     def decision(look: _Look) -> Draft | None:
         is_labelled = any(version == each.version and each.labels for each in look.versions)
         return None if is_labelled else record
+
+    return decision
+
+
+def _unless_shown(version: int, record: Draft) -> Callable[[_Look], Draft | None]:
+    def decision(look: _Look) -> Draft | None:
+        is_shown = any(version == v.version and (v.labels or not v.is_withdrawn) for v in look.versions)
+        return None if is_shown or version in look.history.removed else record
 
     return decision
 

@@ -79,6 +79,9 @@ class VersionFiles(Protocol):
     def delete(self, place: str) -> None:
         """Remove what `take_out` returned."""
 
+    def delete_left(self, model: str, history: History) -> None:
+        """Remove what `delete` did not come to, as its process was killed."""
+
     def abandoned(self, history: History) -> list[int]:
         """Return the versions whose uploads were killed; they are to be noted as removed."""
 
@@ -158,6 +161,10 @@ class LocalFiles:
     def delete(self, place: str) -> None:
         shutil.rmtree(place, ignore_errors=True)  # `clean` tries again
 
+    def delete_left(self, model: str, history: History) -> None:
+        for path in (self._models_dir / model).glob(f"{_REMOVED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def abandoned(self, history: History) -> list[int]:
         return []
 
@@ -221,6 +228,9 @@ class UploadedFiles:
 
     def delete(self, place: str) -> None:
         self._storage.delete_tree(place)  # a killed one is finished by `clean`
+
+    def delete_left(self, model: str, history: History) -> None:
+        self.clean(model, history)
 
     def abandoned(self, history: History) -> list[int]:
         return [

@@ -230,3 +230,41 @@ def draw_line(points: Sequence[tuple[object, float]], *, label: str) -> Markup:
         points[-1][0],
         points[-1][1],
     )
+
+
+def draw_intervals(points: Sequence[tuple[object, float, Sequence[float] | None]], *, label: str) -> Markup:
+    """Draw values beside each other as dots, each with a bar from the low to the high end of its interval.
+
+    Args:
+        points: What each dot is of, its value, and the ends of its interval; None for none.
+        label: What is shown, for who cannot see it.
+    """
+    if not points:
+        return Markup()
+    width, height, edge = 300, 90, 12
+    every = [number for _, value, ends in points for number in (value, *(ends or ()))]
+    low, high = min(every), max(every)
+    room, step = (high - low) or 1.0, (width - 2 * edge) / max(len(points) - 1, 1)
+
+    def y(value: float) -> float:
+        return height - edge - (height - 2 * edge) * (value - low) / room
+
+    marks = []
+    for index, (name, value, ends) in enumerate(points):
+        x = edge + index * step
+        text = f"{name}: {value:.4g}"
+        if ends:
+            text += f" ({ends[0]:.4g} to {ends[1]:.4g})"
+            path = Markup(
+                '<path class="interval" d="M{:.1f} {:.1f}V{:.1f}M{:.1f} {:.1f}h8M{:.1f} {:.1f}h8"/>'
+            )
+            marks.append(path.format(x, y(ends[0]), y(ends[1]), x - 4, y(ends[0]), x - 4, y(ends[1])))
+        marks.append(
+            Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
+                x, y(value), text
+            )
+        )
+    return Markup(
+        '<div class="line"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+        '<div class="axis"><span>{}</span><span>{:.4g} to {:.4g}</span><span>{}</span></div></div>'
+    ).format(width, height, label, Markup().join(marks), points[0][0], low, high, points[-1][0])

@@ -48,8 +48,8 @@ Array = NDArray[Any]
 LEAST_QUERIES = 200  # held-out queries below which an approximate index cannot be judged
 LEAST_OF_A_SLICE = 50
 _COST_QUERIES = 200
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_CANDIDATES = {"ivf": (3,), "pq": (10, 30)}
+_PROBES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
+_CANDIDATES = {"ivf": (2, 3, 6), "pq": (10, 30)}
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,9 @@ def _write_engine(
     if subvectors:
         parameters["subvectors"] = subvectors
     tried = []
-    for candidates in _CANDIDATES[kind]:
-        for probe in [p for p in _PROBES if p <= cells] or [1]:
+    # The cheapest first: cells cost more than candidates.
+    for probe in [p for p in _PROBES if p <= cells] or [1]:
+        for candidates in _CANDIDATES[kind]:
             engine = FaissEngine(index, stored, probe, candidates)
             shares = recall_of(engine, vectors, queries.vectors[half], truth, queries.own[half])
             tried.append({"probe": probe, "candidates": candidates, "recall_at_10": float(shares.mean())})

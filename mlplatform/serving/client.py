@@ -55,7 +55,8 @@ class ServerAddressError(UsageError):
     def __str__(self) -> str:
         return (
             f"server {self.address!r} is not HOST:PORT (such as 127.0.0.1:8500) or unix:PATH for gRPC, "
-            "http://HOST:PORT or https://HOST:PORT for REST."
+            "http://HOST:PORT or https://HOST:PORT for REST; a push also takes the gRPC port of a service of "
+            "Kubernetes, kubernetes://NAMESPACE/SERVICE:PORT."
         )
 
 

@@ -19,17 +19,21 @@ from typing import Any
 from mlplatform.home import Home
 from mlplatform.orchestration.local.ledger_runs import KeptRun, LedgerRun, RunSummary, all_runs, summary_of
 from mlplatform.orchestration.local.records import RunFolder
-from mlplatform.registry.events import RUN_TAGGED, run_stream
+from mlplatform.registry.events import RUN_FINISHED, RUN_TAGGED, run_stream
 from mlplatform.registry.index import read_marks
 from mlplatform.registry.ledger import Ledger
+from mlplatform.registry.lineage_graph import LineageGraph
+from mlplatform.registry.model_events import ModelEvent
 from mlplatform.registry.run_marks import tags_of
 from mlplatform.storage.urls import is_local
+from mlplatform.ui.lineage_index import TABLES, IndexedGraph, unended_runs, write_lineage
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the file; another one is another file
+FORMAT = 2  # of the file; another one is another file
 PAGE = 50  # runs
 _CLOCK_TICK_NS = 2_000_000_000  # file systems note times to 10 ms, some to 2 s
+_MANY = 100  # runs whose events are read from the ledger's index
 _LIVE_STATES = ("running", "unknown")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -39,6 +43,7 @@ CREATE TABLE IF NOT EXISTS tags (run_id TEXT, tag TEXT, PRIMARY KEY (run_id, tag
 CREATE INDEX IF NOT EXISTS by_pipeline ON runs (pipeline, run_id);
 CREATE INDEX IF NOT EXISTS by_state ON runs (state, run_id);
 """
+# What a run was made from and with is added as its events are read: the table of a run that ended has all.
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class RunIndex:
         with self._lock, self._database:
             live = ",".join(f"'{state}'" for state in _LIVE_STATES)
             rows = self._database.execute(f"SELECT run_id, state IN ({live}) FROM runs").fetchall()
+            # Their ledger's last event was not there yet: records of runs are written before it.
+            self._unended = set(unended_runs(self._database))
         self._known = {run for run, _ in rows}
         self._open = {run for run, is_open in rows if is_open}
 
@@ -101,7 +108,7 @@ class RunIndex:
             self._look_for_tags(())
             return
         stamp = tuple(_mtime(place) for place in (self._home.runs, Path(self._home.ledger) / "runs"))
-        marks = tuple(sorted(mark.name for mark in read_marks(self._ledger.storage)))
+        marks = sorted(read_marks(self._ledger.storage), key=lambda mark: mark.name)
         if stamp != self._stamp[:2]:
             folders = set(_names(self._home.runs))
             streams = {stream.partition("/")[2] for stream in self._ledger.streams("runs")}
@@ -109,10 +116,31 @@ class RunIndex:
             self._database.executemany("DELETE FROM runs WHERE run_id = ?", [(run,) for run in gone])
             self._known -= gone
             self._open = (self._open | ((folders | streams) - self._known)) - gone
-        self._write(filter(None, map(self._kept, sorted(self._open))))
-        if (*stamp, marks) != self._stamp:
-            self._look_for_tags(marks)
-        self._stamp = () if is_young(*stamp) else (*stamp, marks)
+        looked_at = sorted(self._open)
+        written = {mark.stream.partition("/")[2] for mark in marks}  # the ledger may have more of them
+        self._write_lineage(sorted(self._open | (self._unended & written)))
+        self._write(filter(None, map(self._kept, looked_at)))
+        names = tuple(mark.name for mark in marks)
+        if (*stamp, names) != self._stamp:
+            self._look_for_tags(names)
+        self._stamp = () if is_young(*stamp) else (*stamp, names)
+
+    def _write_lineage(self, runs: Sequence[str]) -> None:
+        many = self._ledger.overview("runs") if len(runs) > _MANY else {}
+        for run in runs:
+            stream = run_stream(run)
+            happened = many.get(stream) or self._ledger.events(stream)
+            write_lineage(self._database, run, happened)
+            has_ended = any(event.kind == RUN_FINISHED for event in happened)
+            (self._unended.discard if has_ended else self._unended.add)(run)
+
+    def lineage(self, models: Mapping[str, Sequence[ModelEvent]]) -> LineageGraph:
+        """Return the lineage of the runs, as far as the last look found them, and of models.
+
+        Args:
+            models: Events of each model, by its name.
+        """
+        return IndexedGraph(self._database, self._lock, models)
 
     def _kept(self, run: str) -> KeptRun | None:
         folder = self._home.runs / run
@@ -262,7 +290,7 @@ def _with_tables(database: sqlite3.Connection) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")  # a cache
-        database.executescript(_TABLES)
+        database.executescript(_TABLES + TABLES)
         # Fails where it cannot be written.
         database.execute("INSERT OR REPLACE INTO runs (run_id) VALUES ('')")
         database.execute("DELETE FROM runs WHERE run_id = ''")

@@ -100,15 +100,15 @@ def _find(home: Home, graph: LineageGraph, what: str) -> LineageNode:
 
 
 def _run(_: Home, graph: LineageGraph, name: str) -> LineageNode | None:
-    runs = sorted(node.name for node in graph.nodes.values() if node.kind == RUN)
-    if name == "latest" and runs:
-        return graph.nodes[f"{RUN}:{runs[-1]}"]
-    meant = [run for run in runs if run == name] or [run for run in runs if name and run.startswith(name)]
-    return graph.nodes[f"{RUN}:{meant[0]}"] if len(meant) == 1 else None
+    if name == "latest":
+        name = graph.last(RUN)
+    meant = graph.names(RUN, name) if name else []
+    exact = graph.node(f"{RUN}:{name}")
+    return exact or (graph.node(f"{RUN}:{meant[0]}") if len(meant) == 1 else None)
 
 
 def _model(home: Home, graph: LineageGraph, name: str) -> LineageNode | None:
-    if known := graph.nodes.get(f"{MODEL}:{name}"):
+    if known := graph.node(f"{MODEL}:{name}"):
         return known
     model, separator, version = name.partition("@")
     if not separator:
@@ -118,7 +118,7 @@ def _model(home: Home, graph: LineageGraph, name: str) -> LineageNode | None:
     except (ModelNotFoundError, ModelVersionNotFoundError, UsageError):
         return None
     node = LineageNode(MODEL, f"{model}@{number}")
-    return graph.nodes.get(node.id, node)
+    return graph.node(node.id) or node
 
 
 def _dataset(home: Home, graph: LineageGraph, name: str) -> LineageNode | None:
@@ -128,17 +128,17 @@ def _dataset(home: Home, graph: LineageGraph, name: str) -> LineageNode | None:
     try:
         manifest = DatasetStore(home.datasets).show(dataset, version)
     except MlplatformError:  # no such dataset, or one whose store was deleted
-        return graph.nodes.get(f"{DATASET}:{name}")
+        return graph.node(f"{DATASET}:{name}")
     node = LineageNode(DATASET, f"{dataset}@{manifest.version}")
-    return graph.nodes.get(node.id, node)
+    return graph.node(node.id) or node
 
 
 def _code(_: Home, graph: LineageGraph, name: str) -> LineageNode | None:
     if not re.fullmatch("[0-9a-f]{7,64}([+]changes)?", name):
         return None
-    meant = [n for n in graph.nodes.values() if n.kind == CODE and n.name.startswith(name)]
-    exact = [node for node in meant if node.name == name]
-    return (exact or meant)[0] if len(exact or meant) == 1 else None
+    meant = graph.names(CODE, name)
+    exact = [each for each in meant if each == name]
+    return graph.node(f"{CODE}:{(exact or meant)[0]}") if len(exact or meant) == 1 else None
 
 
 def _record(home: Home, _: LineageGraph, name: str) -> LineageNode | None:

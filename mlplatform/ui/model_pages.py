@@ -1,10 +1,19 @@
 """The pages about models: all of them, one with its history, and the card of one version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from mlplatform.registry import ModelVersion
+from mlplatform.registry.model_events import (
+    CONFIRM,
+    PROMOTE,
+    PUSH,
+    ROLLBACK,
+    ModelEvent,
+    texts,
+    versions_of,
+)
 from mlplatform.reports.kept import KeptReport, kept_reports
 from mlplatform.ui.approval_pages import answer_about
 from mlplatform.ui.site import Data, PageNotFoundError, Request, Site
@@ -46,6 +55,7 @@ def model(site: Site, request: Request) -> Data:
         "model": name,
         "place": site.models.base_path(name),
         "versions": list(reversed(versions)),
+        "servers": _servers(site, name),
         "figures": [
             {
                 "name": figure,
@@ -57,6 +67,42 @@ def model(site: Site, request: Request) -> Data:
         ],
         "history": [_event(event) for event in reversed(site.models.ledger(name))],
     }
+
+
+def _servers(site: Site, name: str) -> list[dict[str, Any]]:
+    """Return what each server serves: by its own word where it is asked, and by the ledger's."""
+    versions = site.models.versions(name)
+    newest = next((v.version for v in reversed(versions) if not v.is_withdrawn), None)
+    events = site.models.ledger(name)
+    rows: list[dict[str, Any]] = []
+    for served in site.servers.served(name):
+        now = served.available[0] if served.available else None
+        states = {str(number): state for number, state in sorted(served.versions.items())}
+        of_server = {"says": "server", "states": states, "problem": served.problem}
+        rows.append({"server": served.server, "version": now, "since": _since(events, now), **of_server})
+    confirmed = {
+        str(server): e for e in events if e["event"] == CONFIRM for server in texts(e.get("servers")) or ()
+    }
+    for server, event in confirmed.items():
+        of_ledger = {"says": "ledger", "states": {}, "problem": ""}
+        rows.append(
+            {"server": server, "version": event["version"], "since": event.get("at", ""), **of_ledger}
+        )
+    return [row | {"agrees": row["version"] == newest} for row in rows]
+
+
+def _since(events: Sequence[ModelEvent], version: int | None) -> str:
+    """Return since when a version is the newest: its push, or the roll-back of those above it."""
+    times = [
+        str(event.get("at", ""))
+        for event in events
+        if version is not None
+        and (
+            (event["event"] in (PUSH, PROMOTE) and event["version"] == version)
+            or (event["event"] == ROLLBACK and min(versions_of(event)) > version)
+        )
+    ]
+    return max(times, default="")
 
 
 def version(site: Site, request: Request) -> Data:

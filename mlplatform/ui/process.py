@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mlplatform.errors import MlplatformError
@@ -33,6 +33,7 @@ def serve_until_stopped(
     token: str,
     say: Callable[[str], object],
     may_approve: bool = False,
+    servers: Sequence[str] = (),
 ) -> None:
     """Show a root until the process is asked to stop.
 
@@ -44,6 +45,7 @@ def serve_until_stopped(
         token: What must be known; empty makes one where the address is not loopback, or `may_approve`.
         say: Takes the line with the address.
         may_approve: Pushes may be approved and refused.
+        servers: REST addresses of model servers whose states are shown.
 
     Raises:
         OpenAddressError: It is reached from other machines, and no name is allowed.
@@ -55,7 +57,7 @@ def serve_until_stopped(
     port = listener.getsockname()[1]
     access = replace(access, port=port)
     name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
-    site = Site(home, may_approve=may_approve)
+    site = Site(home, may_approve=may_approve, servers=servers)
     server = UiServer(Pages(site), access)
     try:
         asyncio.run(

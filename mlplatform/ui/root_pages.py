@@ -2,12 +2,17 @@
 
 import os
 import time
+from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
 from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.reports.kept import kept_reports
+from mlplatform.retention.collect import collect
+from mlplatform.retention.policy import RetentionPolicy, read_policy
 from mlplatform.storage.urls import is_local
 from mlplatform.ui.approval_pages import waiting_rows
 from mlplatform.ui.index import Filter
@@ -89,14 +94,14 @@ def _cut(part: LineageGraph) -> LineageGraph:
 
 
 def disk(site: Site, request: Request) -> Data:
-    """How large each part of the root is, and what `mlplatform datasets gc` would delete.
+    """How large each part of the root is, and what `mlplatform gc` would remove.
 
     Measured anew after a minute, as that reads every folder.
     """
     del request
     known = _known_sizes.get(site.home.root)
     if known is None or time.monotonic() - known[0] > _DISK_KNOWN_FOR_S:
-        data = {"root": site.home.root, "parts": _parts(site.home), "unneeded": _unneeded(site)}
+        data = {"root": site.home.root, "parts": _parts(site.home), "gc": _would_remove(site.home)}
         known = _known_sizes[site.home.root] = (time.monotonic(), data)
     return known[1]
 
@@ -112,10 +117,21 @@ def _parts(home: Home) -> list[dict[str, Any]]:
     return [{"part": name, **_measured(path)} for name, path in folders]
 
 
-def _unneeded(site: Site) -> dict[str, int]:
-    """Return the bytes and files of the dataset store that no version needs."""
-    found = [each for each in site.datasets.gc(is_dry_run=True) if not each.is_spared]
-    return {"bytes": sum(each.size for each in found), "files": len(found)}
+def _would_remove(home: Home) -> dict[str, Any]:
+    """Return what `mlplatform gc` would remove, by the root's policy or else the default one."""
+    try:
+        policy = read_policy(home)
+        found = collect(home, policy or RetentionPolicy(), datetime.now(timezone.utc), is_dry_run=True)
+    except MlplatformError as error:  # a policy that cannot be used hides no sizes
+        return {"problem": str(error), "has_policy": False, "bytes": 0, "removed_runs": [], "freed": []}
+    freed = [asdict(each) for each in found.freed if each.count]
+    return {
+        "problem": "",
+        "has_policy": policy is not None,
+        "bytes": found.bytes,
+        "removed_runs": list(found.removed_runs),
+        "freed": freed,
+    }
 
 
 def _measured(folder: str) -> dict[str, int]:

@@ -133,6 +133,8 @@ def compare(site: Site, request: Request) -> Data:
         "states": _beside([{n["id"]: n["state"] for n in d["nodes"]} for d in documents]),
         "seconds": _beside([{n["id"]: round(n["seconds"], 2) for n in d["nodes"]} for d in documents]),
     }
+    for row in rows["figures"]:
+        row["intervals"] = [d["intervals"].get(row["name"]) for d in documents]
     return {
         "runs": [{name: d[name] for name in _COLUMN} for d in documents],
         "differences": {name: [r for r in found if r["differs"]] for name, found in rows.items()},

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,7 +24,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from mlplatform.errors import MlplatformError, UsageError
-from mlplatform.reports.graphs import draw_line
+from mlplatform.reports.graphs import draw_intervals, draw_line
 from mlplatform.reports.lineage_page import lineage_graph, lineage_rows
 from mlplatform.reports.page import visible
 from mlplatform.reports.run_report import TONES, report_context
@@ -254,9 +254,16 @@ def _templates() -> jinja2.Environment:
         auto_reload=False,
     )
     environment.globals |= {"link": link, "report_link": report_link, "node_link_of": node_link}
-    environment.globals |= {"tones": TONES, "draw_line": draw_line}
+    environment.globals |= {"tones": TONES, "draw_line": draw_line, "draw_beside": _draw_beside}
     environment.filters |= {"bytes": _bytes, "duration": _duration, "when": _when}
     return environment
+
+
+def _draw_beside(runs: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Markup:
+    """Draw a figure of several runs beside each other, with its intervals."""
+    found = zip(runs, row["values"], row["intervals"], strict=True)
+    points = [(run["run_id"][:19], value, ends) for run, value, ends in found if value is not None]
+    return draw_intervals(points, label=f"{row['name']} of each run")
 
 
 def _bytes(size: float) -> str:

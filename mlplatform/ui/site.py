@@ -5,7 +5,7 @@ The data is what `?format=json` returns; a template of the same name shows it.
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.ledger_runs import KeptRun
 from mlplatform.registry import ModelStore
 from mlplatform.registry.approvals import Approvals
-from mlplatform.registry.events import RUN_FINISHED, VERDICT, run_stream
+from mlplatform.registry.events import VERDICT
 from mlplatform.registry.ledger import Ledger
-from mlplatform.registry.lineage_graph import RUN, LineageGraph
+from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.registry.model_ledger import ModelLedger
 from mlplatform.storage.urls import is_local
 from mlplatform.ui.index import RunIndex, is_young
 from mlplatform.ui.lineage import read_graph
+from mlplatform.ui.servers import Servers
 
 MAX_NUMBER = 1_000_000_000
 
@@ -96,15 +97,17 @@ class Site:
         every_s: Seconds between two looks for new runs, 0 or more.
     """
 
-    def __init__(self, home: Home, *, every_s: float = 0.5, may_approve: bool = False) -> None:
+    def __init__(
+        self, home: Home, *, every_s: float = 0.5, may_approve: bool = False, servers: Sequence[str] = ()
+    ) -> None:
         self.home, self.may_approve = home, may_approve
         self.index = RunIndex(home, every_s=every_s)
         self.ledger = Ledger(home.ledger)
+        self.servers = Servers(servers)
         self.approvals = Approvals(self.ledger)
         self.models = ModelStore(home.models)
         self.datasets = DatasetStore(home.datasets)
         self._graph: tuple[object, LineageGraph] | None = None
-        self._open_runs: set[str] = set()  # those in the graph that have not ended
         self._refusals: tuple[object, dict[tuple[str, str], list[str]]] | None = None
         self._reading_graph = threading.Lock()
 
@@ -134,29 +137,15 @@ class Site:
         return name
 
     def graph(self) -> LineageGraph:
-        """Return the lineage of the root; read again where something happened since."""
+        """Return the lineage of the root as it is now; of a local one, runs are read from their table."""
+        if not is_local(self.home.root):
+            return read_graph(self.home)
+        self.index.refresh()
         with self._reading_graph:
             stamp = self._ledger_stamp()
-            if self._graph is None or stamp is None:
-                self._graph = (stamp, read_graph(self.home))
-                self._open_runs = {
-                    n.name
-                    for n in self._graph[1].nodes.values()
-                    if n.kind == RUN and not n.facts.get("state")
-                }
-            elif self._graph[0] != stamp:
-                self._graph = (stamp, self._with_new_runs(self._graph[1]))
+            if self._graph is None or stamp is None or self._graph[0] != stamp:
+                self._graph = (stamp, self.index.lineage(ModelLedger(self.home.models).all_events()))
             return self._graph[1]
-
-    def _with_new_runs(self, graph: LineageGraph) -> LineageGraph:
-        """Return the graph with the runs that are not in it yet, and those that had not ended."""
-        names = {stream.partition("/")[2] for stream in self.ledger.streams("runs")}
-        wanted = {name for name in names if f"run:{name}" not in graph.nodes or name in self._open_runs}
-        runs = {name: self.ledger.events(run_stream(name)) for name in wanted}
-        models = ModelLedger(self.home.models)
-        graph = graph.with_more(runs, {name: models.events(name) for name in models.names()})
-        self._open_runs = {n for n in wanted if not any(e.kind == RUN_FINISHED for e in runs[n])}
-        return graph
 
     def refusals(self) -> dict[tuple[str, str], list[str]]:
         """Return why gates refused, by run and node; read again where something happened since."""

@@ -20,7 +20,7 @@ from mlplatform.training.search_settings import SearchSettings, check_space
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
+Address = Annotated[str, Field(pattern=r"^\S+:[0-9]+$|^kubernetes://\S*/\S+:\S+$")]
 
 
 class Thresholds(Config):

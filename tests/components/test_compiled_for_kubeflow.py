@@ -10,6 +10,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 import mlplatform.components
 from mlplatform.components import (
+    Approval,
     BatchPredictor,
     DatasetImporter,
     DatasetVersioner,
@@ -90,8 +91,18 @@ def every_component() -> list[Any]:
         reports_dir=of_run("reports_dir"),
         kind=of_run("kind", default="classification"),
     )
+    approval = Approval(
+        model=trainer.outputs["model"],
+        blessing=model_gate.outputs["blessing"],
+        models_dir=of_run("models_dir"),
+        model_name=of_run("model_name"),
+        approvers=of_run("approvers", default='["ann"]'),
+        time_limit_h=of_run("time_limit_h", float, 48.0),
+        poll_s=of_run("poll_s", float, 5.0),
+    )
     pusher = ServingPusher(
         model=trainer.outputs["model"],
+        approval=approval.outputs["approval"],
         blessing=model_gate.outputs["blessing"],
         infra_blessing=model_gate.outputs["infra_blessing"],
         evaluation=model_gate.outputs["evaluation"],
@@ -128,13 +139,12 @@ def every_component() -> list[Any]:
         work_dir=of_run("work_dir"),
         reports_dir=of_run("reports_dir"),
     )
-    return [ingest, version, gate, trainer, model_gate, pusher, imported, predictor, index]
+    return [ingest, version, gate, trainer, model_gate, approval, pusher, imported, predictor, index]
 
 
 def test_every_component_with_parameters_of_the_run(compile_for_kubeflow: Compile) -> None:
     components = every_component()
-    # An Approval has tests of its own: tests/components/approval.
-    ours = set(mlplatform.components.__all__) - {"Approval"}
+    ours = set(mlplatform.components.__all__)
     assert {type(component).__name__ for component in components} == ours
     specification = compile_for_kubeflow(pipeline(components))
     tasks = specification["root"]["dag"]["tasks"]

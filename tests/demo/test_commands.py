@@ -92,10 +92,18 @@ def test_the_commands_of_the_page_work_without_tensorflow_in_the_web_process(
         assert (page["name"], page["beside"]["name"]) == ("colour@2", "colour@1")
         photo = tmp_path / "photo.jpg"
         photo.write_bytes(colours.encode("green", 3))
-        # The page's own command, at this port.
+        # What the page's `curl` sends, to this port.
         curl = next(line for line in words if line[0] == "curl")
-        curl = [word.replace("localhost:8090/", address) for word in curl]
-        answered = json.loads(subprocess.run(curl, cwd=tmp_path, capture_output=True, check=True).stdout)
+        assert curl[1:4] == ["-s", "-F", f"photo=@{photo.name}"]
+        target = curl[4].replace("localhost:8090/", address)
+        head = f'--b\r\nContent-Disposition: form-data; name="photo"; filename="{photo.name}"\r\n\r\n'
+        request = urllib.request.Request(
+            target,
+            head.encode() + photo.read_bytes() + b"\r\n--b--\r\n",
+            {"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answered = json.load(response)
         assert answered["results"][0]["answers"][0]["classes"][0]["name"] == "green"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -20,7 +20,6 @@ from mlplatform.demo.samples import HeldOutRecord
 from mlplatform.home import Home
 from mlplatform.registry import ModelVersion
 from mlplatform.registry.push_record import Push
-from mlplatform.reports.page import visible
 from mlplatform.serving.client import SignatureForm, TensorForm
 from mlplatform.serving.tensors import DataType
 
@@ -138,7 +137,7 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
     about = {**facts_json(facts), "signature": text(), "signatures": [text(), text()]}
 
     def render(template: str, shown: dict[str, Any], page: str) -> str:
-        return visible(TEMPLATES.get_template(f"demo_{template}.html").render(data=shown, page=page))
+        return TEMPLATES.get_template(f"demo_{template}.html").render(data=shown, page=page)
 
     for form in found:
         shown = {
@@ -163,11 +162,11 @@ def test_every_text_is_shown_as_text(facts: ModelFacts, data: st.DataObject) -> 
         "note": text(), "problem": text(), "seen": "", "seen_size": [], "answers": answers, "given": text(),
         "features": [(text(), text())],
     }  # fmt: skip
-    check(render("answer", {**about, "beside": None, "results": [result]}, "answer"))
+    check(render("answer", {**about, "results": [result]}, "answer"))
     check(render("problem", {"status": 400, "text": text(), "name": text()}, "problem"))
     card = Card(text(), text(), text(), "", [(text(), text())], text(), 0.5, False, None, text())
     page = TEMPLATES.get_template("demo_offline.html").render(
         data=facts_json(facts), limits=facts.limits(), seed=1, wrong=[card], right=[card], others=[card],
         measured=facts_json(facts)["evaluation"]["worst"], unmeasured=[text()],
     )  # fmt: skip
-    check(visible(page))
+    check(page)

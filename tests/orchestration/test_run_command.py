@@ -96,7 +96,6 @@ class TestOneStory:
     def test_2_nothing_changed_so_nothing_is_imported(self, run, place):
         done, document = run(python=["-X", "importtime"])
         assert set(states(document).values()) == {"cached"}
-        assert document["wall_s"] < 3
         imported = imported_by(done)
         assert "ml_metadata" in imported
         assert not imported & {"tfx", "tensorflow", "apache_beam"}

@@ -1,9 +1,7 @@
 """Models to push: folders that look like SavedModels; the store never reads inside."""
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +9,6 @@ import pytest
 
 from mlplatform.registry import ModelStore
 from mlplatform.registry.model_ledger import ledger_of
-
-KILLED = 77
-Action = Callable[[], object]
 
 
 @pytest.fixture
@@ -44,46 +39,6 @@ def push(store: ModelStore, model: Callable[[str], Path]) -> Callable[..., int]:
         return [store.push(model(content), "items").version.version for content in contents][-1]
 
     return push
-
-
-def _killed_at(step: int, action: Action) -> bool:
-    """Run `action` in a process that is killed before its step `step`; False where it has fewer steps.
-
-    A forked process ends itself in an audit hook, before the Nth call that changes something or opens a file
-    for that: of what Python audits, all but reading. Between two of them lies at most one write.
-    """
-    child = os.fork()
-    if child == 0:
-        left = [step]
-
-        def count(event: str, arguments: tuple[object, ...]) -> None:
-            if _is_step(event, arguments):
-                left[0] -= 1
-                if left[0] < 0:
-                    os._exit(KILLED)
-
-        try:
-            sys.addaudithook(count)
-            action()
-        except BaseException:  # noqa: BLE001 - the exit code is all that the parent sees
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, KILLED)
-    return code == KILLED
-
-
-def _is_step(event: str, arguments: tuple[object, ...]) -> bool:
-    if event == "open":
-        mode = arguments[1]  # None: os.open, for the ledger, and for what is synchronized after a rename
-        return mode is None or any(letter in str(mode) for letter in "wax+")
-    return event.startswith(("os.", "fcntl.", "shutil.")) and event not in ("os.listdir", "os.scandir")
-
-
-@pytest.fixture
-def killed_at() -> Callable[[int, Action], bool]:
-    """Run something that is killed before one of its steps."""
-    return _killed_at
 
 
 def folders_of(store: ModelStore) -> tuple[list[int], list[int]]:

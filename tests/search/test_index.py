@@ -138,7 +138,8 @@ def test_an_approximate_index_is_tuned_to_the_goal_and_reports_on_other_queries(
     samples: Any, make_index: Make, kind: str
 ) -> None:
     pytest.importorskip("faiss")
-    vectors = samples.unit_vectors(6000, 32, clusters=60)
+    made = samples.unit_vectors(6030, 32, clusters=60)
+    vectors, queries = made[:6000], made[6000:]
     index = make_index(vectors, samples.entries_of(6000, queries=400), kind=kind, goal=0.95)
     report = index.manifest.report
     assert index.manifest.kind == kind
@@ -148,7 +149,7 @@ def test_an_approximate_index_is_tuned_to_the_goal_and_reports_on_other_queries(
     assert report["recall_at_10_low"] <= report["recall_at_10"]
     exact = make_index(vectors, name="exact")
     hits = []
-    for query in samples.unit_vectors(30, 32, seed=5, clusters=60):
+    for query in queries:
         hits.append(len({*index.search(query, 10).item_ids} & {*exact.search(query, 10).item_ids}))
         # A small subset is scanned as a whole.
         few = parse_filter('{"price": [0, 2000]}')
@@ -161,12 +162,13 @@ def test_a_large_subset_is_searched_with_a_wider_probe(
 ) -> None:
     pytest.importorskip("faiss")
     monkeypatch.setattr("mlplatform.search.engines.SCANNED_UP_TO", 50)
-    vectors = samples.unit_vectors(4000, 16, clusters=40)
+    made = samples.unit_vectors(4020, 16, clusters=40)
+    vectors, queries = made[:4000], made[4000:]
     index = make_index(vectors, samples.entries_of(4000, queries=300), kind="ivf", goal=0.9)
     exact = make_index(vectors, name="exact")
     odd = parse_filter('{"label": "odd"}')
     shares = []
-    for query in samples.unit_vectors(20, 16, seed=3, clusters=40):
+    for query in queries:
         found, wanted = index.search(query, 10, odd), exact.search(query, 10, odd)
         assert len(found.item_ids) == 10
         assert all(int(item[5:]) % 2 for item in found.item_ids)

@@ -1,9 +1,9 @@
 """Test models, made once per version of this code and of TensorFlow, and servers as processes."""
 
+import fcntl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,21 +16,20 @@ MODELS_PROGRAM = Path(__file__).with_name("models.py")
 
 
 def model_folder() -> Path:
-    """Return the folder of the test models; the first call takes some ten seconds."""
+    """Return the folder of the test models; the first call takes some ten seconds, and others wait for it."""
     key = hashlib.sha256(MODELS_PROGRAM.read_bytes() + version("tensorflow").encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"mlplatform-test-models-{os.getuid()}-{key}"
-    if not folder.exists():
-        partial = Path(tempfile.mkdtemp(dir=folder.parent))
-        subprocess.run(
-            [sys.executable, str(MODELS_PROGRAM), str(partial)],
-            check=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.DEVNULL,
-        )
-        try:
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial = Path(tempfile.mkdtemp(dir=folder.parent))
+            subprocess.run(
+                [sys.executable, str(MODELS_PROGRAM), str(partial)],
+                check=True,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdout=subprocess.DEVNULL,
+            )
             partial.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(partial)
     return folder
 
 

@@ -122,10 +122,11 @@ def test_our_server(tmp_path: Path) -> None:
         assert unknown_fields(document, KINDS[kind], kind) == []
     template = found["Deployment"]["spec"]["template"]
     pod, labels = template["spec"], template["metadata"]["labels"]
-    for kind, place in (("Deployment", "matchLabels"), ("PodDisruptionBudget", "matchLabels")):
-        assert found[kind]["spec"]["selector"][place] == labels
-    assert found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
-    assert found["Service"]["spec"]["selector"] == labels
+    assert found["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    every_track = {"app": labels["app"]}
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == every_track
+    assert found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == every_track
+    assert found["Service"]["spec"]["selector"] == every_track
     scaled = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert (scaled["kind"], scaled["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
     (server,) = pod["containers"]
@@ -145,6 +146,27 @@ def test_our_server(tmp_path: Path) -> None:
     assert pod["volumes"][1]["configMap"]["name"] == found["ConfigMap"]["metadata"]["name"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert server["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_canary_differs_in_what_makes_it_one() -> None:
+    stable, canary = (documents(name)["Deployment"] for name in ("mlplatform-serving.yaml", "canary.yaml"))
+    labels = canary["spec"]["template"]["metadata"]["labels"]
+    assert canary["spec"]["selector"]["matchLabels"] == labels == {"app": "models", "track": "canary"}
+    (server,) = canary["spec"]["template"]["spec"]["containers"]
+    server["args"][0] = "--root=s3://bucket/team"
+    canary["metadata"]["name"], canary["spec"]["replicas"] = "models", 2
+    for each in (canary["spec"]["selector"]["matchLabels"], labels):
+        each["track"] = "stable"
+    assert canary == stable
+
+
+def test_the_pusher_may_list_endpoints() -> None:
+    found = documents("pusher-access.yaml")
+    role, binding = found["Role"], found["RoleBinding"]
+    assert role["rules"] == [
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]}
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_labels_of_the_readme(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from mlplatform.home import Home
-from mlplatform.orchestration.local.records import NodeRecord, RunFolder, RunRecord
+from mlplatform.orchestration.local.records import ArtifactRecord, NodeRecord, RunFolder, RunRecord
 from mlplatform.registry import ModelStore
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.run_marks import tag_run
-from mlplatform.ui.index import Filter, RunIndex
+from mlplatform.ui.index import FORMAT, Filter, RunIndex
 from mlplatform.ui.server import Pages
 from mlplatform.ui.site import Site
 
@@ -211,7 +211,7 @@ def test_a_new_run_and_its_end_are_seen_at_the_next_look(tmp_path: Path) -> None
 @pytest.mark.parametrize("damage", ["garbled", "folder"])
 def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str) -> None:
     home = Home.at(tmp_path)
-    file = home.cache / "ui" / "runs-1.sqlite"
+    file = home.cache / "ui" / f"runs-{FORMAT}.sqlite"
     if damage == "folder":
         file.mkdir(parents=True)  # as good as a root that cannot be written
     else:
@@ -265,17 +265,21 @@ def test_nothing_heavy_is_loaded_to_look(home: Home) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_lineage_that_is_kept_in_memory_takes_what_happens_since(tmp_path: Path) -> None:
+def test_the_lineage_takes_what_happens_since(tmp_path: Path) -> None:
     home = Home.at(tmp_path / "root")
     ledger = Ledger(home.ledger)
     ledger.append("runs/one", "run.started", pipeline="p", code={"commit": "abcdef1"})
     site = Site(home, every_s=0)
-    assert set(site.graph().nodes) == {"run:one", "code:abcdef1"}
-    before = site.graph()
+    graph = site.graph()
+    assert set(graph.around("run:one").nodes) == {"run:one", "code:abcdef1"}
+    assert (graph.last("run"), graph.names("code", "abc"), graph.node("run:two")) == (
+        "one",
+        ["abcdef1"],
+        None,
+    )
     ledger.append("runs/one", "dataset.used", dataset="d@v1", digest="x")
     ledger.append("runs/two", "run.finished", state="done", reused=["one"])
     assert set(site.graph().around("dataset:d@v1", "down").nodes) == {"dataset:d@v1", "run:one", "run:two"}
-    assert set(before.nodes) == {"run:one", "code:abcdef1"}  # who still reads it is not disturbed
     model = tmp_path / "model"
     model.mkdir()
     (model / "saved_model.pb").write_text("x")
@@ -290,7 +294,7 @@ def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
     os.utime(left, (1, 1))  # of a commit that was killed long ago
     site = Site(own_home)
     data = json.loads(Pages(site).answer("/disk.json").body)
-    assert data["unneeded"] == {"bytes": 5000, "files": 1}
+    assert data["gc"]["freed"] == [{"kind": "dataset files", "count": 1, "bytes": 5000}]
     assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
     assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
     site.index.close()
@@ -304,3 +308,33 @@ def test_pages_and_assets_are_small(get: Get, pages: Pages) -> None:
     }
     assert max(sizes.values()) <= 15_000, sizes
     assert sum(len(pages.answer(f"/assets/{name}").body) for name in ("style.css", "icon.svg")) <= 150_000
+
+
+def test_figures_of_runs_stand_beside_each_other_with_their_intervals(tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "root")
+    for number, (value, low, high) in enumerate([(0.8, 0.75, 0.85), (0.9, 0.86, 0.94), (0.7, None, None)], 1):
+        evaluation = home.pipelines / str(number)
+        evaluation.mkdir(parents=True)
+        figure = {"value": value, "low": low, "high": high} if low is not None else value
+        (evaluation / "metrics.json").write_text(json.dumps({"quality": {"top_1": figure, "photos": 40}}))
+        folder = RunFolder(home.runs / f"2026010{number}T000000.000-0000")
+        folder.create()
+        output = {"evaluation": [ArtifactRecord(number, "ModelEvaluation", str(evaluation))]}
+        folder.write(
+            RunRecord(
+                folder.run_id, "p", state="done", nodes=[NodeRecord("Gate", "G", "done", outputs=output)]
+            )
+        )
+        folder.release()
+    site = Site(home)
+    target = "/compare?" + "&".join(f"run={folder.name}" for folder in sorted(home.runs.iterdir()))
+    page = Pages(site).answer(target).body.decode()
+    figures = {
+        row["name"]: row for row in json.loads(Pages(site).answer(f"{target}&format=json").body)["figures"]
+    }
+    assert figures["top_1"]["values"] == [0.8, 0.9, 0.7]
+    assert figures["top_1"]["intervals"] == [[0.75, 0.85], [0.86, 0.94], None]
+    assert page.count('class="interval"') == 2
+    assert "0.9 (0.86 to 0.94)" in page
+    assert page.count("<figure>") == 1  # what is the same in all of them needs no drawing
+    site.index.close()

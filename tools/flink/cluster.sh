@@ -1,5 +1,6 @@
 #!/bin/bash
-# cluster.sh DIR start N | stop: one Flink job manager, N task managers of one slot each, and Beam's job server.
+# cluster.sh DIR start N | add | stop: one Flink job manager, N task managers of one slot each, and Beam's job server.
+# `add` starts one task manager more, in place of one that died.
 # DIR was made by setup.sh. Ports: 8099 (job server), 8081 (Flink's page), 6123 (between the managers).
 dir=$(cd "$1" && pwd) || exit 1
 java=$(readlink -f "$(command -v java)")
@@ -27,6 +28,13 @@ start)
   echo "cluster.sh: not up after 120 s; see $dir/flink/log" >&2
   exit 1
   ;;
+add)
+  "$FLINK_HOME/bin/taskmanager.sh" start
+  for _ in $(seq 240); do
+    curl -s localhost:8081/overview | grep -q '"slots-available":[3-9]' && exit 0
+    sleep 0.5
+  done
+  ;;
 stop)
   for file in "$dir"/flink/pids/*.pid; do
     [ -f "$file" ] && while read -r process; do kill "$process" 2>/dev/null; done < "$file"
@@ -35,7 +43,7 @@ stop)
   rm -f "$dir"/flink/pids/*
   ;;
 *)
-  echo "cluster.sh DIR start N | stop" >&2
+  echo "cluster.sh DIR start N | add | stop" >&2
   exit 2
   ;;
 esac

@@ -12,7 +12,7 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.comparing import compare_runs
 from mlplatform.orchestration.local.ledger_runs import KeptRun, LedgerRun, all_runs, summary_of
 from mlplatform.orchestration.local.records import NoLogError, RunRecord, run_folders
-from mlplatform.orchestration.local.run_metrics import run_metrics
+from mlplatform.orchestration.local.run_metrics import run_intervals, run_metrics
 from mlplatform.registry import events
 from mlplatform.registry.event import Event
 from mlplatform.registry.ledger import Ledger
@@ -40,8 +40,8 @@ def run_document(home: Home, run: KeptRun, *, previous: KeptRun | None = None) -
 
     Returns:
         What `json.dumps` takes: `format`, `run_id`, `pipeline`, `state`, `started_at`, `wall_s`, `reference`,
-        `arguments`, `options`, `versions`, `code`, `metrics`, `nodes`, `datasets`, `verdicts`, `models`,
-        `tags`, `notes` and `previous`.
+        `arguments`, `options`, `versions`, `code`, `metrics`, `intervals`, `nodes`, `datasets`,
+        `verdicts`, `models`, `tags`, `notes` and `previous`.
 
     Raises:
         LedgerAccessError: The ledger cannot be read.
@@ -55,6 +55,7 @@ def run_document(home: Home, run: KeptRun, *, previous: KeptRun | None = None) -
         **{name: value for name, value in asdict(record).items() if name != "nodes"},
         "code": _code(started.get("code")),
         "metrics": _metrics(record, happened),
+        "intervals": {name: list(ends) for name, ends in run_intervals(record).items()},
         "nodes": [_node(run, record, node) for node in asdict(record)["nodes"]],
         "datasets": datasets,
         "verdicts": [_verdict(e) for e in happened if e.kind == events.VERDICT],

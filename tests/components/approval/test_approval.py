@@ -74,10 +74,10 @@ def make_model(folder: Path, content: str = "a model") -> Any:
 class Root:
     """A root, and what a launcher does there with the executor."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.models = folder, folder / "models"
+    def __init__(self, folder: Path, models: str = "") -> None:
+        self.folder, self.models = folder, models or str(folder / "models")
         self.model = make_model(folder / "trained")
-        self.ledger = Ledger(ledger_of(str(self.models)))
+        self.ledger = Ledger(ledger_of(self.models))
         self.approvals = Approvals(self.ledger)
 
     def run(
@@ -93,7 +93,7 @@ class Root:
             {"model": [self.model], **{key: [value] for key, value in inputs.items()}},
             {"approval": [blessing]},
             {
-                "models_dir": str(self.models),
+                "models_dir": self.models,
                 "model_name": "items",
                 "approvers": json.dumps(approvers),
                 "time_limit_h": 24.0,
@@ -116,7 +116,7 @@ class Root:
             {"model": [self.model], **{key: [value] for key, value in inputs.items()}},
             {"pushed_model": [artifact(standard_artifacts.PushedModel, self.folder / "pushed")]},
             {
-                "models_dir": str(self.models),
+                "models_dir": self.models,
                 "model_name": "items",
                 "servers": "[]",
                 "timeout_s": 1.0,
@@ -146,6 +146,15 @@ def test_a_yes_lets_the_model_pass(root: Root) -> None:
     again = FakeClock()
     root.run(again, "run-2")  # the answer belongs to the model: nobody is asked twice
     assert again.slept == []
+
+
+def test_a_root_at_a_url_is_polled_as_well(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root", f"memory://approval-{tmp_path.name}/models")
+    clock = FakeClock(lambda clock: root.answer() if len(clock.slept) == 2 else None)
+    blessing = root.run(clock)
+    assert clock.slept == [60.0] * 2
+    root.push(approval=blessing)
+    assert root.pushed() == [1]
 
 
 def test_a_stock_pusher_takes_the_blessing(root: Root) -> None:

@@ -159,6 +159,10 @@ class ContentCache:
             outputs = _outputs_of(store, execution.id)
             with metadata_handle.released():
                 refused = self._refusal(result) if outputs is not None else "its earlier outputs are gone"
+            # Looked at without the lock, they may be collected meanwhile (`mlplatform gc`); from here to the
+            # execution that has them the lock is held.
+            if not refused and (_outputs_of(store, execution.id) or {}).keys() != (outputs or {}).keys():
+                refused = "its earlier outputs are gone"
             if not refused:
                 self.is_hit, self._result = True, result
                 return dict(outputs or {})
