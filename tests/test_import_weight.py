@@ -50,6 +50,7 @@ def test_importing_the_package_loads_the_standard_library_alone() -> None:
         "lineage",
         "ui",
         "serve",
+        "image",
         "demo",
         "doctor",
     ],

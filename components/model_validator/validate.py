@@ -53,7 +53,7 @@ from mlplatform.vision.decoding import READS_WEBP
 METRICS_FILE = "metrics.json"
 SAMPLES, FORM_SAMPLES = 8, 64
 _SLICE_REASONS = 20
-_MOST_TFMA_CLASSES = 50
+_MOST_TFMA_CLASSES = 20
 # Evaluation records that are looked for among those of the training, and the share that may be among them.
 _LOOKED_FOR, _MOST_TRAINED_ON = 10_000, 0.05
 
@@ -334,13 +334,13 @@ def _with_tfma(
 def _supported(measured: Measured, limits: Limits) -> list[str]:
     """Return the classes with enough records that TFMA measures by themselves.
 
-    Where chance decides which classes are rejected, the gate alone judges them: TFMA is given the most
-    frequent ones then, as each costs it more than hundreds of records.
+    Where chance decides which classes are rejected, the gate alone judges them, and TFMA is given few classes
+    or none: each costs it as much as hundreds of records cost the model.
     """
     classes = measured.tally.details().get("classes", [])
-    found = sorted((-c["support"], c["label"]) for c in classes if c["support"] >= limits.min_support)
-    most = len(found) if limits.per_class_alpha is None else _MOST_TFMA_CLASSES
-    return sorted(label for _, label in found[:most])
+    found = sorted(c["label"] for c in classes if c["support"] >= limits.min_support)
+    is_too_many = limits.per_class_alpha is not None and len(found) > _MOST_TFMA_CLASSES
+    return [] if is_too_many else found
 
 
 def _missed_of_slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[str]:

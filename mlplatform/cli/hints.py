@@ -18,6 +18,8 @@ _HINTS = {
     "NoTrainingSplitError": "--train-split NAME, or --no-firewall",
     "SplitFirewallError": "--no-firewall",
     "LookAlikeFirewallError": "without --near-duplicates-apart",
+    "NoBuilderError": "--context DIR --context-only",
+    "ContextFolderError": "--context DIR",
     **dict.fromkeys(("ApprovalRefusedError", "ApprovalExpiredError"), "--by NAME --why REASON"),
 }
 # In the context's `meta`, which all commands of one call share.

@@ -27,6 +27,7 @@ COMMANDS = {
     "search": ("mlplatform.cli.search:search", "Find items by photo; add, remove and export items."),
     "lineage": ("mlplatform.cli.lineage:lineage", "Show what was made from what."),
     "ui": ("mlplatform.cli.ui:ui", "Show runs, datasets and models in a browser."),
+    "image": ("mlplatform.cli.image:image", "Build container images for clusters."),
     "gc": ("mlplatform.cli.gc:gc", "Remove old runs, artifacts, reports and withdrawn models."),
     "demo": ("mlplatform.cli.demo:demo", "Show a pushed model in a browser or as a page; make demo photos."),
     "doctor": ("mlplatform.cli.doctor:doctor", "Say what this machine can run and what is missing."),

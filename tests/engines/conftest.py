@@ -9,17 +9,21 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from mlplatform.beam import engines
+from mlplatform.orchestration.engine import parse_engine
 
-REPOSITORY = Path(__file__).parents[2]
+TOOLS = Path(__file__).parents[2] / "tools/flink"
+CLUSTER = ["bash", str(TOOLS / "cluster.sh")]
 TASK_MANAGERS = 3
 
 
@@ -35,10 +39,10 @@ class Flink:
     """A running cluster.
 
     Attributes:
-        folder: Where it lies; None for one that was there before.
+        folder: Where it lies.
     """
 
-    folder: Path | None
+    folder: Path
 
     def get(self, path: str) -> Any:
         """Ask the cluster's REST interface."""
@@ -48,6 +52,56 @@ class Flink:
     def jobs(self, state: str) -> list[str]:
         """Return the jobs in a state."""
         return [job["id"] for job in self.get("/jobs")["jobs"] if job["status"] == state]
+
+    def busy(self) -> psutil.Process | None:
+        """Return a task manager that has a Python worker, while a job has come to its records."""
+        for job in self.jobs("RUNNING"):
+            counts = [vertex["metrics"]["write-records"] for vertex in self.get(f"/jobs/{job}")["vertices"]]
+            if any(counts):
+                return next((manager for manager in task_managers() if manager.children()), None)
+        return None
+
+    def orphans(self) -> list[psutil.Process]:
+        """Return the Python workers that no task manager has."""
+        managers = {manager.pid for manager in task_managers()}
+        return [worker for worker in workers() if not managers & {parent.pid for parent in worker.parents()}]
+
+    @contextmanager
+    def kill_a_busy_one(self) -> Iterator[list[int]]:
+        """Kill a busy task manager within the block, once; another takes its place, as on a real cluster."""
+        killed: list[int] = []
+        is_over = threading.Event()
+
+        def kill() -> None:
+            while not killed and not is_over.wait(0.1):
+                with suppress(OSError, psutil.NoSuchProcess):
+                    if (manager := self.busy()) is not None:
+                        manager.kill()
+                        killed.append(manager.pid)
+            if killed:
+                subprocess.run([*CLUSTER, str(self.folder), "add"], check=True, capture_output=True)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield killed
+        finally:
+            is_over.set()
+            killer.join()
+
+
+def task_managers() -> list[psutil.Process]:
+    return [
+        process for process in psutil.process_iter(["cmdline"]) if "TaskManagerRunner" in words_of(process)
+    ]
+
+
+def workers() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "mlplatform.beam.worker" in words_of(p)]
+
+
+def words_of(process: psutil.Process) -> str:
+    return " ".join(process.info["cmdline"] or [])
 
 
 def is_open(port: int) -> bool:
@@ -59,20 +113,19 @@ def is_open(port: int) -> bool:
 @pytest.fixture(scope="session")
 def flink() -> Iterator[Flink]:
     """The cluster; skips, saying why, where it cannot be had."""
+    folder = Path(os.environ.get("FLINK") or Path.home() / ".cache/mlplatform/flink")
     if is_open(8099) and is_open(8081):
-        yield Flink(None)
+        yield Flink(folder)
         return
     missing = [program for program in ("java", "mvn", "unzip", "curl") if shutil.which(program) is None]
     if missing:
         pytest.skip(f"no Flink cluster: {', '.join(missing)} not on the PATH")
-    folder = Path(os.environ.get("FLINK") or Path.home() / ".cache/mlplatform/flink")
-    tools = REPOSITORY / "tools/flink"
     made = subprocess.run(
-        ["sh", str(tools / "setup.sh"), str(folder), sys.executable], capture_output=True, text=True
+        ["sh", str(TOOLS / "setup.sh"), str(folder), sys.executable], capture_output=True, text=True
     )
     if made.returncode:
         pytest.skip(f"no Flink cluster, its packages cannot be had: {made.stderr[-500:]}")
-    cluster = ["bash", str(tools / "cluster.sh"), str(folder)]
+    cluster = [*CLUSTER, str(folder)]
     started = subprocess.run([*cluster, "start", str(TASK_MANAGERS)], capture_output=True, text=True)
     assert started.returncode == 0, started.stderr
     yield Flink(folder)
@@ -89,17 +142,31 @@ def worker_command(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session", params=["direct", "prism", "flink"])
-def engine(request: pytest.FixtureRequest) -> list[str]:
-    """Beam's arguments of each engine."""
+def block(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The block of each engine, as a pipeline's configuration has it."""
     if request.param == "direct":
-        return list(engines.direct(workers=2))
+        return {"name": "direct", "workers": 2}
     if request.param == "prism":
-        program = shutil.which("prism")
+        program = os.environ.get("PRISM") or shutil.which("prism")
         if program is None:
             pytest.skip(
                 "no prism on the PATH (go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.74.0)"
             )
-        return list(engines.prism(location=program))
-    request.getfixturevalue("flink")
+        return {"name": "prism", "location": program}
     command = request.getfixturevalue("worker_command")
-    return list(engines.flink(parallelism=2, worker_command=command))
+    request.getfixturevalue("flink")
+    return {"name": "flink", "parallelism": 2, "worker_command": command}
+
+
+@pytest.fixture(scope="session")
+def on_flink(flink: Flink, worker_command: str) -> dict[str, Any]:
+    """The block of Flink alone."""
+    return {"name": "flink", "parallelism": 2, "worker_command": worker_command}
+
+
+@pytest.fixture(scope="session")
+def engine(block: dict[str, Any]) -> list[str]:
+    """Beam's arguments of each engine."""
+    found = parse_engine(block)
+    assert found is not None
+    return [*found.arguments]

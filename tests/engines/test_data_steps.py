@@ -2,19 +2,13 @@
 
 import importlib.util
 import json
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import psutil
 import pytest
 import tensorflow as tf
-from google.protobuf import json_format
-from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from mlplatform.beam.doctor import look_at_engine
 from mlplatform.components.model_validator.baseline import BaselineModel
@@ -22,8 +16,7 @@ from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.components.model_validator.validate import Engine, Quality, Terms, measure_quality
 from mlplatform.datasets import DatasetStore
-from mlplatform.demo.photos import make_photos
-from mlplatform.orchestration.local import LocalRunner
+from mlplatform.orchestration.engine import parse_engine
 
 SHARDS, PER_SHARD = 6, 4000
 
@@ -84,6 +77,7 @@ def trips(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("trips")
     whole = tables.rows(folder / "whole.gz")
     records = [*tf.data.TFRecordDataset([whole], "GZIP").as_numpy_iterator()]
+    Path(whole).unlink()
     files = [str(folder / f"part-{number}") for number in range(4)]
     for number, file in enumerate(files):
         with tf.io.TFRecordWriter(file) as writer:
@@ -130,58 +124,11 @@ def test_scoring_finds_the_same(engine: list[str], models: Path, trips: list[str
     assert there.answers.records == tables.ROWS
 
 
-def test_the_data_nodes_of_a_pipeline_find_the_same(flink: Any, worker_command: str, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    make_photos(photos, categories=3, per_category=12, unseen=0, size_px=64)
-    block = {"name": "flink", "parallelism": 2, "worker_command": worker_command}
-    found = []
-    for name, engine in (("here", None), ("there", block)):
-        root = tmp_path / name
-        runner = LocalRunner(root, parallelism=1)
-        runner.run_reference("item_category", data=str(photos), to_nodes=["DataValidator"], engine=engine)
-        runner.close()
-        manifest = DatasetStore(str(root / "datasets")).show("items", "latest")
-        found.append((manifest.digest, statistics(root)))
-    assert found[0] == found[1]
-
-
-def statistics(root: Path) -> dict[str, Any]:
-    """The parsed statistics of each split, numbers to six digits."""
-    found = {}
-    for file in root.rglob("DataValidator/statistics/*/Split-*/FeatureStats.pb"):
-        parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
-        text = json.dumps(json_format.MessageToDict(parsed), sort_keys=True)
-        found[file.parent.name] = json.loads(text, parse_float=lambda number: f"{float(number):.6g}")
-    assert found
-    return found
-
-
 def test_a_task_manager_that_is_killed_costs_no_record(
-    flink: Any, worker_command: str, examples: Path, tmp_path: Path
+    flink: Any, on_flink: dict[str, Any], examples: Path, tmp_path: Path
 ) -> None:
-    from mlplatform.beam.engines import flink as arguments_of
-
-    killed: list[int] = []
-    is_over = threading.Event()
-
-    def kill_a_busy_one() -> None:
-        """Kill the task manager that has a Python worker first."""
-        while not killed and not is_over.wait(0.2):
-            if flink.jobs("RUNNING"):
-                for process in psutil.process_iter(["cmdline"]):
-                    words = process.info["cmdline"] or []
-                    if any("TaskManagerRunner" in word for word in words) and process.children():
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
-                        return
-
-    killer = threading.Thread(target=kill_a_busy_one)
-    killer.start()
-    try:
-        arguments = list(arguments_of(parallelism=2, worker_command=worker_command))
+    arguments = parse_engine(on_flink).arguments
+    with flink.kill_a_busy_one() as killed:
         found = digest(examples, tmp_path / "there", arguments)
-    finally:
-        is_over.set()
-        killer.join()
     assert killed
     assert found == digest(examples, tmp_path / "here", None)

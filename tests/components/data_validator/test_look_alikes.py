@@ -37,7 +37,7 @@ def test_altered_copies_are_found_shown_and_can_block(shop: Shop, gate: Gate) ->
     train[1]["image/encoded"] = encoded(scene(2))
     evaluation[3]["image/encoded"] = encoded(scene(2), 40)  # between splits
     # The same bytes are not a look-alike, and photos of one colour are not compared.
-    train[4]["image/encoded"] = train[5]["image/encoded"]
+    train[4] |= {name: train[5][name] for name in ("image/encoded", "label")}
     train[6]["image/encoded"], evaluation[6]["image/encoded"] = plain(250), plain(130)
     done = gate(data, policy={"near_leak": "block"})
     assert done.verdict.duplicates == {"within": 1, "near_leaks": 1, "near_within": 1}

@@ -1,0 +1,149 @@
+"""`item_category` on real photos: version, statistics, verdict and figures are those of this process."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from mlplatform.datasets import DatasetStore
+from mlplatform.orchestration.local import LocalRunner
+
+CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing"
+EVERY = 8  # photo of each class
+# A short training: what is compared is the gate's figures, not how good they are.
+SHORT = {
+    "model": {"epochs": 2},
+    "budget": {"p99_latency_ms": 60_000.0, "load_time_s": 600.0},  # the machine is busy
+    "thresholds": {"top_1": 0.05, "top_5": 0.05, "per_class_top_5": 0.0, "tail_top_5": 0.0},
+}
+DATA_NODES = ("ImageExampleGen", "DatasetVersioner", "DataValidator")
+
+pytestmark = [
+    pytest.mark.shared_data,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not CLOTHING.is_dir(), reason=f"the development data {CLOTHING} is not there"),
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run left.
+
+    Attributes:
+        digest: Of the dataset version.
+        records: Of it, by split.
+        statistics: Parsed, by split.
+        verdict: The data gate's.
+    """
+
+    digest: str
+    records: dict[str, int]
+    statistics: dict[str, Any]
+    verdict: dict[str, Any]
+
+    @classmethod
+    def of(cls, root: Path) -> "Found":
+        """Read it."""
+        manifest = DatasetStore(str(root / "datasets")).show("items", "latest")
+        records = {name: split.records for name, split in manifest.splits.items()}
+        [verdict] = root.glob("reports/*/DataValidator/verdict.json")
+        return cls(manifest.digest, records, statistics(root), json.loads(verdict.read_text()))
+
+
+def statistics(root: Path) -> dict[str, Any]:
+    """Return the parsed statistics of each split, in the order of the features."""
+    found = {}
+    for file in root.rglob("DataValidator/statistics/*/Split-*/FeatureStats.pb"):
+        parsed = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read_bytes())
+        for dataset in parsed.datasets:
+            dataset.features.sort(key=lambda feature: [*feature.path.step])
+        found[file.parent.name] = json_format.MessageToDict(parsed)
+    assert found
+    return found
+
+
+def leaves(facts: Any, place: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
+    """Return what nested facts hold, by place."""
+    parts = (
+        facts.items() if isinstance(facts, dict) else enumerate(facts) if isinstance(facts, list) else None
+    )
+    if parts is None:
+        return {place: facts}
+    return {key: leaf for name, part in parts for key, leaf in leaves(part, (*place, name)).items()}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Numbers are within 1e-6: an engine adds them up in its own order."""
+    there, here = leaves(found), leaves(expected)
+    assert there.keys() == here.keys()
+    numbers = {place for place, leaf in here.items() if isinstance(leaf, float)}
+    assert {p: there[p] for p in there if p not in numbers} == {p: here[p] for p in here if p not in numbers}
+    for place in numbers:
+        assert there[place] == pytest.approx(here[place], rel=1e-6, abs=1e-9), place
+
+
+def figures(root: Path) -> list[Any]:
+    """Return the model gate's figures, of each run."""
+    files = sorted(root.glob("reports/*/ModelValidator/verdict.json"), key=lambda file: file.stat().st_mtime)
+    return [json.loads(file.read_text())["quality"] for file in files]
+
+
+def run(root: Path, photos: Path, to: str, engine: Any = None, force: Sequence[str] = ()) -> None:
+    runner = LocalRunner(root, parallelism=1, force=force)
+    try:
+        runner.run_reference("item_category", data=str(photos), overrides=SHORT, to_nodes=[to], engine=engine)
+    finally:
+        runner.close()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every eighth of the clothing photos, and a file that is no photo."""
+    folder = tmp_path_factory.mktemp("clothing")
+    for kind in sorted(CLOTHING.glob("*/*")):
+        (folder / kind.relative_to(CLOTHING)).mkdir(parents=True)
+        for photo in sorted(kind.glob("*.jpg"))[::EVERY]:
+            shutil.copy(photo, folder / photo.relative_to(CLOTHING))
+    (folder / "train/hat/broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def here(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a run in this process, up to the model gate."""
+    root = tmp_path_factory.mktemp("here")
+    run(root, photos, "ModelValidator")
+    return root
+
+
+def test_the_data_nodes_find_the_same(
+    block: dict[str, Any], photos: Path, here: Path, tmp_path: Path
+) -> None:
+    run(tmp_path, photos, "DataValidator", block)
+    assert_same(asdict(Found.of(tmp_path)), asdict(Found.of(here)))
+
+
+def test_scoring_finds_the_same(block: dict[str, Any], photos: Path, here: Path) -> None:
+    run(here, photos, "ModelValidator", block, force=["ModelValidator"])
+    first, *_, last = figures(here)
+    assert_same(last, first)
+    assert len(figures(here)) > 1
+
+
+def test_task_managers_that_are_killed_in_data_nodes_cost_no_record(
+    flink: Any, on_flink: dict[str, Any], photos: Path, here: Path, tmp_path: Path
+) -> None:
+    for node in DATA_NODES:
+        with flink.kill_a_busy_one() as killed:
+            run(tmp_path, photos, node, on_flink)
+        assert killed, node
+    assert_same(asdict(Found.of(tmp_path)), asdict(Found.of(here)))
+    _, alive = psutil.wait_procs(flink.orphans(), timeout=30)
+    assert alive == []
