@@ -1,4 +1,4 @@
-"""Heavy libraries within a command: what they log when they are loaded is no answer of the command."""
+"""Heavy libraries within a command: what they log when they are loaded is not shown."""
 
 import logging
 import os

@@ -246,14 +246,14 @@ def test_nobody_is_asked_about_what_a_gate_refuses(root: Root, tmp_path: Path) -
 
 
 def test_people_are_notified_once_that_they_are_asked(root: Root, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    command = ["sh", "-c", f"cat >> {told}"]
+    received = tmp_path / "received"
+    command = ["sh", "-c", f"cat >> {received}"]
     (root.folder / "notices.yaml").write_text(
         json.dumps({"command": command, "dashboard": "https://ml.example.org"})
     )
     with pytest.raises(ApprovalExpiredError):
         root.run(FakeClock())
-    notice = json.loads(told.read_text())
+    notice = json.loads(received.read_text())
     assert notice["title"] == "items waits for an approval"
     assert "mlplatform approve run-1 --by NAME" in notice["text"]
     assert notice["link"] == "https://ml.example.org/runs/run-1"
