@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 
 from mlplatform.components.image_example_gen import files
-from mlplatform.components.image_example_gen.photo import Refusal
+from mlplatform.components.image_example_gen.photo import PhotoRefusal
 from mlplatform.storage.urls import is_local
 
 _KINDS = {
@@ -20,7 +20,7 @@ _KINDS = {
 }
 
 
-def read_content(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
+def read_content(uri: str, max_bytes: int, root: str | None) -> bytes | PhotoRefusal:
     """Return the bytes of a file, or why they are not taken.
 
     Args:
@@ -31,23 +31,23 @@ def read_content(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
     try:
         content = _local(uri, max_bytes, root) if is_local(uri) else _remote(uri, max_bytes)
     except (FileNotFoundError, fileio.NotFoundError, tf.errors.NotFoundError):
-        return Refusal("missing_file", "there is no such file")
+        return PhotoRefusal("missing_file", "there is no such file")
     except OSError as error:
-        return Refusal("unreadable_file", error.strerror or str(error))
+        return PhotoRefusal("unreadable_file", error.strerror or str(error))
     except tf.errors.OpError as error:
-        return Refusal("unreadable_file", error.message)
+        return PhotoRefusal("unreadable_file", error.message)
     except ValueError as error:  # a name with a NUL
-        return Refusal("unreadable_name", str(error))
-    if not isinstance(content, Refusal) and len(content) > max_bytes:
-        return Refusal("file_too_large", f"more than {max_bytes:,} bytes")
+        return PhotoRefusal("unreadable_name", str(error))
+    if not isinstance(content, PhotoRefusal) and len(content) > max_bytes:
+        return PhotoRefusal("file_too_large", f"more than {max_bytes:,} bytes")
     return content
 
 
-def _local(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
+def _local(uri: str, max_bytes: int, root: str | None) -> bytes | PhotoRefusal:
     if root is not None:
         real = os.path.realpath(uri)
         if os.path.commonpath([root, real]) != root:
-            return Refusal("outside_of_source", f"a link leads to {files.shown(real)}")
+            return PhotoRefusal("outside_of_source", f"a link leads to {files.shown(real)}")
     # The kind is asked first, as opening a device may do something, and without waiting, as a pipe that
     # nobody writes into would wait for ever.
     kind = _not_a_file(Path(uri).stat())
@@ -60,18 +60,18 @@ def _local(uri: str, max_bytes: int, root: str | None) -> bytes | Refusal:
         return _not_a_file(found) or file.read(min(max_bytes, found.st_size) + 1)
 
 
-def _remote(uri: str, max_bytes: int) -> bytes | Refusal:
+def _remote(uri: str, max_bytes: int) -> bytes | PhotoRefusal:
     try:
         with fileio.open(uri, "rb") as file:
             content: bytes = file.read(max_bytes + 1)
     except (OSError, tf.errors.OpError):
         if fileio.isdir(uri):  # asked only now: each question is a request
-            return Refusal("not_a_file", "it is a folder")
+            return PhotoRefusal("not_a_file", "it is a folder")
         raise
     return content
 
 
-def _not_a_file(found: os.stat_result) -> Refusal | None:
+def _not_a_file(found: os.stat_result) -> PhotoRefusal | None:
     if stat.S_ISREG(found.st_mode):
         return None
-    return Refusal("not_a_file", f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}")
+    return PhotoRefusal("not_a_file", f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}")

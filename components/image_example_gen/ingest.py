@@ -11,7 +11,7 @@ from mlplatform.beam.tracking import Track
 from mlplatform.components.image_example_gen.content import read_content
 from mlplatform.components.image_example_gen.entries import REJECTED, Entry, Reject
 from mlplatform.components.image_example_gen.example import photo_example
-from mlplatform.components.image_example_gen.photo import Refusal, format_by_extension, look_at
+from mlplatform.components.image_example_gen.photo import PhotoRefusal, format_by_extension, look_at
 from mlplatform.components.image_example_gen.settings import IngestSettings
 from mlplatform.components.image_example_gen.splitting import split_of
 
@@ -88,17 +88,17 @@ class ReadPhoto(Track):
         found = read_content(entry.uri, self._settings.max_image_bytes, self._root)
         photo = (
             found
-            if isinstance(found, Refusal)
+            if isinstance(found, PhotoRefusal)
             else look_at(found, max_pixels=self._settings.max_image_pixels)
         )
-        if isinstance(photo, Refusal) or isinstance(found, Refusal):
+        if isinstance(photo, PhotoRefusal) or isinstance(found, PhotoRefusal):
             yield _tagged(REJECTED, entry, photo)
             return
         if not entry.item_id:
             entry = replace(entry, item_id=hashlib.sha256(found).hexdigest()[:ID_LENGTH])
         promised = format_by_extension(entry.path)
         if promised != photo.format:
-            yield _tagged(WARNED, entry, Refusal("wrong_extension", f"it is {photo.format.upper()}"))
+            yield _tagged(WARNED, entry, PhotoRefusal("wrong_extension", f"it is {photo.format.upper()}"))
         if photo.is_turned:
             yield beam.pvalue.TaggedOutput(TURNED, 1)
         split = entry.split

@@ -39,7 +39,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class PhotoRefusal:
     """Why bytes are not taken as a photo.
 
     Attributes:
@@ -51,7 +51,7 @@ class Refusal:
     detail: str
 
 
-def look_at(encoded: bytes, *, max_pixels: int) -> Photo | Refusal:
+def look_at(encoded: bytes, *, max_pixels: int) -> Photo | PhotoRefusal:
     """Decode a photo to its last row and say what it is.
 
     Args:
@@ -59,28 +59,28 @@ def look_at(encoded: bytes, *, max_pixels: int) -> Photo | Refusal:
         max_pixels: Largest width times height.
     """
     if not encoded:
-        return Refusal("empty_file", "0 bytes")
+        return PhotoRefusal("empty_file", "0 bytes")
     try:
         # No other format's reader sees the file: some fail at broken ones, some start programs.
         with Image.open(io.BytesIO(encoded), formats=_READERS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                return Refusal("too_many_pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
+                return PhotoRefusal("too_many_pixels", f"{width} x {height}, at most {max_pixels:,} pixels")
             image.draft("RGB", (1, 1))  # a JPEG is still read to its end, at an eighth of the size
             image.load()
             if image.format == "PNG" and _is_cut(encoded):  # Pillow does without the end
-                return Refusal("truncated", "it has no IEND chunk, which ends a PNG")
+                return PhotoRefusal("truncated", "it has no IEND chunk, which ends a PNG")
             turn = orientation(encoded)
             if is_on_its_side(turn):
                 width, height = height, width
             return Photo(_FORMATS[image.format or ""], height, width, turn != UPRIGHT)
     except Image.DecompressionBombError as error:
-        return Refusal("too_many_pixels", str(error))
+        return PhotoRefusal("too_many_pixels", str(error))
     except UnidentifiedImageError:
         return _not_identified(encoded)
     except Exception as error:  # noqa: BLE001 - Pillow's readers trip over broken files in any way
         reason = "truncated" if _is_cut(encoded) or "truncated" in str(error).lower() else "damaged"
-        return Refusal(reason, str(error) or type(error).__name__)
+        return PhotoRefusal(reason, str(error) or type(error).__name__)
 
 
 def format_by_extension(path: str) -> str | None:
@@ -88,13 +88,15 @@ def format_by_extension(path: str) -> str | None:
     return _EXTENSIONS.get(PurePosixPath(path).suffix.lower())
 
 
-def _not_identified(encoded: bytes) -> Refusal:
+def _not_identified(encoded: bytes) -> PhotoRefusal:
     if other := _other_format(encoded):
-        return Refusal("unsupported_format", f"{other}, not JPEG, PNG or WebP")
+        return PhotoRefusal("unsupported_format", f"{other}, not JPEG, PNG or WebP")
     if _format_by_magic(encoded):
         reason = "truncated" if _is_cut(encoded) else "damaged"
-        return Refusal(reason, f"{_format_by_magic(encoded)} without a readable header, {len(encoded)} bytes")
-    return Refusal("not_an_image", f"it begins with {encoded[:16]!r}")
+        return PhotoRefusal(
+            reason, f"{_format_by_magic(encoded)} without a readable header, {len(encoded)} bytes"
+        )
+    return PhotoRefusal("not_an_image", f"it begins with {encoded[:16]!r}")
 
 
 def _other_format(encoded: bytes) -> str | None:

@@ -16,7 +16,7 @@ from mlplatform.components.index_builder.embedding import (
     GOLDEN_PHOTOS,
     EmbeddedPhotos,
     EmbedPhotos,
-    Record,
+    PhotoRecord,
     Work,
     embed,
     read_record,
@@ -26,7 +26,7 @@ from mlplatform.progress import report_line
 from mlplatform.registry import ModelStore
 from mlplatform.registry.errors import ModelNotFoundError, ModelVersionNotFoundError
 from mlplatform.registry.version_files import fetched
-from mlplatform.search.build import Entry, GoldenPhotos, Plan, Source, photo_digest, write_index
+from mlplatform.search.build import BuildPlan, GoldenPhotos, IndexEntry, Source, photo_digest, write_index
 from mlplatform.search.errors import IndexNotGoodEnoughError, NoIndexError
 from mlplatform.search.fingerprint import INDEX_FOLDER, embedding_fingerprint
 from mlplatform.search.gate import IndexLimits, judge_index
@@ -41,7 +41,7 @@ MakePipeline = Callable[[], beam.Pipeline]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BuildJob:
     """What to build.
 
     Attributes:
@@ -65,7 +65,7 @@ class Job:
     cache: str
     scratch: str
     records: int | None = None
-    plan: Plan = field(default_factory=Plan)
+    plan: BuildPlan = field(default_factory=BuildPlan)
     limits: IndexLimits = field(default_factory=IndexLimits)
     columns: Sequence[str] | None = None
     dataset: str = ""
@@ -82,7 +82,7 @@ class Built:
     embedded: int  # photos that the model was asked about
 
 
-def build_index(job: Job, make_pipeline: MakePipeline, folder: Path) -> Built:
+def build_index(job: BuildJob, make_pipeline: MakePipeline, folder: Path) -> Built:
     """Embed what is new, write the index to `folder`, which must not exist, and judge it.
 
     Raises:
@@ -145,7 +145,7 @@ def _link(source: str, target: str) -> None:
 class _serving_index:  # noqa: N801 - used as a context manager
     """Gives the index of the newest pushed version; None where there is none that can be opened."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BuildJob) -> None:
         self._job = job
         self._version: Any = None
 
@@ -208,7 +208,7 @@ class _Segments:
         return sum(len(some) for some in self.added.values())
 
     @classmethod
-    def read(cls, job: Job, fingerprint: str) -> "_Segments":
+    def read(cls, job: BuildJob, fingerprint: str) -> "_Segments":
         if not (job.models_dir and job.model_name):
             return cls(0, {}, frozenset())
         segments = Segments(ModelStore(job.models_dir).base_path(job.model_name))
@@ -231,7 +231,7 @@ class _Segments:
                 added.setdefault(item_id, []).append(one)
         return cls(number, added, frozenset(named))
 
-    def vectors(self, job: Job, known: Mapping[bytes, Array]) -> dict[bytes, Array]:
+    def vectors(self, job: BuildJob, known: Mapping[bytes, Array]) -> dict[bytes, Array]:
         """Return their vectors by photo; what another model embedded is embedded with this one."""
         every = [one for some in self.added.values() for one in some]
         found = {one.digest: one.vector for one in every if one.vector is not None}
@@ -242,8 +242,8 @@ class _Segments:
 
 
 def _run_beam(
-    job: Job, make_pipeline: MakePipeline, fingerprint: str, vectors: Mapping[bytes, Array]
-) -> tuple[list[Record], list[bytes]]:
+    job: BuildJob, make_pipeline: MakePipeline, fingerprint: str, vectors: Mapping[bytes, Array]
+) -> tuple[list[PhotoRecord], list[bytes]]:
     """Read all records and embed the photos that are not known; return the records, and some photos."""
     records_file, golden_file = f"{job.scratch}/records", f"{job.scratch}/golden"
     work = Work(str(job.model_dir), job.cache, fingerprint)
@@ -268,12 +268,12 @@ def _run_beam(
     return read_gathered(records_file), sorted(set(read_gathered(golden_file)))
 
 
-def _photo(pair: tuple[Record, bytes]) -> list[tuple[bytes, bytes]]:
+def _photo(pair: tuple[PhotoRecord, bytes]) -> list[tuple[bytes, bytes]]:
     record, photo = pair
     return [(record.photo, photo)] if record.photo and record.item_id else []
 
 
-def _shards(job: Job) -> int:
+def _shards(job: BuildJob) -> int:
     from apache_beam.io.filesystems import FileSystems
 
     patterns = [pattern for files in job.files.values() for pattern in files]
@@ -286,19 +286,23 @@ class _Collected:
     """Distinct vectors, and the items that have them."""
 
     vectors: Array
-    entries: list[Entry]
+    entries: list[IndexEntry]
     duplicates: int
     rejected: int
     removed: int
-    by_photo: Mapping[bytes, Entry]
+    by_photo: Mapping[bytes, IndexEntry]
 
     @classmethod
     def of(
-        cls, records: Sequence[Record], segments: _Segments, vectors: Mapping[bytes, Array], job: Job
+        cls,
+        records: Sequence[PhotoRecord],
+        segments: _Segments,
+        vectors: Mapping[bytes, Array],
+        job: BuildJob,
     ) -> "_Collected":
         rows: dict[bytes, int] = {}
         kept: list[Array] = []
-        entries: dict[tuple[str, int], Entry] = {}
+        entries: dict[tuple[str, int], IndexEntry] = {}
         indexed = rejected = removed = 0
         # In the order of photos and ids, whatever order Beam gave them in: the same data, the same index.
         for record in sorted(records, key=lambda one: (one.photo, one.item_id)):
@@ -310,7 +314,7 @@ class _Collected:
             else:
                 indexed += 1
                 is_query = record.split in job.query_splits
-                entry = Entry(
+                entry = IndexEntry(
                     record.item_id, _row(vector, rows, kept), record.photo, record.columns, is_query
                 )
                 entries.setdefault((entry.item_id, entry.row), _of_columns(entry, job.columns))
@@ -321,7 +325,7 @@ class _Collected:
                     rejected += 1
                     continue
                 indexed += 1
-                entry = Entry(one.item_id, _row(vector, rows, kept), one.digest, one.columns)
+                entry = IndexEntry(one.item_id, _row(vector, rows, kept), one.digest, one.columns)
                 entries.setdefault((entry.item_id, entry.row), _of_columns(entry, job.columns))
         found = _with_fewer_queries(list(entries.values()))
         stacked = np.stack(kept) if kept else np.zeros((0, 1), np.float32)
@@ -342,20 +346,20 @@ def _row(vector: Array, rows: dict[bytes, int], kept: list[Array]) -> int:
     return rows[stored]
 
 
-def _of_columns(entry: Entry, columns: Sequence[str] | None) -> Entry:
+def _of_columns(entry: IndexEntry, columns: Sequence[str] | None) -> IndexEntry:
     if columns is None:
         return entry
     return replace(entry, columns={name: entry.columns.get(name) for name in columns})
 
 
-def _with_fewer_queries(entries: list[Entry]) -> list[Entry]:
+def _with_fewer_queries(entries: list[IndexEntry]) -> list[IndexEntry]:
     queries = [place for place, entry in enumerate(entries) if entry.is_query]
     for place in queries[_MOST_QUERIES:]:
         entries[place] = replace(entries[place], is_query=False)
     return entries
 
 
-def _golden(photos: Sequence[bytes], collected: _Collected, job: Job) -> GoldenPhotos:
+def _golden(photos: Sequence[bytes], collected: _Collected, job: BuildJob) -> GoldenPhotos:
     """Return photos of the index with the vectors that the model gives them, and their items."""
     known = [photo for photo in photos if photo_digest(photo) in collected.by_photo]
     if not known:

@@ -28,7 +28,7 @@ DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Record:
+class PhotoRecord:
     """What is known of a record before it is embedded.
 
     Attributes:
@@ -178,7 +178,7 @@ def _embedder(model_dir: str) -> Any:
 atexit.register(_embedder.cache_clear)
 
 
-def read_record(record: bytes, split: str) -> tuple[Record, bytes]:
+def read_record(record: bytes, split: str) -> tuple[PhotoRecord, bytes]:
     """Return what a serialized Example says, and its photo, empty where it has none."""
     from tensorflow.core.example import example_pb2
 
@@ -192,7 +192,7 @@ def read_record(record: bytes, split: str) -> tuple[Record, bytes]:
     }
     encoded = photo if isinstance(photo, bytes) else b""
     name = item_id.decode("utf-8", "replace") if isinstance(item_id, bytes) else str(item_id or "")
-    return Record(name, split, photo_digest(encoded) if encoded else b"", columns), encoded
+    return PhotoRecord(name, split, photo_digest(encoded) if encoded else b"", columns), encoded
 
 
 def _first(features: Any, name: str) -> Any:

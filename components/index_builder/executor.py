@@ -12,7 +12,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from mlplatform.components.index_builder.build import Built, Job, build_index, bundle
+from mlplatform.components.index_builder.build import BuildJob, Built, build_index, bundle
 from mlplatform.components.index_builder.settings import parse_limits, parse_plan
 from mlplatform.files import write_json
 from mlplatform.reports.kept import keep_report
@@ -48,7 +48,7 @@ class Executor(BeamExecutor):
             model = artifact_utils.get_single_instance(input_dict["base_model"])
             scratch = posixpath.join(index.uri, "work")
             fileio.makedirs(scratch)
-            job = Job(
+            job = BuildJob(
                 files={split: examples_utils.get_split_file_patterns([examples], split) for split in splits},
                 query_splits=json.loads(exec_properties["query_splits"]),
                 model_dir=Path(path_utils.serving_model_path(model.uri)),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mlplatform.config import Config, parse_config
-from mlplatform.search.build import Plan
+from mlplatform.search.build import BuildPlan
 from mlplatform.search.gate import IndexLimits
 
 
@@ -23,9 +23,9 @@ class IndexSettings(Config):
     label: str = "label"
 
 
-def parse_plan(values: Mapping[str, Any]) -> Plan:
+def parse_plan(values: Mapping[str, Any]) -> BuildPlan:
     """Return how to build an index; ConfigError where a key is unknown or a value does not fit."""
-    return Plan(**parse_config(IndexSettings, values, source="IndexBuilder's plan").model_dump())
+    return BuildPlan(**parse_config(IndexSettings, values, source="IndexBuilder's plan").model_dump())
 
 
 def parse_limits(values: Mapping[str, Any]) -> IndexLimits:

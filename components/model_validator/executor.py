@@ -41,7 +41,7 @@ class Executor(BeamExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         # Here, as TensorFlow Model Analysis is heavy and who composes a pipeline does not need it.
-        from mlplatform.components.model_validator.validate import Engine, Terms, validate_model
+        from mlplatform.components.model_validator.validate import ScoringEngine, Terms, validate_model
 
         model = artifact_utils.get_single_instance(input_dict["model"])
         splits = json.loads(exec_properties["eval_splits"])
@@ -70,7 +70,9 @@ class Executor(BeamExecutor):
                 run=run_id(self._context),
                 model_uri="" if is_local(model.uri) else model.uri,
                 serving_environment=exec_properties.get("serving_environment") or "",
-                engine=None if is_alone else Engine(arguments, _where_it_lies(model, folder), work_dir),
+                engine=None
+                if is_alone
+                else ScoringEngine(arguments, _where_it_lies(model, folder), work_dir),
             )
             verdict = validate_model(
                 folder,

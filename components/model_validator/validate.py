@@ -88,12 +88,12 @@ class Terms:
     transform_dir: Path | None = None
     eval_config: Any = None
     model_uri: str = ""
-    engine: "Engine | None" = None
+    engine: "ScoringEngine | None" = None
     serving_environment: str = ""
 
 
 @dataclass(frozen=True)
-class Engine:
+class ScoringEngine:
     """The Beam engine that the model is judged on; without one, that is done in this process.
 
     Attributes:
@@ -288,7 +288,7 @@ def _trained_on(files: Sequence[str], run_dir: Path | None) -> list[str]:
 
 
 def _score_on(
-    engine: Engine, records: Records, terms: Terms, baseline: "_Baseline"
+    engine: ScoringEngine, records: Records, terms: Terms, baseline: "_Baseline"
 ) -> tuple[Scores, Answers]:
     """Score on a Beam engine."""
     # Here, as in one process nothing needs Beam's pipelines.

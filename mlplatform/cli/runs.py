@@ -25,7 +25,7 @@ from mlplatform.orchestration.local.records import NodeDetails, NodeRecord, node
 from mlplatform.registry.ledger import Ledger
 
 if TYPE_CHECKING:
-    from mlplatform.orchestration.kubeflow.client import Client
+    from mlplatform.orchestration.kubeflow.client import KubeflowClient
 
 
 @click.group()
@@ -331,10 +331,10 @@ def delete(run: str, host: str | None) -> None:
     client.delete_recurring_run(client.find_recurring_run(run)["recurring_run_id"])
 
 
-def _client(host: str | None) -> "Client":
-    from mlplatform.orchestration.kubeflow.client import Client
+def _client(host: str | None) -> "KubeflowClient":
+    from mlplatform.orchestration.kubeflow.client import KubeflowClient
 
-    return Client.at(host)
+    return KubeflowClient.at(host)
 
 
 def _summaries(home: Home, host: str | None) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from mlplatform.home import Home
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class ConditionError(UsageError):
+class FilterConditionError(UsageError):
     """A condition was not given as COLUMN=VALUE."""
 
     def __init__(self, text: str) -> None:
@@ -201,7 +201,7 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
 def _pair(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
-        raise ConditionError(text)
+        raise FilterConditionError(text)
     return name, value
 
 

@@ -37,7 +37,7 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 
 @dataclass(frozen=True)
-class Photo:
+class StoredPhoto:
     """A photo of a version.
 
     Attributes:
@@ -65,7 +65,7 @@ class Duplicates:
 
     photos: int
     unreadable: int
-    groups: list[list[Photo]]
+    groups: list[list[StoredPhoto]]
 
 
 def find_duplicates(
@@ -91,7 +91,7 @@ def find_duplicates(
     """
     with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
         folder = store.checkout(dataset, version, Path(scratch) / "records")
-        photos: list[Photo] = []
+        photos: list[StoredPhoto] = []
         hashes: list[bytes] = []
         unreadable = 0
         for photo in _photos(folder):
@@ -180,7 +180,7 @@ def _near_pairs(hashes: NDArray[Any], near: int) -> Iterator[tuple[int, int]]:
                 start = end
 
 
-def _photos(folder: Path) -> Iterator[Photo]:
+def _photos(folder: Path) -> Iterator[StoredPhoto]:
     _, shards = list_shards(folder)
     for shard in shards:
         with open_records(shard) as stream:
@@ -188,7 +188,7 @@ def _photos(folder: Path) -> Iterator[Photo]:
                 for start, end in zip(window.starts.tolist(), window.ends.tolist(), strict=True):
                     features = record_features(window.buffer[start:end].tobytes())
                     photo, item_id, label = (_first(features, name) for name in (_PHOTO, "item_id", "label"))
-                    yield Photo(shard.split, _text(item_id), _text(label), photo)
+                    yield StoredPhoto(shard.split, _text(item_id), _text(label), photo)
 
 
 def _first(features: dict[str, bytes], name: str) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlplatform.evaluation.class_design import LOOKED_AT, LookAlikes, Neighbours, clusters, look_alikes
 from mlplatform.evaluation.errors import UnreadableAnswerError, UnreadableLabelError
-from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, Part, Scored, Truths, Value
+from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, PartOfRecords, Scored, Truths, Value
 from mlplatform.evaluation.outputs import column, described, is_number, numbers, sigmoid, softmax
 from mlplatform.evaluation.statistics import SCORE_BINS, area_under_roc, mean, score_bin, share
 from mlplatform.reports.sections import Cell, Matrix, Section, Table
@@ -428,9 +428,9 @@ class ClassTally:
                                   naive_answer="the same score")  # fmt: skip
         return found
 
-    def _parts(self, words: str, classes: Sequence[ClassFigures], hits: Sequence[int]) -> list[Part]:
+    def _parts(self, words: str, classes: Sequence[ClassFigures], hits: Sequence[int]) -> list[PartOfRecords]:
         return [
-            Part(
+            PartOfRecords(
                 f"{words} of class {one.label!r}",
                 count / one.support,
                 count,

@@ -45,7 +45,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartOfRecords:
     """A part of a figure that is judged by itself, such as the recall of one class.
 
     Attributes:
@@ -82,7 +82,7 @@ class Figure:
     high: float | None = None
     naive: float | None = None
     naive_answer: str = ""
-    parts: Sequence[Part] | None = None
+    parts: Sequence[PartOfRecords] | None = None
 
     def as_json(self) -> dict[str, float | None]:
         """Return value and interval; None for what is not measured."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field, create_model
 
 from mlplatform.config import Config, parse_config
-from mlplatform.evaluation.kind import Figure, Kind, Metric, Part
+from mlplatform.evaluation.kind import Figure, Kind, Metric, PartOfRecords
 from mlplatform.evaluation.tests_of_chance import binomial_tails, fisher_tails, holm
 
 MIN_SUPPORT = 20
@@ -141,13 +141,15 @@ def _and_more(words: str, count: int) -> list[str]:
     return [f"{words}: {more} more classes likewise, in metrics.json"] if more > 0 else []
 
 
-def _certain(part: Part, limits: Limits) -> str:
+def _certain(part: PartOfRecords, limits: Limits) -> str:
     if limits.per_class_alpha is None or not part.records:
         return ""
     return f" beyond chance ({part.hits} of {part.records} records)"
 
 
-def _missed_parts(metric: Metric, parts: Sequence[Part], limit: float, limits: Limits) -> list[Part]:
+def _missed_parts(
+    metric: Metric, parts: Sequence[PartOfRecords], limit: float, limits: Limits
+) -> list[PartOfRecords]:
     """Return the parts that miss a level: of those with enough records, or beyond chance."""
     if limits.per_class_alpha is None:
         judged = [part for part in parts if part.is_supported]
@@ -159,8 +161,8 @@ def _missed_parts(metric: Metric, parts: Sequence[Part], limit: float, limits: L
 
 
 def _fallen_parts(
-    metric: Metric, new: Sequence[Part], old: Sequence[Part], allowed: float, limits: Limits
-) -> list[tuple[Part, Part]]:
+    metric: Metric, new: Sequence[PartOfRecords], old: Sequence[PartOfRecords], allowed: float, limits: Limits
+) -> list[tuple[PartOfRecords, PartOfRecords]]:
     """Return the parts that fall behind the baseline's by more than allowed, each with the baseline's.
 
     Beyond chance is what remains where the allowed share of records counts as answered rightly (Fisher's

@@ -17,7 +17,7 @@ _KEYS = (ITEM_ID, "id", "path")
 
 
 @dataclass(frozen=True)
-class Reject:
+class RejectedInput:
     """A record without a prediction.
 
     Attributes:
@@ -31,7 +31,7 @@ class Reject:
     detail: str
 
 
-def read(piece: Piece) -> Iterator[tuple[str, tf.train.Example | Reject]]:
+def read(piece: Piece) -> Iterator[tuple[str, tf.train.Example | RejectedInput]]:
     """Yield each record of a piece: what a person finds it by, and the Example or why there is none.
 
     Raises:
@@ -45,20 +45,20 @@ def read(piece: Piece) -> Iterator[tuple[str, tf.train.Example | Reject]]:
         yield from _examples(piece.files[0])
 
 
-def _photos(piece: Piece) -> Iterator[tuple[str, tf.train.Example | Reject]]:
+def _photos(piece: Piece) -> Iterator[tuple[str, tf.train.Example | RejectedInput]]:
     for file in piece.files:
         key = Path(file).relative_to(piece.root).as_posix()
         try:
             encoded = Path(file).read_bytes()
         except OSError as error:
-            yield key, Reject(key, "unreadable", error.strerror or str(error))
+            yield key, RejectedInput(key, "unreadable", error.strerror or str(error))
             continue
         example = tf.train.Example()
         example.features.feature[IMAGE].bytes_list.value.append(encoded)
         yield key, example
 
 
-def _rows(file: str) -> Iterator[tuple[str, tf.train.Example | Reject]]:
+def _rows(file: str) -> Iterator[tuple[str, tf.train.Example | RejectedInput]]:
     number = 0
     try:
         table = pq.ParquetFile(file)
@@ -70,7 +70,7 @@ def _rows(file: str) -> Iterator[tuple[str, tf.train.Example | Reject]]:
         raise PredictionInputError(file, f"it is not a Parquet file ({error})") from error
 
 
-def _row(row: dict[str, object], number: int) -> Iterator[tuple[str, tf.train.Example | Reject]]:
+def _row(row: dict[str, object], number: int) -> Iterator[tuple[str, tf.train.Example | RejectedInput]]:
     example = tf.train.Example()
     key = next((str(row[name]) for name in _KEYS if row.get(name) is not None), f"row {number}")
     for name, value in row.items():
@@ -86,12 +86,12 @@ def _row(row: dict[str, object], number: int) -> Iterator[tuple[str, tf.train.Ex
             feature.bytes_list.value.extend(one.encode() if isinstance(one, str) else one for one in values)
         else:
             kinds = ", ".join(sorted({type(one).__name__ for one in values}))
-            yield key, Reject(key, "unreadable", f"column {name!r} holds {kinds}")
+            yield key, RejectedInput(key, "unreadable", f"column {name!r} holds {kinds}")
             return
     yield key, example
 
 
-def _examples(file: str) -> Iterator[tuple[str, tf.train.Example | Reject]]:
+def _examples(file: str) -> Iterator[tuple[str, tf.train.Example | RejectedInput]]:
     number = 0
     try:
         for record in read_records([file]).as_numpy_iterator():
@@ -99,7 +99,10 @@ def _examples(file: str) -> Iterator[tuple[str, tf.train.Example | Reject]]:
             try:
                 example = tf.train.Example.FromString(record)
             except DecodeError:
-                yield f"record {number}", Reject(f"record {number}", "unreadable", "it is not an Example")
+                yield (
+                    f"record {number}",
+                    RejectedInput(f"record {number}", "unreadable", "it is not an Example"),
+                )
                 continue
             yield _key(example, number), example
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from mlplatform.beam.accounting import check_all_left
 from mlplatform.beam.job_server import require_job_server
 from mlplatform.prediction.errors import NothingPredictedError, PredictionInputError
-from mlplatform.prediction.inputs import Reject, read
+from mlplatform.prediction.inputs import RejectedInput, read
 from mlplatform.prediction.outputs import PartWriter, check_output, join_parts
 from mlplatform.prediction.pieces import Piece, pieces
 from mlplatform.prediction.served_model import ServedModel, ServedSignature, brief
@@ -59,7 +59,7 @@ class Predicted:
     records: int = 0
     rows: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedInput] = field(default_factory=list)
 
     def add(self, other: "Predicted") -> None:
         """Add those of another piece."""
@@ -68,7 +68,7 @@ class Predicted:
         self.rejected = dict(Counter(self.rejected) + Counter(other.rejected))
         self.rejects = [*self.rejects, *other.rejects][:REJECTS_SHOWN]
 
-    def reject(self, reject: Reject) -> None:
+    def reject(self, reject: RejectedInput) -> None:
         """Count a record without a prediction."""
         self.rejected[reject.reason] = self.rejected.get(reject.reason, 0) + 1
         if len(self.rejects) < REJECTS_SHOWN:
@@ -111,7 +111,7 @@ def predict(
         facts = [json.loads(job.facts(number).read_text()) for number in range(len(found))]
         whole = Predicted()
         for fact in facts:
-            rejects = [Reject(**reject) for reject in fact.pop("rejects")]
+            rejects = [RejectedInput(**reject) for reject in fact.pop("rejects")]
             whole.add(Predicted(**fact, rejects=rejects))
         check_all_left("predict", whole.records, whole.rows + sum(whole.rejected.values()))
         if not whole.rows:
@@ -192,7 +192,7 @@ def _batches(piece: Piece, counts: Predicted) -> Iterator[list[_Keyed]]:
     batch: list[_Keyed] = []
     for key, found in read(piece):
         counts.records += 1
-        if isinstance(found, Reject):
+        if isinstance(found, RejectedInput):
             counts.reject(found)
             continue
         has_photo = IMAGE in found.features.feature and found.features.feature[IMAGE].bytes_list.value
@@ -220,6 +220,6 @@ def _answers(
             for one in batch:
                 yield from _answers(signature, [one], counts)
         else:
-            counts.reject(Reject(keys[0], "not_answered", brief(error)))
+            counts.reject(RejectedInput(keys[0], "not_answered", brief(error)))
         return
     yield keys, outputs

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from mlplatform.files import write_json
 from mlplatform.search.engines import (
     SCANNED_UP_TO,
-    Engine,
     ExactEngine,
     FaissEngine,
+    SearchEngine,
     build_faiss,
     cells_for,
     choose_kind,
@@ -26,7 +26,7 @@ from mlplatform.search.engines import (
     write_faiss,
 )
 from mlplatform.search.errors import TooFewQueriesError, UnindexableVectorError
-from mlplatform.search.filters import Values, column_of
+from mlplatform.search.filters import FilterValues, column_of
 from mlplatform.search.fingerprint import file_digest
 from mlplatform.search.index import LENGTH_TOLERANCE, SearchIndex, open_index
 from mlplatform.search.manifest import (
@@ -53,14 +53,14 @@ _CANDIDATES = {"ivf": (2, 3, 6), "pq": (10, 30)}
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One item to index.
 
     Attributes:
         item_id: Its id; not empty.
         row: Its vector.
         photo: First half of the sha256 of its photo, 16 bytes.
-        columns: Values that searches can be filtered by.
+        columns: FilterValues that searches can be filtered by.
         is_query: It is held out: the index is measured with it, itself left out.
     """
 
@@ -72,7 +72,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BuildPlan:
     """How to build an index.
 
     Attributes:
@@ -113,10 +113,10 @@ class GoldenPhotos:
 def write_index(
     folder: Path,
     vectors: Array,
-    entries: Sequence[Entry],
+    entries: Sequence[IndexEntry],
     golden: GoldenPhotos,
     source: Source,
-    plan: Plan | None = None,
+    plan: BuildPlan | None = None,
 ) -> SearchIndex:
     """Write an index, which appears in one step, and return it as it is read from disk.
 
@@ -133,7 +133,7 @@ def write_index(
         TooFewQueriesError: It is to be approximate, and too few entries are held out to judge it by.
         MissingExtraError: It is to be approximate, and faiss is not installed.
     """
-    plan = plan or Plan()
+    plan = plan or BuildPlan()
     _check_vectors(vectors)
     entries = sorted(entries, key=lambda entry: (entry.row, entry.item_id))
     queries = _queries(vectors, entries, plan.label)
@@ -200,14 +200,14 @@ class _Queries:
     vectors: Array
 
 
-def _queries(vectors: Array, entries: Sequence[Entry], label: str) -> _Queries:
+def _queries(vectors: Array, entries: Sequence[IndexEntry], label: str) -> _Queries:
     held = {entry.row: entry for entry in entries if entry.is_query}
     own = np.array(sorted(held), np.int64)
     labels = [str(held[row].columns.get(label) or "") for row in own.tolist()]
     return _Queries(own, labels, vectors[own].astype(np.float32))
 
 
-def _write_entries(folder: Path, vectors: Array, entries: Sequence[Entry]) -> dict[str, Any]:
+def _write_entries(folder: Path, vectors: Array, entries: Sequence[IndexEntry]) -> dict[str, Any]:
     np.save(folder / VECTORS, vectors.astype(np.float16))
     raw = [entry.item_id.encode() for entry in entries]
     (folder / ITEM_IDS).write_bytes(b"".join(raw))
@@ -242,7 +242,7 @@ def _write_golden(folder: Path, golden: GoldenPhotos) -> None:
 
 
 def _write_engine(
-    folder: Path, kind: str, stored: Array, vectors: Array, queries: _Queries, plan: Plan
+    folder: Path, kind: str, stored: Array, vectors: Array, queries: _Queries, plan: BuildPlan
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Write the approximate index, if it is to be one; return its parameters, and how they were chosen."""
     if kind == "exact":
@@ -276,7 +276,7 @@ def _subvectors(dimensions: int) -> int:
 
 
 def _measured(
-    index: SearchIndex, vectors: Array, queries: _Queries, entries: Sequence[Entry], plan: Plan
+    index: SearchIndex, vectors: Array, queries: _Queries, entries: Sequence[IndexEntry], plan: BuildPlan
 ) -> dict[str, Any]:
     """Measure an opened index with the queries that it was not tuned with."""
     if not len(queries.own) or len(vectors) < 2:
@@ -288,7 +288,7 @@ def _measured(
     labels = [queries.labels[place] for place in kept.tolist()]
     truth = exact_truth(vectors, asked, own)
     shares = recall_of(index.engine, vectors, asked, truth, own)
-    exact: Engine = ExactEngine(vectors)
+    exact: SearchEngine = ExactEngine(vectors)
     cost, base = cost_of(index.engine, asked[:_COST_QUERIES]), cost_of(exact, asked[:_COST_QUERIES])
     report: dict[str, Any] = {
         "queries": len(kept),
@@ -347,7 +347,7 @@ def _filtered(index: SearchIndex, vectors: Array, queries: Array, own: Array) ->
     return found
 
 
-def _examples_of(column: Values) -> list[tuple[str, Array]]:
+def _examples_of(column: FilterValues) -> list[tuple[str, Array]]:
     if column.kind == "text":
         counts = np.bincount(column.values[column.values >= 0], minlength=len(column.dictionary))
         codes = {int(counts.argmax()), int(counts.argmin())} if len(counts) else set()

@@ -22,7 +22,7 @@ _SORTED_AS_A_WHOLE = 1000  # candidates below which choosing the best before sor
 _SEED = 1234
 
 
-class Engine(Protocol):
+class SearchEngine(Protocol):
     """Finds rows."""
 
     def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:

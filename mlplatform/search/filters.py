@@ -23,7 +23,7 @@ MAX_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
-class Values:
+class FilterValues:
     """A column in memory.
 
     Attributes:
@@ -48,7 +48,7 @@ class Values:
 NO_INT = np.iinfo(np.int64).min
 
 
-def column_of(values: Sequence[str | int | float | None]) -> Values:
+def column_of(values: Sequence[str | int | float | None]) -> FilterValues:
     """Return values as a column: of texts where one is a text, else of numbers."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
@@ -56,10 +56,10 @@ def column_of(values: Sequence[str | int | float | None]) -> Values:
         dictionary = sorted({text for text in texts if text is not None})
         place = {text: number for number, text in enumerate(dictionary)}
         codes = [-1 if text is None else place[text] for text in texts]
-        return Values("text", np.array(codes, np.int32), dictionary)
+        return FilterValues("text", np.array(codes, np.int32), dictionary)
     if all(isinstance(value, int) for value in known) and known:
-        return Values("int", np.array([NO_INT if v is None else v for v in values], np.int64))
-    return Values("float", np.array([math.nan if v is None else v for v in values], np.float64))
+        return FilterValues("int", np.array([NO_INT if v is None else v for v in values], np.int64))
+    return FilterValues("float", np.array([math.nan if v is None else v for v in values], np.float64))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Filter:
     conditions: Mapping[str, Any]
     excluded: frozenset[str]
 
-    def passing(self, columns: Mapping[str, Values], entries: int) -> Array | None:
+    def passing(self, columns: Mapping[str, FilterValues], entries: int) -> Array | None:
         """Return which entries pass the conditions, bool (entries,); None where all do.
 
         Raises:
@@ -98,14 +98,14 @@ class Filter:
             raise FilterError(self.text, f"its columns have {len(passes)} values for {entries} entries")
         return passes
 
-    def _text(self, name: str, column: Values, wanted: Any) -> Array:
+    def _text(self, name: str, column: FilterValues, wanted: Any) -> Array:
         values = wanted if isinstance(wanted, list) else [wanted]
         if not all(isinstance(value, str) for value in values):
             raise FilterError(self.text, f"column {name!r} holds texts, and {wanted!r} are none")
         codes = [code for code, text in enumerate(column.dictionary) if text in values]
         return np.isin(column.values, np.array(codes, np.int32))
 
-    def _number(self, name: str, column: Values, wanted: Any) -> Array:
+    def _number(self, name: str, column: FilterValues, wanted: Any) -> Array:
         values, has = column.values, self._has(column)
         if isinstance(wanted, list) and len(wanted) == 2 and not any(isinstance(v, str) for v in wanted):
             low, high = (self._parsed(name, value) if value is not None else None for value in wanted)
@@ -118,7 +118,7 @@ class Filter:
         numbers = [self._parsed(name, v) for v in (wanted if isinstance(wanted, list) else [wanted])]
         return np.asarray(has & np.isin(values, numbers))
 
-    def _has(self, column: Values) -> Array:
+    def _has(self, column: FilterValues) -> Array:
         return np.asarray(column.values != NO_INT if column.kind == "int" else ~np.isnan(column.values))
 
     def _parsed(self, name: str, value: Any) -> float:

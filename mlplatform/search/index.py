@@ -10,14 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.search.engines import Engine, ExactEngine, FaissEngine, blocks_of, open_faiss, parameters_of
+from mlplatform.search.engines import (
+    ExactEngine,
+    FaissEngine,
+    SearchEngine,
+    blocks_of,
+    open_faiss,
+    parameters_of,
+)
 from mlplatform.search.errors import (
     EmbeddingMismatchError,
     GoldenPhotoError,
     IndexDamagedError,
     ItemNotFoundError,
 )
-from mlplatform.search.filters import Filter, Values
+from mlplatform.search.filters import Filter, FilterValues
 from mlplatform.search.live import Live
 from mlplatform.search.manifest import (
     FAISS,
@@ -29,7 +36,7 @@ from mlplatform.search.manifest import (
     MANIFEST_FILE,
     PHOTOS,
     VECTORS,
-    Manifest,
+    IndexManifest,
     read_manifest,
     verify_files,
 )
@@ -94,12 +101,12 @@ class SearchIndex:
     def __init__(
         self,
         folder: Path,
-        manifest: Manifest,
-        engine: Engine,
+        manifest: IndexManifest,
+        engine: SearchEngine,
         vectors: Array,
         ids: ItemIds,
         item_rows: Array,
-        columns: Mapping[str, Values],
+        columns: Mapping[str, FilterValues],
     ) -> None:
         self.folder, self.manifest, self.vectors = folder, manifest, vectors
         self.ids, self.item_rows, self.columns = ids, item_rows, columns
@@ -231,7 +238,7 @@ class Golden:
     item_ids: list[str]
 
 
-def read_golden(folder: Path, manifest: Manifest) -> Golden:
+def read_golden(folder: Path, manifest: IndexManifest) -> Golden:
     """Return the golden photos of an index.
 
     Raises:
@@ -270,7 +277,7 @@ def open_index(folder: Path, *, is_verified: bool = False) -> SearchIndex:
     ids, rows = reading.ids()
     columns = {name: reading.column(name) for name in manifest.columns}
     cells, probe, candidates = parameters_of(manifest.parameters)
-    engine: Engine
+    engine: SearchEngine
     if manifest.kind == "exact":
         engine = ExactEngine(vectors)
     else:
@@ -282,7 +289,7 @@ def open_index(folder: Path, *, is_verified: bool = False) -> SearchIndex:
 class _Reading:
     """Reads the arrays of an index and sees that they fit each other."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: IndexManifest) -> None:
         self._folder, self._manifest = folder, manifest
 
     def _damaged(self, name: str, problem: str) -> IndexDamagedError:
@@ -355,13 +362,13 @@ class _Reading:
                     ITEM_IDS, f"holds {after.decode('utf-8', 'replace')!r} twice for one vector"
                 )
 
-    def column(self, name: str) -> Values:
+    def column(self, name: str) -> FilterValues:
         manifest = self._manifest
         column = manifest.columns[name]
         dtype = {"text": "int32", "int": "int64", "float": "float64"}[column.kind]
         values = self._array(column.file, dtype, (manifest.entries,))
         if column.kind != "text":
-            return Values(column.kind, values)
+            return FilterValues(column.kind, values)
         try:
             dictionary = json.loads((self._folder / str(column.dictionary)).read_bytes())
         except ValueError as error:
@@ -370,7 +377,7 @@ class _Reading:
             raise self._damaged(str(column.dictionary), "is not a list of texts")
         if values.min(initial=0) < -1 or values.max(initial=-1) >= len(dictionary):
             raise self._damaged(column.file, "has codes that the dictionary does not have")
-        return Values("text", values, dictionary)
+        return FilterValues("text", values, dictionary)
 
     def photos(self) -> Array:
         return self._array(PHOTOS, "uint8", (self._manifest.entries, 16))

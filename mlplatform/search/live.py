@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.search.filters import Filter, Values, column_of
+from mlplatform.search.filters import Filter, FilterValues, column_of
 from mlplatform.search.segments import Segment, Segments, Value
 
 Array = NDArray[Any]
@@ -36,7 +36,7 @@ class Live:
     _items: Mapping[str, _Item] = field(default_factory=dict)
     _ids: Sequence[str] = ()  # per row of the next
     _vectors: Array | None = None
-    _columns: Mapping[str, Values] = field(default_factory=dict)
+    _columns: Mapping[str, FilterValues] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -49,7 +49,7 @@ class Live:
         segment: Segment,
         number: int,
         fingerprint: str,
-        kinds: Mapping[str, Values],
+        kinds: Mapping[str, FilterValues],
         embed: Embed | None,
     ) -> "Live":
         """Return this with one more segment.
@@ -108,11 +108,13 @@ class Live:
         return dict(self._items[item_id].columns)
 
 
-def _like(kind: str, values: Sequence[Value]) -> Values:
+def _like(kind: str, values: Sequence[Value]) -> FilterValues:
     """Return values as a column of a known kind; what does not fit counts as missing."""
     if kind == "text":
         column = column_of([None if value is None else str(value) for value in values])
-        return column if column.kind == "text" else Values("text", np.full(len(values), -1, np.int32), ())
+        return (
+            column if column.kind == "text" else FilterValues("text", np.full(len(values), -1, np.int32), ())
+        )
     numbers = [value if isinstance(value, int | float) else None for value in values]
     return column_of([None if n is None else (int(n) if kind == "int" else float(n)) for n in numbers])
 
@@ -134,7 +136,7 @@ class Follower:
         segments: Segments,
         start: int,
         fingerprint: str,
-        columns: Mapping[str, Values],
+        columns: Mapping[str, FilterValues],
         embed: Embed | None = None,
         *,
         interval_s: float = 0.0,

@@ -32,7 +32,7 @@ class FileFacts(Config):
     sha256: Digest
 
 
-class Column(Config):
+class FilterColumn(Config):
     """A column that searches can be filtered by.
 
     Attributes:
@@ -64,7 +64,7 @@ class Counts(Config):
     removed: int = Field(ge=0)
 
 
-class Manifest(Config):
+class IndexManifest(Config):
     """What an index says of itself.
 
     Attributes:
@@ -95,7 +95,7 @@ class Manifest(Config):
     kind: Kind
     parameters: dict[str, int]
     results: int = Field(ge=1, le=10_000)
-    columns: dict[str, Column]
+    columns: dict[str, FilterColumn]
     counts: Counts
     dataset: str
     segment: int = Field(ge=0)
@@ -104,7 +104,7 @@ class Manifest(Config):
     files: dict[FileName, FileFacts]
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> IndexManifest:
     """Return the manifest of the index in `folder`.
 
     Raises:
@@ -127,12 +127,12 @@ def read_manifest(folder: Path) -> Manifest:
         problem = f"has format version {version!r}, and this library reads {FORMAT_VERSION}"
         raise IndexDamagedError(str(folder), MANIFEST_FILE, problem)
     try:
-        return parse_config(Manifest, document, source=MANIFEST_FILE)
+        return parse_config(IndexManifest, document, source=MANIFEST_FILE)
     except ConfigError as error:
         raise IndexDamagedError(str(folder), MANIFEST_FILE, f"is wrong ({error})") from error
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def verify_files(folder: Path, manifest: IndexManifest) -> None:
     """See that every file is the one that the builder wrote. Nothing but their bytes is looked at.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlplatform.search.engines import Engine, best_of
+from mlplatform.search.engines import SearchEngine, best_of
 
 Array = NDArray[Any]
 
@@ -72,7 +72,7 @@ def _nearest(vectors: Array, queries: Array, own: Array | None, depth: int) -> t
 
 
 def recall_of(
-    engine: Engine,
+    engine: SearchEngine,
     vectors: Array,
     queries: Array,
     truth: Truth,
@@ -102,21 +102,21 @@ def lower_bound(shares: Array, *, seed: int = 0) -> float:
 
 
 @dataclass(frozen=True)
-class Cost:
+class QueryCost:
     """CPU seconds of single queries on this thread: median and 99th percentile."""
 
     p50_s: float
     p99_s: float
 
 
-def cost_of(engine: Engine, queries: Sequence[Array] | Array, depth: int = DEPTH) -> Cost:
+def cost_of(engine: SearchEngine, queries: Sequence[Array] | Array, depth: int = DEPTH) -> QueryCost:
     """Measure single queries by this thread's CPU clock: on a busy machine the wall clock says nothing."""
     times = []
     for query in queries:
         started = time.thread_time()
         engine.nearest(query, depth, None)
         times.append(time.thread_time() - started)
-    return Cost(float(np.percentile(times, 50)), float(np.percentile(times, 99)))
+    return QueryCost(float(np.percentile(times, 50)), float(np.percentile(times, 99)))
 
 
 def mean_average_precision(
@@ -140,7 +140,7 @@ def mean_average_precision(
 
 __all__ = [
     "DEPTH",
-    "Cost",
+    "QueryCost",
     "Truth",
     "best_of",
     "cost_of",

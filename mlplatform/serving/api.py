@@ -12,7 +12,7 @@ from mlplatform.serving.inference import Inference
 from mlplatform.serving.metrics import Metrics
 from mlplatform.serving.model_config import ModelConfig
 from mlplatform.serving.request_log import RequestLog
-from mlplatform.serving.request_size import Budget
+from mlplatform.serving.request_size import RequestBudget
 from mlplatform.serving.servable import Servable, Signature
 from mlplatform.serving.status import Code, StatusError
 from mlplatform.serving.tensors import Array, fill_proto
@@ -59,7 +59,7 @@ class Api:
     """
 
     def __init__(
-        self, inference: Inference, metrics: Metrics, request_log: RequestLog | None, budget: Budget
+        self, inference: Inference, metrics: Metrics, request_log: RequestLog | None, budget: RequestBudget
     ) -> None:
         self.inference = inference
         self.budget = budget

@@ -26,7 +26,7 @@ _KEYS = bytes(number << 3 | 2 for number in range(1, 16)) + bytes(range(0x82, 0x
 _FIXED = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
 
-class Budget:
+class RequestBudget:
     """Bytes that all requests together may take. Safe to use from any thread."""
 
     def __init__(self, limit: int) -> None:
@@ -65,7 +65,7 @@ class Budget:
 class Reservation:
     """What one request takes of a budget."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RequestBudget) -> None:
         self._budget = budget
         self._size = 0
 

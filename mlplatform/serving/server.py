@@ -30,7 +30,7 @@ from mlplatform.serving.model_config import (
 )
 from mlplatform.serving.pixel_limits import PixelLimits
 from mlplatform.serving.request_log import RequestLog
-from mlplatform.serving.request_size import Budget
+from mlplatform.serving.request_size import RequestBudget
 from mlplatform.serving.rest_api import RestServer
 from mlplatform.serving.row_check import keep_dependent_rows_apart
 from mlplatform.serving.saved_model import load
@@ -90,7 +90,7 @@ class ModelServer:
             max_request_pixels=self.settings.max_request_pixels,
         )
         inference = Inference(self.manager, Scheduler(self._batching, pixels))
-        budget = Budget(self.settings.max_request_bytes_in_flight)
+        budget = RequestBudget(self.settings.max_request_bytes_in_flight)
         self._api = Api(inference, self.metrics, self._request_log, budget)
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None

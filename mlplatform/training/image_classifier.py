@@ -17,7 +17,7 @@ from mlplatform.training.task import TrainingTask
 from mlplatform.vision.augmentation import augment
 from mlplatform.vision.backbones import Backbone, build_backbone
 from mlplatform.vision.embedding import ImageEmbedder, component_projection
-from mlplatform.vision.examples import Contents, count_labels, naming_unreadable, sample_records
+from mlplatform.vision.examples import LabelCounts, count_labels, naming_unreadable, sample_records
 from mlplatform.vision.features import FeatureStore, compute_features
 from mlplatform.vision.fine_tuning import blocks, unfreeze_last_blocks
 from mlplatform.vision.photos import photo_batches
@@ -101,7 +101,7 @@ def train(task: TrainingTask) -> None:
         ask_for_bfloat16(task.model_dir)
 
 
-def _check(task: TrainingTask, contents: Contents, judged: Contents | None) -> None:
+def _check(task: TrainingTask, contents: LabelCounts, judged: LabelCounts | None) -> None:
     """See, before anything is computed, that there is something to learn and to judge it by."""
     labels = list(contents.per_label)
     if not labels:
@@ -124,8 +124,8 @@ def _fit_head(
     settings: ClassifierSettings,
     backbone: Backbone,
     head: keras.Model,
-    contents: Contents,
-    judged: Contents | None,
+    contents: LabelCounts,
+    judged: LabelCounts | None,
 ) -> FitState:
     """Fit the head on features that are computed once per photo."""
     labels = list(contents.per_label)
@@ -174,7 +174,7 @@ def _fit_network(
     task: TrainingTask,
     settings: ClassifierSettings,
     network: keras.Model,
-    contents: Contents,
+    contents: LabelCounts,
     epochs: int,
     learning_rate: float,
     to_beat: float | None = None,
@@ -252,7 +252,7 @@ def _compile(model: keras.Model, settings: ClassifierSettings, rate: float, step
     )
 
 
-def _class_weights(settings: ClassifierSettings, contents: Contents) -> dict[int, float] | None:
+def _class_weights(settings: ClassifierSettings, contents: LabelCounts) -> dict[int, float] | None:
     if settings.class_weights == "none":
         return None
     counts = list(contents.per_label.values())

@@ -25,7 +25,7 @@ Columns = dict[str, tf.Tensor]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column that the model looks at.
 
     Attributes:
@@ -85,7 +85,7 @@ def train(task: TrainingTask) -> None:
     _export(model, transform, columns, settings, task.model_dir)
 
 
-def make_model(columns: Sequence[Column], classes: int, settings: TableSettings) -> keras.Model:
+def make_model(columns: Sequence[TableColumn], classes: int, settings: TableSettings) -> keras.Model:
     """Return the compiled model.
 
     Args:
@@ -183,7 +183,7 @@ def _batches(
 
 def _look(
     files: Sequence[str], spec: Mapping[str, Any], settings: TableSettings
-) -> tuple[int, list[Column], int]:
+) -> tuple[int, list[TableColumn], int]:
     """Read the training rows once: how many there are, what the columns hold, and how many classes.
 
     Raises:
@@ -208,12 +208,12 @@ def _look(
     def is_one_of_few(name: str) -> bool:
         return spec[name].dtype == tf.int64 and low[name] >= 0 and high[name] < settings.most_values
 
-    def column(name: str) -> Column:
+    def column(name: str) -> TableColumn:
         if is_one_of_few(name):
-            return Column(name, widths[name], values=int(high[name]) + 1)
+            return TableColumn(name, widths[name], values=int(high[name]) + 1)
         mean = total[name] / rows
         deviation = math.sqrt(max(square[name] / rows - mean**2, 0.0))
-        return Column(name, widths[name], mean=mean, deviation=deviation or 1.0)
+        return TableColumn(name, widths[name], mean=mean, deviation=deviation or 1.0)
 
     columns = [column(name) for name in spec if name != settings.label]
     label = settings.label
@@ -237,7 +237,7 @@ class _Table(tf.Module):
         self,
         model: keras.Model,
         transform: Any,
-        columns: Sequence[Column],
+        columns: Sequence[TableColumn],
         settings: TableSettings,
         names: Path,
     ) -> None:
@@ -278,7 +278,7 @@ def _needed(spec: Mapping[str, Any], layer: Any, columns: Sequence[str]) -> dict
 
 
 def _export(
-    model: keras.Model, transform: Any, columns: Sequence[Column], settings: TableSettings, folder: Path
+    model: keras.Model, transform: Any, columns: Sequence[TableColumn], settings: TableSettings, folder: Path
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:

@@ -47,7 +47,7 @@ CREATE INDEX IF NOT EXISTS by_state ON runs (state, run_id);
 
 
 @dataclass(frozen=True)
-class Filter:
+class RunFilter:
     """Which runs are meant; an empty value lets every run through.
 
     Attributes:
@@ -179,7 +179,7 @@ class RunIndex:
         self._database.execute("DELETE FROM tags")
         self._database.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", rows)
 
-    def page(self, wanted: Filter, *, before: str = "", count: int = PAGE) -> list[dict[str, Any]]:
+    def page(self, wanted: RunFilter, *, before: str = "", count: int = PAGE) -> list[dict[str, Any]]:
         """Return runs, the newest first, as `RunSummary` has them, with `tags`.
 
         Args:
@@ -194,9 +194,9 @@ class RunIndex:
             ).fetchall()
             return [self._with_tags(json.loads(summary)) for (summary,) in rows]
 
-    def counts(self, wanted: Filter) -> dict[str, int]:
+    def counts(self, wanted: RunFilter) -> dict[str, int]:
         """Return how many runs are in each state, of those that are meant but for their state."""
-        where, values = _where(Filter(wanted.words, wanted.pipeline, "", wanted.tag))
+        where, values = _where(RunFilter(wanted.words, wanted.pipeline, "", wanted.tag))
         query = f"SELECT state, COUNT(*) FROM runs WHERE {where} GROUP BY state ORDER BY COUNT(*) DESC"
         with self._lock:
             return dict(self._database.execute(query, values).fetchall())
@@ -223,7 +223,7 @@ class RunIndex:
     def previous(self, summary: Mapping[str, Any]) -> KeptRun | None:
         """Return the run before one that ended well, of the same pipeline; None where there is none."""
         found = self.page(
-            Filter(pipeline=summary["pipeline"], state="done"), before=summary["run_id"], count=1
+            RunFilter(pipeline=summary["pipeline"], state="done"), before=summary["run_id"], count=1
         )
         return self.run(found[0]["run_id"]) if found else None
 
@@ -249,7 +249,7 @@ def _summary(run: KeptRun) -> RunSummary:
     return RunSummary(run.run_id, "", "", "unreadable", 0.0, {}, [], {})
 
 
-def _where(wanted: Filter, before: str = "") -> tuple[str, list[str]]:
+def _where(wanted: RunFilter, before: str = "") -> tuple[str, list[str]]:
     parts, values = ["1"], []
     for word in wanted.words.lower().split():
         pattern = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
@@ -324,4 +324,4 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-__all__ = ["Filter", "RunIndex", "RunSummary"]
+__all__ = ["RunFilter", "RunIndex", "RunSummary"]

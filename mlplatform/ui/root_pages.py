@@ -15,7 +15,7 @@ from mlplatform.retention.collect import collect
 from mlplatform.retention.policy import RetentionPolicy, read_policy
 from mlplatform.storage.urls import is_local
 from mlplatform.ui.approval_pages import waiting_rows
-from mlplatform.ui.index import Filter
+from mlplatform.ui.index import RunFilter
 from mlplatform.ui.lineage import NothingNamedError
 from mlplatform.ui.lineage import lineage as find_lineage
 from mlplatform.ui.model_pages import report_row, serving_now
@@ -32,15 +32,15 @@ def home(site: Site, request: Request) -> Data:
     site.index.refresh()
     reports = kept_reports(site.home.reports)
     reasons = site.refusals()
-    live = site.index.page(Filter(state="running"))
+    live = site.index.page(RunFilter(state="running"))
     return {
         "root": site.home.root,
         "models": serving_now(site),
         "datasets": site.datasets.names(),
         "running": live,
         "waiting": waiting_rows(site),
-        "newest": site.index.page(Filter(), count=_RECENT),
-        "counts": site.index.counts(Filter()),
+        "newest": site.index.page(RunFilter(), count=_RECENT),
+        "counts": site.index.counts(RunFilter()),
         "refused": [
             report_row(r) | {"reasons": reasons.get((r.run, r.gate), [])}
             for r in reports

@@ -17,7 +17,7 @@ from mlplatform.orchestration.local.records import (
 )
 from mlplatform.orchestration.local.run_document import run_document
 from mlplatform.ui.approval_pages import answer_about
-from mlplatform.ui.index import PAGE, Filter
+from mlplatform.ui.index import PAGE, RunFilter
 from mlplatform.ui.site import BadQueryError, Data, PageNotFoundError, Request, Site
 
 MOST_COMPARED = 8
@@ -32,7 +32,7 @@ def runs(site: Site, request: Request) -> Data:
     state = request.get("state")
     if state and state not in get_args(RunState):
         raise BadQueryError("state", state, f"one of {', '.join(get_args(RunState))}")
-    wanted = Filter(
+    wanted = RunFilter(
         words=request.get("q")[:200], pipeline=request.get("pipeline"), state=state, tag=request.get("tag")
     )
     site.index.refresh()

@@ -41,7 +41,7 @@ class UnreadablePhotoError(MlplatformError):
 
 
 @dataclass(frozen=True)
-class Contents:
+class LabelCounts:
     """What a set of files holds.
 
     Attributes:
@@ -79,7 +79,7 @@ def read_label(records: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_example(records, {LABEL: tf.io.FixedLenFeature([], tf.string)})[LABEL]
 
 
-def count_labels(files: Sequence[str], label_of: ReadLabels = read_label) -> Contents:
+def count_labels(files: Sequence[str], label_of: ReadLabels = read_label) -> LabelCounts:
     """Read all files once and count their Examples by label; no image is decoded.
 
     Args:
@@ -91,7 +91,7 @@ def count_labels(files: Sequence[str], label_of: ReadLabels = read_label) -> Con
         for labels in read_records(files).batch(1024).map(label_of):
             counts.update(labels.numpy().tolist())
             bar.advance(len(labels))
-    return Contents(sum(counts.values()), {name.decode(): counts[name] for name in sorted(counts)})
+    return LabelCounts(sum(counts.values()), {name.decode(): counts[name] for name in sorted(counts)})
 
 
 def parse_example(record: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -127,7 +127,7 @@ def measure(features: np.ndarray, rows: int, model_dir: Path, photos: list[bytes
     import faiss
 
     from mlplatform.components.index_builder.embedding import embed
-    from mlplatform.search.build import Entry, GoldenPhotos, Plan, Source, write_index
+    from mlplatform.search.build import BuildPlan, GoldenPhotos, IndexEntry, Source, write_index
     from mlplatform.search.fingerprint import INDEX_FOLDER, embedding_fingerprint
     from mlplatform.search.index import open_index
     from mlplatform.search.recall import cost_of, exact_truth, lower_bound, recall_of
@@ -151,13 +151,13 @@ def measure(features: np.ndarray, rows: int, model_dir: Path, photos: list[bytes
     figures["exact_of_1000_queries_s"] /= QUERIES / 1000
     # What the probe is tuned with is indexed, and left out of its own answers; what is reported is not.
     entries = [
-        Entry(f"item{row:08d}", row, row.to_bytes(16, "big"), is_query=row % (rows // 1000) == 0)
+        IndexEntry(f"item{row:08d}", row, row.to_bytes(16, "big"), is_query=row % (rows // 1000) == 0)
         for row in range(rows)
     ]
     golden = GoldenPhotos(photos[:1], vectors[:1], [entries[0].item_id])
     source = Source(fingerprint=embedding_fingerprint(model_dir), records=rows)
     with cpu(figures, "build_tune_and_measure_s"):
-        write_index(folder, vectors, entries, golden, source, Plan(kind="ivf"))
+        write_index(folder, vectors, entries, golden, source, BuildPlan(kind="ivf"))
     figures["build_s"] = build_alone(vectors, folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     figures["bytes_per_dimension_and_vector"] = size / rows / DIMENSIONS

@@ -14,7 +14,7 @@ from mlplatform.beam.doctor import look_at_engine
 from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.settings import Question
-from mlplatform.components.model_validator.validate import Engine, Quality, Terms, measure_quality
+from mlplatform.components.model_validator.validate import Quality, ScoringEngine, Terms, measure_quality
 from mlplatform.datasets import DatasetStore
 from mlplatform.orchestration.engine import parse_engine
 
@@ -96,7 +96,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def scored(models: Path, files: list[str], engine: Engine | None) -> Quality:
+def scored(models: Path, files: list[str], engine: ScoringEngine | None) -> Quality:
     question = Question.of("classification", "long", slices=[["city"]])
     baseline = BaselineModel(models / "old", "the one before")
     terms = Terms(splits=["eval"], question=question, baseline=baseline, engine=engine)
@@ -118,7 +118,7 @@ def facts(quality: Quality) -> Any:
 
 
 def test_scoring_finds_the_same(engine: list[str], models: Path, trips: list[str], tmp_path: Path) -> None:
-    there = scored(models, trips, Engine(engine, str(models / "new"), str(tmp_path)))
+    there = scored(models, trips, ScoringEngine(engine, str(models / "new"), str(tmp_path)))
     assert facts(there) == facts(scored(models, trips, None))
     assert there.answers is not None
     assert there.answers.records == tables.ROWS

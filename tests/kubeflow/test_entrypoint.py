@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlplatform.orchestration.kubeflow.task import GivenArtifact, Task, parse_task
+from mlplatform.orchestration.kubeflow.task import GivenArtifact, PodTask, parse_task
 from mlplatform.registry.ledger import Ledger
 from mlplatform.tfx_io.launcher_paths import LocalCopies, launcher_root
 
@@ -52,7 +52,7 @@ class Needs(base_executor.BaseExecutor):
 """
 
 
-def recorded_task(name: str) -> Task:
+def recorded_task(name: str) -> PodTask:
     """A task of the recorded run, with the arguments that our compiler writes."""
     component = SPEC["components"][SPEC["root"]["dag"]["tasks"][name]["componentRef"]["name"]]
     return parse_task(

@@ -15,7 +15,7 @@ import yaml
 from mlplatform.cli.main import cli
 from mlplatform.home import Home
 from mlplatform.orchestration.choices import RUNNERS
-from mlplatform.orchestration.kubeflow.client import Client
+from mlplatform.orchestration.kubeflow.client import KubeflowClient
 from mlplatform.orchestration.kubeflow.errors import (
     ClusterRunFailedError,
     ClusterRunNotFoundError,
@@ -234,7 +234,7 @@ def test_a_recurring_run_is_made_paused_and_deleted(server: Server, root: str, e
     assert sent["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
     assert (sent["max_concurrency"], sent["no_catchup"], sent["mode"]) == ("1", True, "ENABLE")
     assert not server.runs
-    client = Client.at(server.host)
+    client = KubeflowClient.at(server.host)
     found = client.find_recurring_run("every")
     client.enable_recurring_run(found["recurring_run_id"], is_enabled=False)
     assert server.recurring["every-1"]["status"] == "DISABLED"
@@ -245,7 +245,7 @@ def test_a_recurring_run_is_made_paused_and_deleted(server: Server, root: str, e
 
 
 def test_runs_are_found_and_ended(server: Server, root: str) -> None:
-    client = Client.at(server.host)
+    client = KubeflowClient.at(server.host)
     for _ in range(3):
         client.create_run({"display_name": "x"})
     assert [run["run_id"] for run in client.runs()] == ["run-3", "run-2", "run-1"]
@@ -301,43 +301,43 @@ def test_what_is_read_is_part_of_the_cache_key(server: Server, root: str, tmp_pa
 def test_a_refusal_is_one_line(server: Server, status: int, body: Any, text: str) -> None:
     server.refusal = (status, body if isinstance(body, bytes) else json.dumps(body).encode())
     with pytest.raises(ServerRefusedError) as raised:
-        Client.at(server.host).create_run({})
+        KubeflowClient.at(server.host).create_run({})
     assert text in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_nobody_answers(server: Server) -> None:
-    client = Client.at("127.0.0.1:9")  # the port "discard", where nothing listens
+    client = KubeflowClient.at("127.0.0.1:9")  # the port "discard", where nothing listens
     with pytest.raises(ServerUnreachableError, match=r"http://127.0.0.1:9: Connection refused. Check the"):
         client.run("x")
     with pytest.raises(ServerUnreachableError, match=r"no-such-host\.invalid"):
-        Client.at("http://no-such-host.invalid").run("x")
+        KubeflowClient.at("http://no-such-host.invalid").run("x")
 
 
 @pytest.mark.parametrize("host", ["", "ftp://host", "http://", "http://a b", "http://host:port", "host?x=1"])
 def test_an_address_that_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
     with pytest.raises(HostError, match="KF_PIPELINES_ENDPOINT"):
-        Client.at(host)
+        KubeflowClient.at(host)
 
 
 def test_who_asks(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.host)
-    list(Client.at().runs())
+    list(KubeflowClient.at().runs())
     assert "Authorization" not in server.headers
     token = tmp_path / "token"
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))
     for content in ("first", "second\n"):  # the kubelet writes a new one before the old one expires
         token.write_text(content)
-        list(Client.at().runs())
+        list(KubeflowClient.at().runs())
         assert server.headers["Authorization"] == f"Bearer {content.strip()}"
     monkeypatch.setenv("KF_PIPELINES_COOKIES", "authservice_session=c")
-    list(Client.at().runs())
+    list(KubeflowClient.at().runs())
     assert (server.headers["Cookie"], server.headers.get("Authorization")) == ("authservice_session=c", None)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", "given")
-    list(Client.at().runs())
+    list(KubeflowClient.at().runs())
     assert server.headers["Authorization"] == "Bearer given"
-    assert "given" not in repr(Client.at())
+    assert "given" not in repr(KubeflowClient.at())
 
 
 def test_what_does_not_work_on_a_cluster(server: Server, every_kind: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlplatform.search.build import Entry, GoldenPhotos, Plan, Source, write_index
+from mlplatform.search.build import BuildPlan, GoldenPhotos, IndexEntry, Source, write_index
 from mlplatform.search.index import SearchIndex
 
 
@@ -28,13 +28,13 @@ def make_index(tmp_path: Path, samples: Any) -> Callable[..., SearchIndex]:
     """Write an index of vectors, and open it."""
 
     def make(
-        vectors: np.ndarray, entries: Sequence[Entry] | None = None, name: str = "index", **plan: Any
+        vectors: np.ndarray, entries: Sequence[IndexEntry] | None = None, name: str = "index", **plan: Any
     ) -> SearchIndex:
         entries = samples.entries_of(len(vectors)) if entries is None else entries
         golden = GoldenPhotos([b"photo"], vectors[:1], [entries[0].item_id])
         source = Source(
             fingerprint=samples.FINGERPRINT, records=len(entries), duplicates=len(entries) - len(vectors)
         )
-        return write_index(tmp_path / name, vectors, entries, golden, source, Plan(**plan))
+        return write_index(tmp_path / name, vectors, entries, golden, source, BuildPlan(**plan))
 
     return make

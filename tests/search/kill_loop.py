@@ -18,7 +18,7 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 
-from mlplatform.components.index_builder.build import Job, build_index, bundle
+from mlplatform.components.index_builder.build import BuildJob, build_index, bundle
 from mlplatform.registry import ModelStore
 from mlplatform.search.export import rows_of
 from mlplatform.search.gate import IndexLimits
@@ -75,7 +75,7 @@ class Study:
     def build_and_push(self, work: Path) -> None:
         """Build an index of the records and of all that was added and removed, and push it."""
         work.mkdir()
-        job = Job(
+        job = BuildJob(
             files={"train": [str(self.folder / "records")]},
             query_splits=[],
             model_dir=self.folder / "embedder",

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from mlplatform.search.build import Entry
+from mlplatform.search.build import IndexEntry
 
 FINGERPRINT = "ab" * 32
 
@@ -20,10 +20,10 @@ def unit_vectors(count: int, dimensions: int = 16, seed: int = 0, clusters: int 
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
-def entries_of(count: int, queries: int = 0) -> list[Entry]:
+def entries_of(count: int, queries: int = 0) -> list[IndexEntry]:
     """One entry per vector, with two columns to filter by."""
     return [
-        Entry(
+        IndexEntry(
             f"item-{row:06d}",
             row,
             hashlib.sha256(str(row).encode()).digest()[:16],

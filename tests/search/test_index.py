@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.search.build import Entry, GoldenPhotos, Source, write_index
+from mlplatform.search.build import GoldenPhotos, IndexEntry, Source, write_index
 from mlplatform.search.errors import (
     FilterError,
     ItemNotFoundError,
@@ -77,7 +77,7 @@ def test_photos_of_one_item_count_once_and_items_of_one_photo_are_all_found(
 ) -> None:
     vectors = samples.unit_vectors(40)
     entries = samples.entries_of(40)
-    entries += [Entry("twin", 3, b"p" * 16, {"label": "even"}), Entry("item-000003", 9, b"q" * 16)]
+    entries += [IndexEntry("twin", 3, b"p" * 16, {"label": "even"}), IndexEntry("item-000003", 9, b"q" * 16)]
     index = make_index(vectors, entries)
     found = index.search(vectors[3], 40)
     assert found.item_ids[:2] == ["item-000003", "twin"]  # the same score: by id
@@ -101,7 +101,7 @@ def test_whatever_is_written_is_read_again(
     values = st.one_of(st.none(), texts, st.integers(-(2**40), 2**40), st.floats(allow_nan=False, width=32))
     columns = st.dictionaries(texts, values, max_size=3)
     entries = [
-        Entry(item, min(n, rows - 1), bytes([n] * 16), data.draw(columns)) for n, item in enumerate(ids)
+        IndexEntry(item, min(n, rows - 1), bytes([n] * 16), data.draw(columns)) for n, item in enumerate(ids)
     ]
     folder = tmp_path_factory.mktemp("written") / "index"
     golden = GoldenPhotos([b"a", b""], vectors[[0, 0]], [ids[0], ids[0]])

@@ -21,7 +21,7 @@ Spoil = Callable[[Path, Manifest], object]
 @pytest.fixture(scope="module")
 def good(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An approximate index where faiss is installed, else an exact one."""
-    from mlplatform.search.build import GoldenPhotos, Plan, Source, write_index
+    from mlplatform.search.build import BuildPlan, GoldenPhotos, Source, write_index
 
     vectors = samples.unit_vectors(900, clusters=12)
     try:
@@ -34,7 +34,7 @@ def good(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = samples.entries_of(900, queries=400)
     golden = GoldenPhotos([b"one", b"two"], vectors[[3, 5]], ["item-000003", "item-000005"])
     source = Source(fingerprint=samples.FINGERPRINT, records=900)
-    write_index(folder, vectors, entries, golden, source, Plan(kind=kind, goal=0.5))
+    write_index(folder, vectors, entries, golden, source, BuildPlan(kind=kind, goal=0.5))
     return folder
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlplatform.components.index_builder.build import Built, Job, build_index, bundle
+from mlplatform.components.index_builder.build import BuildJob, Built, build_index, bundle
 from mlplatform.components.index_builder.embedding import EmbeddedPhotos, embed
 from mlplatform.registry import ModelStore
-from mlplatform.search.build import Plan
+from mlplatform.search.build import BuildPlan
 from mlplatform.search.errors import NoIndexError
 from mlplatform.search.fingerprint import embedding_fingerprint
 from mlplatform.search.gate import IndexLimits, judge_index
@@ -101,23 +101,23 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     }
 
 
-def job(model: Path, records: dict[str, list[str]], folder: Path, **more: Any) -> Job:
+def job(model: Path, records: dict[str, list[str]], folder: Path, **more: Any) -> BuildJob:
     (folder / "scratch").mkdir(exist_ok=True)
-    return Job(
+    return BuildJob(
         files=records,
         query_splits=["eval"],
         model_dir=model,
         cache=str(folder / "vectors"),
         scratch=str(folder / "scratch"),
         **{
-            "plan": Plan(results=20),
+            "plan": BuildPlan(results=20),
             "limits": IndexLimits(recall_at_10=0.9, max_reject_fraction=0.1),
             **more,
         },
     )
 
 
-def build(job: Job, folder: Path) -> Built:
+def build(job: BuildJob, folder: Path) -> Built:
     import apache_beam as beam
 
     return build_index(job, beam.Pipeline, folder)

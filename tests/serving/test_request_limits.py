@@ -19,7 +19,7 @@ from mlplatform.serving.http_connection import is_allowed_host
 from mlplatform.serving.image_headers import ENDLESS, ImageSize, declared_size
 from mlplatform.serving.inference import serialized_examples
 from mlplatform.serving.pixel_limits import PixelLimits
-from mlplatform.serving.request_size import Budget, Reservation, json_size, message_size
+from mlplatform.serving.request_size import RequestBudget, Reservation, json_size, message_size
 from mlplatform.serving.status import Code, StatusError, TooLargeError, limited
 from mlplatform.serving.tensors import Filling, to_array
 
@@ -211,7 +211,7 @@ class TestBudget:
         )
 
     def test_one_request_too_many_and_one_too_large(self) -> None:
-        budget = Budget(1000)
+        budget = RequestBudget(1000)
         with budget.reservation() as first:
             first.add(600)
             with budget.reservation() as second:
@@ -242,15 +242,15 @@ class TestInflating:
             "raw": raw.compress(content) + raw.flush(),
         }
         encoding = "deflate" if kind == "raw" else kind.upper()
-        held = Reservation(Budget(1 << 20))
+        held = Reservation(RequestBudget(1 << 20))
         assert inflated(bodies.get(kind, content), encoding, 1 << 20, held) == content
 
     def test_a_bomb(self) -> None:
         bomb = gzip.compress(bytes(50 << 20), mtime=0)
         assert isinstance(
-            refused(inflated, bomb, "gzip", 1 << 20, Reservation(Budget(1 << 40))), TooLargeError
+            refused(inflated, bomb, "gzip", 1 << 20, Reservation(RequestBudget(1 << 40))), TooLargeError
         )
-        error = refused(inflated, bomb, "gzip", 1 << 40, Reservation(Budget(1 << 20)))
+        error = refused(inflated, bomb, "gzip", 1 << 40, Reservation(RequestBudget(1 << 20)))
         assert isinstance(error, TooLargeError)
 
     @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ class TestInflating:
         ],
     )
     def test_broken(self, body: bytes, encoding: str, text: str) -> None:
-        error = refused(inflated, body, encoding, 1000, Reservation(Budget(1000)))
+        error = refused(inflated, body, encoding, 1000, Reservation(RequestBudget(1000)))
         assert (error.code, text in error.text) == (Code.INVALID_ARGUMENT, True)
 
 

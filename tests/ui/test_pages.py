@@ -17,7 +17,7 @@ from mlplatform.orchestration.local.records import ArtifactRecord, NodeRecord, R
 from mlplatform.registry import ModelStore
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.run_marks import tag_run
-from mlplatform.ui.index import FORMAT, Filter, RunIndex
+from mlplatform.ui.index import FORMAT, RunFilter, RunIndex
 from mlplatform.ui.server import Pages
 from mlplatform.ui.site import Site
 
@@ -168,18 +168,18 @@ def test_runs_are_filtered_and_paged(tmp_path: Path) -> None:
         folder.release()
     index = RunIndex(home, every_s=0)
     index.refresh()
-    first = index.page(Filter(), count=3)
+    first = index.page(RunFilter(), count=3)
     assert [run["run_id"][:8] for run in first] == ["20260107", "20260106", "20260105"]
-    rest = index.page(Filter(), before=first[-1]["run_id"], count=9)
+    rest = index.page(RunFilter(), before=first[-1]["run_id"], count=9)
     assert [run["run_id"][:8] for run in rest] == ["20260104", "20260103", "20260102", "20260101"]
-    assert index.counts(Filter(state="failed")) == {"done": 4, "failed": 3}
-    assert {run["pipeline"] for run in index.page(Filter(pipeline="p1"))} == {"p1"}
-    assert index.page(Filter(words="train FAILED"))[0]["state"] == "failed"
-    assert index.page(Filter(words="100%")) == index.page(Filter(words="_' OR 1=1 --")) == []
+    assert index.counts(RunFilter(state="failed")) == {"done": 4, "failed": 3}
+    assert {run["pipeline"] for run in index.page(RunFilter(pipeline="p1"))} == {"p1"}
+    assert index.page(RunFilter(words="train FAILED"))[0]["state"] == "failed"
+    assert index.page(RunFilter(words="100%")) == index.page(RunFilter(words="_' OR 1=1 --")) == []
     tag_run(Ledger(home.ledger), first[0]["run_id"], add=["best"])
     index.refresh()
-    assert [run["tags"] for run in index.page(Filter(tag="best"))] == [["best"]]
-    assert len(index.page(Filter(words="best"))) == 1
+    assert [run["tags"] for run in index.page(RunFilter(tag="best"))] == [["best"]]
+    assert len(index.page(RunFilter(words="best"))) == 1
     index.close()
 
 
@@ -187,24 +187,24 @@ def test_a_new_run_and_its_end_are_seen_at_the_next_look(tmp_path: Path) -> None
     home = Home.at(tmp_path)
     index = RunIndex(home, every_s=0)
     index.refresh()
-    assert index.page(Filter()) == []
+    assert index.page(RunFilter()) == []
     folder = RunFolder(home.runs / "20260101T000000.000-0000")
     folder.create()
     record = RunRecord(folder.run_id, "p")
     folder.write(record)
     index.refresh()
-    assert index.page(Filter())[0]["state"] == "running"
+    assert index.page(RunFilter())[0]["state"] == "running"
     record.state = "done"
     folder.write(record)
     index.refresh()
-    assert index.page(Filter())[0]["state"] == "done"
+    assert index.page(RunFilter())[0]["state"] == "done"
     folder.release()
     index.close()
     # Kept: another process starts with what this one knew.
     (folder.path / "run.json").write_text("{}")
     again = RunIndex(home, every_s=0)
     again.refresh()
-    assert again.page(Filter())[0]["state"] == "done"
+    assert again.page(RunFilter())[0]["state"] == "done"
     again.close()
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, damage: str) -> None:
     Ledger(home.ledger).append("runs/one", "run.started", pipeline="p")
     index = RunIndex(home, every_s=0)
     index.refresh()
-    assert [run["run_id"] for run in index.page(Filter())] == ["one"]
+    assert [run["run_id"] for run in index.page(RunFilter())] == ["one"]
     index.close()
 
 

@@ -38,7 +38,7 @@ _PAGE = 100
 
 
 @dataclass(frozen=True)
-class Client:
+class KubeflowClient:
     """A Kubeflow Pipelines server.
 
     Attributes:
@@ -56,7 +56,7 @@ class Client:
     timeout_s: float = 60.0
 
     @classmethod
-    def at(cls, host: str | None = None, namespace: str | None = None) -> "Client":
+    def at(cls, host: str | None = None, namespace: str | None = None) -> "KubeflowClient":
         """Return the client of a server, with what the environment says of it.
 
         Args:

@@ -16,7 +16,7 @@ from typing import Any
 from mlplatform.errors import GateError, MlplatformError, UsageError
 from mlplatform.files import write_json
 from mlplatform.orchestration.kubeflow.entrypoint_errors import UnresolvedInputError
-from mlplatform.orchestration.kubeflow.task import RUN_ID, Task, output_uris, parse_task
+from mlplatform.orchestration.kubeflow.task import RUN_ID, PodTask, output_uris, parse_task
 from mlplatform.orchestration.kubeflow.task_events import TaskEvents, kept_output
 from mlplatform.tfx_io.launcher_paths import ROOT_VARIABLE, launcher_root
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
-def _run(task: Task, root: Path | None) -> int:
+def _run(task: PodTask, root: Path | None) -> int:
     _log_to_stderr()
     happened = TaskEvents(task)
     happened.started()
@@ -63,7 +63,7 @@ def _run(task: Task, root: Path | None) -> int:
     return 0
 
 
-def _output(task: Task, root: Path | None, happened: TaskEvents) -> dict[str, Any]:
+def _output(task: PodTask, root: Path | None, happened: TaskEvents) -> dict[str, Any]:
     if task.resolver is not None:
         from mlplatform.orchestration.kubeflow.resolver import resolve
 

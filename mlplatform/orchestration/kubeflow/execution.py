@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.orchestration.kubeflow import light_tfx
-from mlplatform.orchestration.kubeflow.task import GivenArtifact, Task
+from mlplatform.orchestration.kubeflow.task import GivenArtifact, PodTask
 from mlplatform.storage.urls import is_local, join, name
 from mlplatform.tfx_io.launcher_paths import LocalCopies
 
@@ -24,7 +24,7 @@ _BEAM = "tfx.dsl.components.base.base_beam_executor"
 log = logging.getLogger(__name__)
 
 
-def run_executor(task: Task, root: Path | None) -> dict[str, Any]:
+def run_executor(task: PodTask, root: Path | None) -> dict[str, Any]:
     """Run the executor of a task, and return what its launcher wants to know: `artifacts`, `parameterValues`.
 
     Args:
@@ -82,7 +82,7 @@ def _each(artifacts: Mapping[str, Sequence[GivenArtifact]]) -> Iterator[GivenArt
         yield from some
 
 
-def _with_code(task: Task, folder: Path) -> dict[str, str]:
+def _with_code(task: PodTask, folder: Path) -> dict[str, str]:
     """Put the user's modules, which travel in the arguments, where they are imported from."""
     code = task.node.get("code")
     if not code:
@@ -105,7 +105,7 @@ def _runs_in_process(beam_arguments: Sequence[str]) -> bool:
     return runs_in_process(beam_arguments)
 
 
-def _made(executor_class: Any, task: Task, tmp: str, *, is_beam: bool, in_process: bool) -> Any:
+def _made(executor_class: Any, task: PodTask, tmp: str, *, is_beam: bool, in_process: bool) -> Any:
     """Return the executor, in the context that TFX's launcher gives it."""
     from tfx.proto.orchestration import pipeline_pb2
 

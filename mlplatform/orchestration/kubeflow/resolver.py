@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlplatform.orchestration.kubeflow.entrypoint_errors import StrategyConfigError, UnknownStrategyError
-from mlplatform.orchestration.kubeflow.task import RESOLVED, UNRESOLVED, Task
+from mlplatform.orchestration.kubeflow.task import RESOLVED, UNRESOLVED, PodTask
 from mlplatform.registry.artifacts import BLESSING, MODEL, PastArtifact, PastRuns, Wanted
 from mlplatform.registry.ledger import Ledger
 from mlplatform.storage.urls import is_local
@@ -20,7 +20,7 @@ Found = dict[str, list[PastArtifact]]
 Strategy = Callable[[PastRuns, Mapping[str, Wanted], Mapping[str, Any], Found], Found]
 
 
-def resolve(task: Task, ledger: Ledger | None) -> dict[str, Any]:
+def resolve(task: PodTask, ledger: Ledger | None) -> dict[str, Any]:
     """Look up what a resolver asks for, and return what its launcher wants to know.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlplatform.home import Home
 from mlplatform.orchestration.engine import parse_engine, use_engine
-from mlplatform.orchestration.kubeflow.client import ENDED, Client
+from mlplatform.orchestration.kubeflow.client import ENDED, KubeflowClient
 from mlplatform.orchestration.kubeflow.cluster_runs import (
     is_refused_by_a_gate,
     is_written,
@@ -84,7 +84,7 @@ class KubeflowRunner:
                 f"running {', '.join(force)} again", "give the node the option cache: false"
             )
         self._home = Home.at(root)
-        self._client = Client.at(host, namespace)
+        self._client = KubeflowClient.at(host, namespace)
         self._experiment, self._wait = experiment, wait
         self._cron = cron(schedule) if schedule is not None else None
         self._sleep = sleep

@@ -44,7 +44,7 @@ class GivenArtifact:
 
 
 @dataclass(frozen=True)
-class Task:
+class PodTask:
     """A task.
 
     Attributes:
@@ -84,7 +84,7 @@ class Task:
         return next((parent(one.uri) for some in self.outputs.values() for one in some), "")
 
 
-def parse_task(arguments: Sequence[str]) -> Task:
+def parse_task(arguments: Sequence[str]) -> PodTask:
     """Return the task that a container's arguments describe.
 
     Raises:
@@ -117,7 +117,7 @@ def parse_task(arguments: Sequence[str]) -> Task:
     }
     logs = {key for key, some in outputs.items() if any(a.type.startswith(_OF_THE_SYSTEM) for a in some)}
     uris = [one.uri for some in outputs.values() for one in some]
-    return Task(
+    return PodTask(
         node=known.node,
         executor=known.executor_class_path,
         resolver=known.resolver,

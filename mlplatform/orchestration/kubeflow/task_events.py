@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlplatform.home import Home
-from mlplatform.orchestration.kubeflow.task import RESOLVED, Task
+from mlplatform.orchestration.kubeflow.task import RESOLVED, PodTask
 from mlplatform.registry import events
 from mlplatform.registry.event import Draft
 from mlplatform.registry.ledger import Ledger
@@ -33,7 +33,7 @@ class TaskEvents:
         task: The task; of one without a root or a run id nothing is written.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: PodTask) -> None:
         self._task, self._began = task, time.monotonic()
         root = str(task.node.get("root") or "")
         self._ledger = Ledger(Home.at(root).ledger) if root and task.run else None

@@ -30,7 +30,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-class Package:
+class SubmittedPackage:
     """A package that was uploaded.
 
     Attributes:
@@ -47,7 +47,7 @@ class Package:
         return str(self.spec["pipelineInfo"]["name"])
 
 
-def submit(text: str, parameters: Mapping[str, Any] | None = None) -> Package:
+def submit(text: str, parameters: Mapping[str, Any] | None = None) -> SubmittedPackage:
     """Do what the server does with a package and the parameters of a run; return what is to run.
 
     Args:
@@ -66,7 +66,7 @@ def submit(text: str, parameters: Mapping[str, Any] | None = None) -> Package:
     return package
 
 
-def upload(text: str) -> Package:
+def upload(text: str) -> SubmittedPackage:
     """Return the package that an upload takes.
 
     Raises:
@@ -100,7 +100,7 @@ def upload(text: str) -> Package:
         kubernetes = document.get("platforms", {}).get("kubernetes") if isinstance(document, dict) else None
         if kubernetes is not None:
             platforms = kubernetes.get("deploymentSpec", {}).get("executors", {})
-    return Package(spec, platforms)
+    return SubmittedPackage(spec, platforms)
 
 
 def _parse_strictly(spec: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ def _dags(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, component
 
 
-def _check_components(package: Package) -> None:
+def _check_components(package: SubmittedPackage) -> None:
     """Do what the compiler to Argo does: every reference is followed."""
     spec = package.spec
     components, executors = spec.get("components", {}), spec.get("deploymentSpec", {}).get("executors", {})

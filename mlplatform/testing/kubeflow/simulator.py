@@ -24,7 +24,7 @@ from mlplatform.testing.kubeflow.driver import (
 )
 from mlplatform.testing.kubeflow.errors import DriverError
 from mlplatform.testing.kubeflow.launcher import Launched, launch
-from mlplatform.testing.kubeflow.server import Package, dependencies, in_order, submit
+from mlplatform.testing.kubeflow.server import SubmittedPackage, dependencies, in_order, submit
 
 SUCCEEDED, CACHED, FAILED, SKIPPED, OMITTED = "SUCCEEDED", "CACHED", "FAILED", "SKIPPED", "OMITTED"
 _WELL = (SUCCEEDED, CACHED)
@@ -159,7 +159,9 @@ class Simulator:
         run.state = self._run_dag(submitted, run, submitted.spec["root"]["dag"], scope)
         return run
 
-    def _run_dag(self, package: Package, run: SimulatedRun, dag: Mapping[str, Any], scope: Scope) -> str:
+    def _run_dag(
+        self, package: SubmittedPackage, run: SimulatedRun, dag: Mapping[str, Any], scope: Scope
+    ) -> str:
         for name in in_order(dag["tasks"]):
             task = dag["tasks"][name]
             result = TaskResult(name)
@@ -179,7 +181,12 @@ class Simulator:
         return FAILED if FAILED in scope.states.values() else SUCCEEDED
 
     def _run_task(
-        self, package: Package, run: SimulatedRun, task: Mapping[str, Any], scope: Scope, result: TaskResult
+        self,
+        package: SubmittedPackage,
+        run: SimulatedRun,
+        task: Mapping[str, Any],
+        scope: Scope,
+        result: TaskResult,
     ) -> None:
         component = package.spec["components"][task["componentRef"]["name"]]
         inputs = task_inputs(result.name, task, component, scope)
@@ -208,7 +215,7 @@ class Simulator:
 
     def _run_container(
         self,
-        package: Package,
+        package: SubmittedPackage,
         run: SimulatedRun,
         task: Mapping[str, Any],
         component: Mapping[str, Any],

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from mlplatform.components.image_example_gen.entries import REJECTED, Entry, FollowRows, ReadListing, Reject
 from mlplatform.components.image_example_gen.errors import ListingError
 from mlplatform.components.image_example_gen.listing import check_listing
-from mlplatform.components.image_example_gen.photo import Photo, Refusal, look_at
+from mlplatform.components.image_example_gen.photo import Photo, PhotoRefusal, look_at
 
 ODD = [0, 1, 2, 8, 0x2A, 0x7F, 0x80, 0xFE, 0xFF]
 
@@ -65,7 +65,7 @@ def _check_images(seed: int, count: int) -> None:
     for _ in range(count):
         encoded = broken(random_.choice(whole), random_)
         seen = look_at(encoded, max_pixels=1_000_000)
-        assert isinstance(seen, Photo | Refusal), encoded
+        assert isinstance(seen, Photo | PhotoRefusal), encoded
         if isinstance(seen, Photo):
             assert 0 < seen.height * seen.width <= 1_000_000
         else:

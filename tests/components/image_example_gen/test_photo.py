@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from mlplatform.components.image_example_gen.photo import Photo, Refusal, format_by_extension, look_at
+from mlplatform.components.image_example_gen.photo import Photo, PhotoRefusal, format_by_extension, look_at
 
 MakePhoto = Callable[..., bytes]
 
 
-def looked(encoded: bytes, max_pixels: int = 10_000) -> Photo | Refusal:
+def looked(encoded: bytes, max_pixels: int = 10_000) -> Photo | PhotoRefusal:
     return look_at(encoded, max_pixels=max_pixels)
 
 
@@ -32,7 +32,7 @@ def test_every_colour_mode_is_a_photo(mode: str) -> None:
 def test_a_truncated_photo_is_refused_as_such(kind: str, kept: float, make_photo: MakePhoto) -> None:
     whole = make_photo(kind, (80, 80))
     refusal = looked(whole[: max(16, int(len(whole) * kept))])
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == "truncated"
     assert refusal.detail
 
@@ -50,7 +50,7 @@ def test_a_png_is_whole_where_tensorflow_says_so(make_photo: MakePhoto) -> None:
         try:
             tf.io.decode_image(encoded)
         except tf.errors.InvalidArgumentError:
-            assert isinstance(found, Refusal)
+            assert isinstance(found, PhotoRefusal)
             assert found.reason == "truncated"
         else:
             assert isinstance(found, Photo)
@@ -69,7 +69,7 @@ def test_a_png_is_whole_where_tensorflow_says_so(make_photo: MakePhoto) -> None:
 )
 def test_bytes_that_are_no_photo_are_refused(encoded: bytes, reason: str) -> None:
     refusal = looked(encoded)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == reason
 
 
@@ -78,14 +78,14 @@ def test_a_damaged_photo_is_refused(place: int, make_photo: MakePhoto) -> None:
     encoded = bytearray(make_photo("PNG"))
     encoded[place] ^= 0xFF
     refusal = looked(bytes(encoded))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == "damaged"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
 def test_other_formats_are_refused_by_name(kind: str, make_photo: MakePhoto) -> None:
     refusal = looked(make_photo(kind))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == "unsupported_format"
     assert kind in refusal.detail
 
@@ -93,12 +93,12 @@ def test_other_formats_are_refused_by_name(kind: str, make_photo: MakePhoto) -> 
 def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(make_photo: MakePhoto) -> None:
     assert isinstance(looked(make_photo(size=(100, 100)), max_pixels=10_000), Photo)
     refusal = looked(make_photo(size=(101, 100)), max_pixels=10_000)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == "too_many_pixels"
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")  # a decompression bomb: 50 kB, 400 million pixels
     bomb = looked(file.getvalue(), max_pixels=50_000_000)
-    assert isinstance(bomb, Refusal)
+    assert isinstance(bomb, PhotoRefusal)
     assert bomb.reason == "too_many_pixels"
 
 

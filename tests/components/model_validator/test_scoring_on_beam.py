@@ -16,7 +16,7 @@ from mlplatform.components.model_validator.errors import BaselineError, Unsuppor
 from mlplatform.components.model_validator.records import Record, Records
 from mlplatform.components.model_validator.scoring import LARGEST_SLICES, Measured
 from mlplatform.components.model_validator.settings import Question
-from mlplatform.components.model_validator.validate import Engine, Quality, Terms, measure_quality
+from mlplatform.components.model_validator.validate import Quality, ScoringEngine, Terms, measure_quality
 
 
 def _tables() -> ModuleType:
@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quality(model: Path, files: list[str], work: Path | None, **terms: Any) -> Quality:
-    engine = Engine(THREADS, str(model), str(work)) if work else None
+    engine = ScoringEngine(THREADS, str(model), str(work)) if work else None
     given = Terms(splits=["eval"], engine=engine, **{"question": QUESTION, **terms})
     return measure_quality(model, Records(files, given.question), given)
 
