@@ -147,10 +147,12 @@ def test_what_model_trainer_leaves_is_the_best_trials(
     (tmp_path / "searched_program.py").write_text(PROGRAM)
     monkeypatch.syspath_prepend(str(tmp_path))
     search = searched(space={"width": [1, 5, 9]}, trials=8)
+    records = tmp_path / "records"
+    records.touch()  # none, which this program does not mind
     train(
         "searched_program:train",
-        train_files=["train"],
-        eval_files=["eval"],
+        train_files=[str(records)],
+        eval_files=[str(records)],
         hyperparameters={"width": 2, "fixed": 7},
         work_root=tmp_path / "work",
         model_dir=tmp_path / "model",
