@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mlplatform.artifacts import DatasetVersion as DatasetVersion
     from mlplatform.artifacts import DataVerdict as DataVerdict
+    from mlplatform.artifacts import EmbeddingIndex as EmbeddingIndex
     from mlplatform.artifacts import RejectedRecords as RejectedRecords
     from mlplatform.datasets import DatasetStore as DatasetStore
     from mlplatform.orchestration.local import LocalRunner as LocalRunner
@@ -23,6 +24,7 @@ _HOME_OF = {
     "DataVerdict": "mlplatform.artifacts",
     "DatasetStore": "mlplatform.datasets",
     "DatasetVersion": "mlplatform.artifacts",
+    "EmbeddingIndex": "mlplatform.artifacts",
     "LocalRunner": "mlplatform.orchestration.local",
     "RejectedRecords": "mlplatform.artifacts",
 }
@@ -32,6 +34,7 @@ __all__ = [
     "DataVerdict",
     "DatasetStore",
     "DatasetVersion",
+    "EmbeddingIndex",
     "LocalRunner",
     "RejectedRecords",
     "__version__",

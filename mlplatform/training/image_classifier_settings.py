@@ -21,7 +21,7 @@ class ClassifierSettings(Config):
     image_size: int = Field(default=224, ge=32, le=1024)
     # Passes of the head over the features; with backbone scratch, of the whole network over the photos.
     epochs: int = Field(default=24, ge=1)
-    # The same where the training starts from an earlier model; null: half as many.
+    # The same where the training starts from an earlier model; null: as many.
     warm_start_epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -53,10 +53,8 @@ class ClassifierSettings(Config):
     seed: int = Field(default=0, ge=0)
 
     def epochs_from(self, has_base_model: bool) -> int:
-        """Return how many passes there are; a training that starts from an earlier model needs fewer."""
-        if not has_base_model:
-            return self.epochs
-        return self.warm_start_epochs or -(-self.epochs // 2)
+        """Return how many passes there are, with or without an earlier model to start from."""
+        return (self.warm_start_epochs if has_base_model else None) or self.epochs
 
     @property
     def weights_file(self) -> str | None:
