@@ -166,7 +166,6 @@ def test_every_component_with_parameters_of_the_run(compile_for_kubeflow: Compil
 
 
 def test_artifact_types_are_named_by_what_a_container_imports(compile_for_kubeflow: Compile) -> None:
-    import mlplatform
 
     specification = compile_for_kubeflow(pipeline(every_component()))
     versioner = specification["components"]["DatasetVersioner"]["outputDefinitions"]["artifacts"]
