@@ -4,13 +4,17 @@ import logging
 import os
 import warnings
 
+import click
+
 
 def quiet_libraries() -> None:
-    """Let TensorFlow, Beam and Google's libraries keep their notes on CUDA, CPUs and versions to themselves.
+    """Silence what TensorFlow, Beam and Google's libraries note on CUDA, CPUs and versions, for one command.
 
-    Call it before they are loaded. $TF_CPP_MIN_LOG_LEVEL, where set, stays. What fails still comes as an
-    exception.
+    Call it in the command, before they are loaded. $TF_CPP_MIN_LOG_LEVEL, where set, stays; what TensorFlow
+    from 2.21 on logs before it reads that variable cannot be silenced. What fails still comes as an exception.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
-    logging.getLogger().setLevel(logging.ERROR)
+    root = logging.getLogger()
+    click.get_current_context().call_on_close(lambda level=root.level: root.setLevel(level))
+    root.setLevel(logging.ERROR)
