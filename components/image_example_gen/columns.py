@@ -46,7 +46,7 @@ def typed(row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Typed]
         kinds: The type of each column. In a column of text everything is written as text.
 
     Raises:
-        WrongTypeError: A value is no number, and its column is one of numbers.
+        WrongTypeError: A value is not a number, and its column is one of numbers.
     """
     features: dict[str, Typed] = {}
     for name, value in row.items():

@@ -307,11 +307,9 @@ class SplitFirewallError(GateError):
         self.dataset, self.records, self.total = dataset, records, total
 
     def __str__(self) -> str:
-        lines = "".join(f"\n  {record}" for record in self.records)
-        more = f"\n  and {self.total - len(self.records):,} more" if self.total > len(self.records) else ""
         return (
             f"split firewall of {self.dataset!r}: {self.total:,} record(s) that were held out for evaluation "
-            f"in an earlier version would enter training:{lines}{more}\n"
+            f"in an earlier version would enter training:{_listed(self.records, self.total)}\n"
             "Nothing was committed. Keep each item in its split: split by a hash of its id alone. (TFX's "
             "ExampleGens hash the whole record, so a changed cell moves a row, unless partition_feature_name "
             "in their output_config names the feature to hash.) Or, if the evaluation may be spoiled, commit "
@@ -327,11 +325,10 @@ class LookAlikeFirewallError(GateError):
         self.dataset, self.records, self.total = dataset, records, total
 
     def __str__(self) -> str:
-        lines = "".join(f"\n  {record}" for record in self.records)
-        more = f"\n  and {self.total - len(self.records):,} more" if self.total > len(self.records) else ""
         return (
             f"split firewall of {self.dataset!r}: {self.total:,} photo(s) that would be trained on look like "
-            f"photos that are held out for evaluation, in this or an earlier version:{lines}{more}\n"
+            "photos that are held out for evaluation, in this or an earlier version:"
+            f"{_listed(self.records, self.total)}\n"
             "Nothing was committed. Keep photos that look alike in one split (split by the seller, for "
             "instance), or remove them. Or, if the evaluation may be spoiled, commit with "
             "near_duplicates_apart=False."
@@ -383,3 +380,9 @@ class MixedTypesError(MlplatformError):
             f"feature {self.feature!r} of {self.dataset!r} holds {found}: one column cannot hold both. Write "
             "it as one type in the source and commit again, or check the version out instead."
         )
+
+
+def _listed(records: Sequence[str], total: int) -> str:
+    """Return some of the records, a line each, and how many more there are."""
+    more = [f"and {total - len(records):,} more"] if total > len(records) else []
+    return "".join(f"\n  {line}" for line in [*records, *more])

@@ -73,7 +73,7 @@ def log_files(folder: str) -> list[str]:
 def read_requests(file: str, image_feature: str) -> Iterator[Asked]:
     """Yield what the requests of a log file (TFRecord of PredictionLog) asked about.
 
-    An Example that was sent is taken as it is; a raw photo becomes an Example with the photo; plain columns
+    An Example that was sent is kept; a raw photo becomes an Example with the photo; plain columns
     become one with a feature each.
 
     Args:

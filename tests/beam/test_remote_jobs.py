@@ -43,7 +43,7 @@ def arguments() -> Iterator[list[str]]:
 
 def _pass(number: int) -> int:
     if number == 7:
-        raise ValueError("seven is no number")
+        raise ValueError("seven is not allowed")
     return number
 
 
@@ -65,7 +65,7 @@ def test_the_workers_own_exception_is_the_first_line(arguments: list[str]) -> No
     with pytest.raises(EngineJobError) as raised:  # noqa: SIM117
         with beam.Pipeline(options=pipeline_options(arguments)) as pipeline:
             _ = pipeline | beam.Create(range(9)) | "Number" >> beam.Map(_pass)
-    assert str(raised.value).splitlines()[0] == "ValueError: seven is no number [while running 'Number']"
+    assert str(raised.value).splitlines()[0] == "ValueError: seven is not allowed [while running 'Number']"
 
 
 _FLINK = """java.lang.RuntimeException: Error received from SDK harness: Traceback (most recent call last):
@@ -97,7 +97,7 @@ def test_the_workers_exception_is_found_among_those_of_java(text: str, cause: st
 
 
 _SCRIPT = """
-import sys, time
+import sys, threading
 import apache_beam as beam
 from mlplatform import progress
 from mlplatform.beam.runners import pipeline_options
@@ -110,7 +110,7 @@ class Sink:
 
 progress.set_sink(Sink())
 with beam.Pipeline(options=pipeline_options(sys.argv[1:])) as pipeline:
-    pipeline | beam.Create([1]) | beam.Map(lambda _: time.sleep(600))
+    pipeline | beam.Create([1]) | beam.Map(lambda _: threading.Event().wait())
 """
 
 

@@ -23,7 +23,7 @@ class Seen:
     """A sink that remembers what was reported."""
 
     def __init__(self) -> None:
-        self.records, self.notes, self.said = 0.0, set[str](), list[str]()
+        self.records, self.notes, self.lines = 0.0, set[str](), list[str]()
 
     def update(self, task: progress.Task) -> None:
         self.records = max(self.records, task.done)
@@ -31,8 +31,8 @@ class Seen:
 
     def finish(self, task: progress.Task) -> None: ...
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
+    def report_line(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_progress_comes_from_the_engine(flink: Any, flink_arguments: list[str], 
             | beam.Reshuffle()
             | beam.Map(lambda _: time.sleep(PAUSE_S))
         )
-    [page] = [text for text in seen.said if text.startswith("Beam job: http://localhost:8081/#/job/")]
+    [page] = [text for text in seen.lines if text.startswith("Beam job: http://localhost:8081/#/job/")]
     assert flink.get(f"/jobs/{page.split('/')[-2]}")["state"] == "FINISHED"
     assert seen.records >= RECORDS
     assert any(note.startswith("stage 1 of ") for note in seen.notes)
@@ -88,7 +88,7 @@ def test_a_module_that_workers_do_not_have_is_named_without_a_long_wait(flink_ar
 
 
 _SCRIPT = """
-import sys, time
+import sys, threading
 import apache_beam as beam
 from mlplatform import progress
 from mlplatform.beam.runners import pipeline_options
@@ -96,11 +96,11 @@ from mlplatform.beam.runners import pipeline_options
 class Sink:
     def update(self, task): pass
     def finish(self, task): pass
-    def say(self, text): print(text, flush=True)
+    def report_line(self, text): print(text, flush=True)
 
 progress.set_sink(Sink())
 with beam.Pipeline(options=pipeline_options(sys.argv[1:])) as pipeline:
-    pipeline | beam.Create([1]) | beam.Map(lambda _: time.sleep(600))
+    pipeline | beam.Create([1]) | beam.Map(lambda _: threading.Event().wait())
 """
 
 

@@ -364,7 +364,7 @@ def test_each_kind_has_twenty_faults() -> None:
 
 
 def strict(answer: Answer) -> Answer:
-    """It refuses what is no number."""
+    """It refuses what is not a number."""
 
     def checked(c: dict[str, tf.Tensor]) -> tf.Tensor:
         checks = [tf.debugging.check_numerics(c[name], name) for name in ("miles", "minutes")]
