@@ -2,22 +2,29 @@
 
 A fork server of the local runner imports TFX when it starts, which takes longer than most tests' pipelines.
 `WarmStart` starts a process that has done so (this file, as a program) and forks each fork server from it;
-all that follows is the fork server's own code. Trainings that are to be killed are started so, too. That such
-processes start by themselves is for the tests that start real ones.
+all that follows is the fork server's own code. Trainings that are to be killed, model servers, the processes
+that look whether a model is safe to serve, and scripts are started so, too. That such processes start by
+themselves is for the tests that start real ones.
 """
 
 import contextlib
 import gc
+import logging
 import os
 import pickle
+import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
+
+import psutil
 
 from mlplatform.orchestration.local.processes.node_process import seen_environment
 
@@ -53,17 +60,26 @@ class WarmStart:
         self,
         command: Sequence[str],
         *,
-        stdout: IO[bytes],
+        stdout: IO[Any],
+        stderr: IO[Any] | None = None,
         env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
         pass_fds: Sequence[int] = (),
         **_: Any,
     ) -> "Forked":
-        """Do what `Popen([python, "-c", code, ...], ...)` does; of `pass_fds`, one is the last argument."""
+        """Do what `Popen([python, ...], ...)` does.
+
+        Args:
+            command: The interpreter, then `-c` and code, `-m` and a module, or a script; then arguments.
+            stdout: A file.
+            stderr: Another one; None: the same.
+            pass_fds: At most one, which is the last argument.
+        """
         mine, theirs = socket.socketpair()
-        arguments = command[3 : len(command) - len(pass_fds)]
-        environment = dict(env or seen_environment())
-        request = pickle.dumps((command[2], arguments, environment, os.getcwd()))  # noqa: PTH109 - a string
-        socket.send_fds(self._control, [request], [stdout.fileno(), theirs.fileno(), *pass_fds])
+        words = [str(word) for word in command[1 : len(command) - len(pass_fds)]]
+        request = pickle.dumps((words, dict(env or seen_environment()), str(cwd or Path.cwd())))
+        outputs = [stdout.fileno(), (stderr or stdout).fileno()]
+        socket.send_fds(self._control, [request], [*outputs, theirs.fileno(), *pass_fds])
         theirs.close()
         return Forked(mine)
 
@@ -90,13 +106,18 @@ class Forked:
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self._send(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self._send(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _send(self, number: int) -> None:
+    def memory_info(self) -> Any:
+        """What `psutil.Popen` gives."""
+        return psutil.Process(self.pid).memory_info()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, where the process has not ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -127,16 +148,16 @@ def main() -> None:
     children: dict[int, int] = {}  # process -> where its status goes
     while True:
         if _is_readable(control, _REAP_EVERY_S if children else None):
-            request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 3)
+            request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
             if not request:
                 return
-            output, reports, *passed = descriptors
+            output, errors, reports, *passed = descriptors
             pid = os.fork()
             if pid == 0:
-                _become(*pickle.loads(request), output, passed)
+                _become(*pickle.loads(request), output, errors, passed)
             children[pid] = reports
             os.write(reports, b"%d" % pid)
-            for descriptor in (output, *passed):
+            for descriptor in (output, errors, *passed):
                 os.close(descriptor)
         for pid in list(children):
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -147,28 +168,53 @@ def main() -> None:
 
 
 def _become(
-    code: str,
-    arguments: list[str],
+    words: list[str],
     environment: dict[str, str],
     folder: str,
     output: int,
+    errors: int,
     passed: list[int],
 ) -> None:
-    """Be the process that `python -c code arguments passed` starts."""
+    """Be the process that `python` starts with these words, and with what was passed as further ones."""
     status = 1
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.dup2(errors, 2)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = ["-c", *arguments, *map(str, passed)]
-        exec(code, {"__name__": "__main__"})
+        sys.path += [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+        _run(words, [str(descriptor) for descriptor in passed])
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 - printed as Python does
+        traceback.print_exc()
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
+
+
+def _run(words: list[str], more: list[str]) -> None:
+    first, *rest = words
+    if first in ("-c", "-m"):
+        what, *arguments = rest
+        sys.argv = [first, *arguments, *more]
+        if first == "-c":
+            exec(what, {"__name__": "__main__"})
+        else:
+            logging.root.handlers.clear()  # importing Beam logs something, which makes one
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [first, *rest, *more]
+        sys.path.insert(0, str(Path(first).parent))
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":
