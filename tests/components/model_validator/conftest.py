@@ -1,9 +1,11 @@
 """Small real models whose right and wrong answers are known, made once and judged by many tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -20,6 +22,29 @@ def parsed(records: Sequence[bytes]) -> list[tf.train.Example]:
 
 
 @pytest.fixture(scope="session")
+def quick_probes(warm_processes: Any) -> Iterator[None]:
+    """Let the processes that the serving check starts begin in a moment, from here on.
+
+    They are real ones where a test says so, and in every run of a pipeline.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        quick = SimpleNamespace(Popen=warm_processes.Popen, NoSuchProcess=psutil.NoSuchProcess)
+        patch.setattr("mlplatform.components.model_validator.serving_check.psutil", quick)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _probes_are_quick(quick_probes: None) -> None:
+    """For every test here."""
+
+
+@pytest.fixture
+def real_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test's probes be processes as users have them."""
+    monkeypatch.setattr("mlplatform.components.model_validator.serving_check.psutil", psutil)
+
+
+@pytest.fixture(scope="session")
 def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`new` knows all colours; `old` takes red for green."""
     folder = tmp_path_factory.mktemp("models")
@@ -30,7 +55,7 @@ def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def safe(models: Path, colours: ModuleType) -> ServingCheck:
+def safe(models: Path, colours: ModuleType, quick_probes: None) -> ServingCheck:
     """What the serving check finds of `new`, as of `old`, which answers other names with the same scores."""
     return check_serving(models / "new", parsed(colours.examples(2)), Budget())
 
