@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from mlplatform.orchestration.local.processes.deferred import defer_imports
+from mlplatform.orchestration.local.processes.fork_server import CHILD_GC_THRESHOLDS
 
 if TYPE_CHECKING:
     from mlplatform.orchestration.local import LocalRunner
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     hypothesis.settings.load_profile("of these tests")
     defer_imports()  # as nodes do, which spares a third of importing TFX
+    gc.set_threshold(*CHILD_GC_THRESHOLDS)  # as nodes do, too
 
 
 def pytest_report_header() -> str:
@@ -71,12 +73,13 @@ def warm_processes(_warm_start: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def warmly(warm_processes: Any) -> Callable[[], AbstractContextManager[None]]:
-    """Let runs that this process starts within a `with` block begin in a moment (`warm_start.py`)."""
+    """Let runs, and the demo's servers, that this process starts within a `with` block begin in a moment."""
 
     @contextmanager
     def warmly() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mlplatform.orchestration.local.processes.node_process.subprocess", warm_processes)
+            patch.setattr("mlplatform.demo.trip.subprocess", warm_processes)
             yield
 
     return warmly

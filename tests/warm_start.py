@@ -8,6 +8,7 @@ themselves is for the tests that start real ones.
 """
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,33 +32,47 @@ from mlplatform.orchestration.local.processes.node_process import seen_environme
 
 _MESSAGE_BYTES = 1 << 18
 _REAP_EVERY_S = 0.05
+# Of the kernel's headers prctl.h and capability.h.
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 4, 8, 47, 2
+_CAP_DAC_READ_SEARCH = 2
 
 
 class WarmStart:
     """A process with TFX in it; `subprocess` stands in for the module of that name."""
 
     def __init__(self, folder: str) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
+        ends = [theirs.fileno(), ours.fileno()]
         with open(f"{folder}/log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, __file__, *map(str, ends)],
+                pass_fds=ends,
                 stdout=log,
                 stderr=log,
                 env=seen_environment(),
             )
         theirs.close()
+        self._asking = Asking(ours)
         self.subprocess = SimpleNamespace(
-            Popen=self._fork, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+            Popen=self._asking.fork, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
         )
 
     def stop(self) -> None:
         """End the process; what was forked from it goes on."""
-        self._control.close()
+        self._process.terminate()
         self._process.wait(timeout=60)
+        self._asking.close()
 
-    def _fork(
+
+class Asking:
+    """The end of the socket that forks are asked for with; what was forked has it, too."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self.close = control.close
+
+    def fork(
         self,
         command: Sequence[str],
         *,
@@ -65,6 +81,7 @@ class WarmStart:
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         pass_fds: Sequence[int] = (),
+        user: int | None = None,
         **_: Any,
     ) -> "Forked":
         """Do what `Popen([python, ...], ...)` does.
@@ -74,10 +91,12 @@ class WarmStart:
             stdout: A file.
             stderr: Another one; None: the same.
             pass_fds: At most one, which is the last argument.
+            user: Number of a user and group, who may read everything; None: the caller's.
         """
         mine, theirs = socket.socketpair()
         words = [str(word) for word in command[1 : len(command) - len(pass_fds)]]
-        request = pickle.dumps((words, dict(env or seen_environment()), str(cwd or Path.cwd())))
+        surroundings = (dict(env or seen_environment()), str(cwd or Path.cwd()), user or os.getuid())
+        request = pickle.dumps((words, *surroundings))
         outputs = [stdout.fileno(), (stderr or stdout).fileno()]
         socket.send_fds(self._control, [request], [*outputs, theirs.fileno(), *pass_fds])
         theirs.close()
@@ -96,6 +115,7 @@ class Forked:
         """Return the exit status, or None while it runs."""
         if self.returncode is None and _is_readable(self._reports, 0):
             self.returncode = int(self._reports.recv(32) or b"-9")
+            self._reports.close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -132,25 +152,32 @@ def _is_readable(channel: socket.socket, timeout_s: float | None) -> bool:
 def main() -> None:
     """Import what every node needs; then fork whenever it is asked for."""
     from mlplatform.orchestration.local.processes.deferred import defer_imports
+    from mlplatform.orchestration.local.processes.fork_server import CHILD_GC_THRESHOLDS, die_with_parent
 
     del sys.path[0]  # the folder of tests, whose names are not to be found
     gc.disable()
     defer_imports()
     import mlplatform.components.model_trainer.train
+    import mlplatform.components.model_validator.probe
     import mlplatform.orchestration.local.compiling
     import mlplatform.orchestration.local.node
+    import mlplatform.serving.server
     import mlplatform.training.image_classifier  # noqa: F401
+    from mlplatform.components.model_validator import serving_check
 
     gc.enable()
+    gc.set_threshold(*CHILD_GC_THRESHOLDS)
     gc.collect()
     gc.freeze()
-    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    die_with_parent()
+    control, asking = (socket.socket(fileno=int(word)) for word in sys.argv[1:])
+    # What nodes start to look whether a model is safe to serve.
+    serving_check.psutil = SimpleNamespace(Popen=Asking(asking).fork, NoSuchProcess=psutil.NoSuchProcess)
     children: dict[int, int] = {}  # process -> where its status goes
     while True:
         if _is_readable(control, _REAP_EVERY_S if children else None):
             request, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
-            if not request:
-                return
             output, errors, reports, *passed = descriptors
             pid = os.fork()
             if pid == 0:
@@ -171,6 +198,7 @@ def _become(
     words: list[str],
     environment: dict[str, str],
     folder: str,
+    user: int,
     output: int,
     errors: int,
     passed: list[int],
@@ -179,12 +207,15 @@ def _become(
     status = 1
     try:
         os.setsid()
+        if user != os.getuid():
+            _become_user(user)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(errors, 2)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = None  # the environment says where
         sys.path += [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
         _run(words, [str(descriptor) for descriptor in passed])
         status = 0
@@ -199,6 +230,22 @@ def _become(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _become_user(user: int) -> None:
+    """Be another user, who may read everything, and write nowhere; so may what this process starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    mask = 1 << _CAP_DAC_READ_SEARCH
+    version_3_of_this_process = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    effective_permitted_inheritable = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
+    if libc.capset(version_3_of_this_process, effective_permitted_inheritable):
+        raise OSError(ctypes.get_errno(), "capset")
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_READ_SEARCH, 0, 0)
+    libc.prctl(_PR_SET_DUMPABLE, 1)
 
 
 def _run(words: list[str], more: list[str]) -> None:

@@ -1,9 +1,8 @@
 """Small real models whose right and wrong answers are known, made once and judged by many tests."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import psutil
 import pytest
@@ -19,18 +18,6 @@ LABELS = ["blue", "green", "red"]
 def parsed(records: Sequence[bytes]) -> list[tf.train.Example]:
     """Return serialized Examples as Examples."""
     return [tf.train.Example.FromString(record) for record in records]
-
-
-@pytest.fixture(scope="session")
-def quick_probes(warm_processes: Any) -> Iterator[None]:
-    """Let the processes that the serving check starts begin in a moment, from here on.
-
-    They are real ones where a test says so, and in every run of a pipeline.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        quick = SimpleNamespace(Popen=warm_processes.Popen, NoSuchProcess=psutil.NoSuchProcess)
-        patch.setattr("mlplatform.components.model_validator.serving_check.psutil", quick)
-        yield
 
 
 @pytest.fixture(autouse=True)
