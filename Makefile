@@ -22,7 +22,8 @@ $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
-# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`.
+# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`. The test modules'
+# own byte code, which pytest takes long to make, is kept from one run to the next.
 COMPILED := $(PY) -m compileall -q mlplatform components pipelines >/dev/null
 
 env: $(READY) ## Make the environment (.venv) and nothing else
@@ -32,7 +33,7 @@ demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, valida
 
 test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
 	@$(COMPILED)
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check style, types and import layers
 	@$(PY) -m ruff check .
