@@ -24,7 +24,7 @@ from tensorflow_serving.apis import (
 
 from mlplatform.serving import rest_json
 from mlplatform.serving.api import Api, Predicted
-from mlplatform.serving.http_body import inflated, too_large
+from mlplatform.serving.compressed import inflated, too_large
 from mlplatform.serving.http_connection import Connection, HttpServer, LoopErrors, is_allowed_host
 from mlplatform.serving.inference import SIGNATURE_FIELD
 from mlplatform.serving.json_values import parse_object
