@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from mlplatform.datasets.examples_folder import Shard
+from mlplatform.files import EarlyWriter
 from mlplatform.storage import Storage, naming
 
 _SYNCED_AT_ONCE = 4
@@ -28,7 +28,7 @@ class Copies:
         self._syncing = ThreadPoolExecutor(_SYNCED_AT_ONCE)
 
     @contextmanager
-    def of(self, shard: Shard) -> Iterator[BinaryIO | None]:
+    def of(self, shard: Shard) -> Iterator[EarlyWriter | None]:
         """Open the copy of a shard, for all its bytes; None once the copies are closed."""
         with self._lock:  # a thread that reads on after another failed must leave no file
             if self._is_closed:
@@ -41,7 +41,7 @@ class Copies:
             yield None
             return
         with file:
-            yield file
+            yield EarlyWriter(file)
         with self._lock:
             if not self._is_closed:
                 self._synced[shard.path] = partial, self._syncing.submit(_sync, partial)

@@ -17,6 +17,7 @@ from mlplatform.datasets.errors import (
     NoSplitsError,
 )
 from mlplatform.datasets.format.fields import is_split_name
+from mlplatform.files import EarlyWriter
 from mlplatform.storage import naming
 from mlplatform.storage.file_systems import file_system, identity, reaching
 from mlplatform.storage.urls import is_local
@@ -91,7 +92,7 @@ def _check_set(folder: str, shards: list[Shard]) -> None:
 
 
 @contextmanager
-def open_records(shard: Shard, copy: BinaryIO | None = None) -> Iterator[Any]:
+def open_records(shard: Shard, copy: EarlyWriter | None = None) -> Iterator[Any]:
     """Open a shard for reading its uncompressed bytes; `.digest()` is the SHA-256 of a gzip file, once read.
 
     Args:
@@ -143,7 +144,7 @@ def stamp(path: str) -> tuple[int | str, ...]:
 class _Copied:
     """A file that is copied as it is read."""
 
-    def __init__(self, file: Any, copy: BinaryIO) -> None:
+    def __init__(self, file: Any, copy: EarlyWriter) -> None:
         self._file, self._copy = file, copy
 
     def read(self, size: int = -1) -> bytes:
