@@ -5,8 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mlplatform.components.model_validator.scoring import Measured, Slice
-from mlplatform.components.model_validator.scoring import Mistake as Wrong
+from mlplatform.components.model_validator.scoring import Measured, Slice, WrongAnswer
 from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.evaluation.kind import Figure, Kind
@@ -129,9 +128,9 @@ def _fits(run_dir: Path) -> list[TrainingFit]:
 
 def _figures(
     measured: Measured, baseline: Mapping[str, Figure], question: Question
-) -> list[model_page.Figure]:
+) -> list[model_page.QualityFigure]:
     return [
-        model_page.Figure(
+        model_page.QualityFigure(
             name=metric.title,
             value=figure.value,
             low=figure.low,
@@ -192,7 +191,7 @@ def _mistakes(
         wanted.setdefault(wrong.where[0], set()).add(wrong.where[1])
     examples = {part: read_examples(parts[part], places) for part, places in wanted.items()}
 
-    def mistake(wrong: Wrong) -> Mistake:
+    def mistake(wrong: WrongAnswer) -> Mistake:
         part, place = wrong.where
         example = examples[part][place]
         has_photo = bool(values_of(example, IMAGE))

@@ -21,8 +21,8 @@ from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.report import write_report
 from mlplatform.components.model_validator.scoring import (
     LARGEST_SLICES,
-    Asked,
     Measured,
+    ScoredModel,
     Scores,
     Slice,
     Write,
@@ -249,7 +249,7 @@ def measure_quality(
         if terms.engine is not None:
             scores, answers = _score_on(terms.engine, records, terms, baseline)
         else:
-            model = Asked(ServedModel.load(model_dir), kind)
+            model = ScoredModel(ServedModel.load(model_dir), kind)
             scores = score(
                 records, question, model, old=baseline.asked, on_error=baseline.failed, write=write
             )
@@ -371,7 +371,7 @@ class _Baseline:
     """The model to compare with, ready to be asked; `asked` is None where nothing is compared."""
 
     text: str
-    asked: Asked | None = None
+    asked: ScoredModel | None = None
     folder: Path | None = None
     note: str = ""
     failed: Callable[[Exception], Exception] | None = None
@@ -403,7 +403,7 @@ def _load_baseline(baseline: BaselineModel | None, kind: Kind) -> _Baseline:
         return _Baseline(f"Not compared: {baseline.name}, does not load.", note=note)
     except Exception as error:
         raise failed(error) from error
-    asked = Asked(model, kind)
+    asked = ScoredModel(model, kind)
     return _Baseline(f"Compared with {baseline.name}.", asked, baseline.folder, failed=failed)
 
 

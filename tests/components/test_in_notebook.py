@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

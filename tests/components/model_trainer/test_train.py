@@ -40,6 +40,8 @@ from mlplatform.vision.fine_tuning import NoBlocksError
 from mlplatform.vision.signatures import LabelError
 from mlplatform.vision.small_cnn import small_cnn
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 MODEL = "mlplatform.training.image_classifier:train"
 SETTINGS = {
     "image_size": 32,
