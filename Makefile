@@ -4,9 +4,9 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-demo bench-gates bench-local bench-root \
-	bench-search bench-serving flink-up flink-down \
-	soak clean
+.PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
+	bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving \
+	flink-up flink-down soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
