@@ -21,6 +21,7 @@ from mlplatform.vision.examples import IMAGE, read_records
 
 _PAIRS_WITH_EXAMPLES = 4
 _FEW_CLASSES = 10
+_TWO_THINGS = 10  # classes that may be two, whose mistakes are shown by the classes that they are taken for
 _WORST_CLASSES, _OF_CLASS = 20, 6  # worst classes that are shown with pictures, and pictures of each
 _SLICES_SHOWN = 100
 _FEATURES_SHOWN, _FEATURE_LENGTH = 12, 60
@@ -175,7 +176,10 @@ def _mistakes(
     """Return the most surprising mistakes, those of the main confusions, and of the worst classes."""
     surest = measured.mistakes.surest
     of_pairs = measured.mistakes.most_confused(_PAIRS_WITH_EXAMPLES)
-    classes = measured.tally.details().get("classes", [])  # the worst first
+    details = measured.tally.details()
+    halves = [(c["label"], c[side]) for c in details.get("two_things", []) for side in ("one", "other")]
+    of_pairs |= measured.mistakes.of_pairs(halves[: 2 * _TWO_THINGS])
+    classes = details.get("classes", [])  # the worst first
     # Of a few classes, the confusions above show all.
     is_many = len(classes) > _FEW_CLASSES
     worst = [c["label"] for c in classes if is_many and c["support"] and c["recall"]["value"] < 1]

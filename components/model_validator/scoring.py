@@ -97,10 +97,14 @@ class WrongAnswers:
                 found[truth] += kept
         return {label: sorted(some, reverse=True)[:most] for label, some in found.items() if some}
 
+    def of_pairs(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[WrongAnswer]]:
+        """Return those of some confusions that there are, by (truth, answer)."""
+        return {pair: sorted(self._of_pair[pair], reverse=True) for pair in pairs if pair in self._of_pair}
+
     def most_confused(self, count: int) -> dict[tuple[str, str], list[WrongAnswer]]:
         """Return those of the most frequent confusions, by (truth, answer)."""
         most = heapq.nsmallest(count, self._pairs.items(), lambda one: (-one[1], one[0]))
-        return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in most}
+        return self.of_pairs(pair for pair, _ in most)
 
 
 def _keep(heap: list[WrongAnswer], mistake: WrongAnswer, most: int) -> None:

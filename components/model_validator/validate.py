@@ -160,6 +160,9 @@ def judge(
         with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
             with AnswersFile(Path(scratch) / "answers.tfrecord") as answers:
                 found = measure_quality(model_dir, records, terms, write=answers.write)
+                limits = terms.question.limits
+                if found.measured is not None and limits.per_class_alpha is not None:
+                    answers.name_only(_supported(found.measured, limits))
             found = _with_tfma(found, answers, model_dir, records, terms, output_dir)
     made_at = datetime.now(timezone.utc)
     reasons = [*found.reasons, *serving.reasons]
