@@ -4,8 +4,9 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-e2e test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
-	soak clean
+.PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
+	bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving \
+	flink-up flink-down soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,10 +55,13 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-demo: $(READY) ## An answer of the live demo against the bare REST call
+	@$(PY) tests/benchmarks/bench_demo.py $(ARGS)
 
 bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
 	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
@@ -91,6 +95,16 @@ S3_TESTS := tests/storage tests/datasets/test_backends.py tests/registry tests/s
 test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is built with Go once
 	@$(COMPILED)
 	@S3_SERVER=$$(sh tools/s3_server.sh) && export S3_SERVER && $(PY) -m pytest $(S3_TESTS) $(ARGS)
+
+# Playwright drives Debian's Chromium; neither is needed for anything else.
+BROWSER ?= $(HOME)/.cache/mlplatform/browser
+$(BROWSER)/playwright: | $(READY)
+	@$(VENV)/bin/uv pip install -q --python $(PY) --target $(BROWSER) playwright==1.65.2 axe-playwright-python==0.1.8
+
+test-browser: $(READY) $(BROWSER)/playwright ## Look at every page of dashboard and demo in Chromium, with axe-core
+	@$(COMPILED)
+	@PYTHONPATH=$(BROWSER) $(PY) -m pytest -m soak tests/ui/test_pages.py tests/ui/test_questions.py \
+		tests/demo/test_live.py tests/demo/test_offline.py $(ARGS)
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)

@@ -1,7 +1,7 @@
 """The web server of a live demo: who may ask, how much may be sent, and an answer from a pool of threads.
 
 The rules are the dashboard's (`mlplatform.ui.access`), and a form may be sent from a page of this server.
-Nothing that is sent is kept.
+Nothing that is sent is kept, but for the last photos until the page has fetched what the model saw of them.
 """
 
 import asyncio
@@ -119,8 +119,9 @@ class DemoServer:
         headers = {**HEADERS, "Content-Security-Policy": answer.policy, "Content-Type": answer.type}
         headers |= dict(answer.headers)
         body = answer.body
-        # Answers are mostly a picture that is compressed already, and are not to wait.
-        may_be = answer.type != "image/jpeg" and request.path != "/ask" and len(body) >= _COMPRESSED_FROM
+        is_picture = answer.type in ("image/jpeg", "image/png")
+        # Answers are not to wait.
+        may_be = not is_picture and request.path != "/ask" and len(body) >= _COMPRESSED_FROM
         if may_be and "gzip" in request.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, 1, mtime=0)
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}

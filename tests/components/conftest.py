@@ -61,3 +61,21 @@ def quick_probes(warm_processes: Any) -> Iterator[None]:
         quick = SimpleNamespace(Popen=warm_processes.Popen, NoSuchProcess=psutil.NoSuchProcess)
         patch.setattr("mlplatform.components.model_validator.serving_check.psutil", quick)
         yield
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A backbone of next to nothing, named by blocks; which blocks the default one has, other tests show."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((32, 32, 3)),
+        keras.layers.Rescaling(1 / 127.5, offset=-1.0),
+        keras.layers.Conv2D(8, 4, 4, activation="relu", name="block1_conv"),
+        keras.layers.Conv2D(16, 4, 4, activation="relu", name="block2_conv"),
+        keras.layers.Flatten(),
+    ]
+    file = tmp_path_factory.mktemp("network") / "network.keras"
+    keras.Sequential(layers).save(file)
+    return str(file)

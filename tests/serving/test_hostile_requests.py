@@ -241,13 +241,13 @@ def send_all(server: Any, requests: Iterator[bytes]) -> None:
 @pytest.mark.usefixtures("still_serves")
 class TestHostile:
     def test_grpc(self, server: Any) -> None:
-        counts = ask_all_over_grpc(server, grpc_messages(random.Random(SEED), 300))
+        counts = ask_all_over_grpc(server, grpc_messages(random.Random(SEED), 120))
         assert set(counts) >= {"INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "RESOURCE_EXHAUSTED"}, counts
-        assert counts.get("OK", 0) < 60, counts
+        assert counts.get("OK", 0) < 24, counts
 
     def test_rest(self, server: Any) -> None:
-        counts = ask_all_over_rest(server, rest_bodies(random.Random(SEED), 240))
-        assert counts[400] > 100
+        counts = ask_all_over_rest(server, rest_bodies(random.Random(SEED), 100))
+        assert counts[400] > 40
 
     def test_http(self, server: Any) -> None:
         send_all(server, raw_requests(random.Random(SEED), 120))

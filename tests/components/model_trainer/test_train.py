@@ -96,22 +96,6 @@ def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A backbone of next to nothing, named by blocks; which blocks the default one has, other tests show."""
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((32, 32, 3)),
-        keras.layers.Rescaling(1 / 127.5, offset=-1.0),
-        keras.layers.Conv2D(8, 4, 4, activation="relu", name="block1_conv"),
-        keras.layers.Conv2D(16, 4, 4, activation="relu", name="block2_conv"),
-        keras.layers.Flatten(),
-    ]
-    file = tmp_path_factory.mktemp("network") / "network.keras"
-    keras.Sequential(layers).save(file)
-    return str(file)
-
-
 @pytest.fixture
 def start(warm_processes: Any, photos: Path, network: str) -> Callable[..., "subprocess.Popen[bytes]"]:
     """Start a training in a process of its own, which ends before it writes what `killed_before` matches."""
