@@ -118,14 +118,14 @@ def test_photos_like_the_drawn_ones_are_known_where_there_are_some(drawn: int, t
     labels = np.array([number % 2 + (2 if number < drawn else 0) for number in range(100)], np.int32)
     store = FeatureStore(tmp_path, 100)
     np.savez(store.shards[0], features=features, labels=labels)
-    truths = ["red", "blue", "red\t", "blue\t"]
+    truths = ["red", "blue", "red\t", "blue\t"][: labels.max() + 1]
     photos = _Photos(
         files=[],
         records=100,
         truths=truths,
-        counts=np.bincount(labels, minlength=4),
-        targets=np.eye(2, dtype=np.float32)[[0, 1, 0, 1]],
-        weights=np.array([1, 1, 0.1, 0.1], np.float32),
+        counts=np.bincount(labels),
+        targets=np.eye(2, dtype=np.float32)[[0, 1, 0, 1][: len(truths)]],
+        weights=np.array([1, 1, 0.1, 0.1][: len(truths)], np.float32),
         left_out=0,
         truth_of=read_truths("color"),
     )
