@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
+.PHONY: help env demo test test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-engines bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
 	soak clean
 
 help: ## List the targets
@@ -47,10 +47,13 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-engines bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-engines: $(READY) ## Data steps in process against Flink (start it before: make flink-up)
+	@$(PY) tests/benchmarks/bench_engines.py $(ARGS)
 
 bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
 	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
@@ -87,7 +90,10 @@ test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)
-	@FLINK=$(FLINK) $(PY) -m pytest -m engines $(ARGS)
+	@FLINK=$(FLINK) SPARK=$(SPARK) $(PY) -m pytest -m engines $(ARGS)
+
+# Where Spark and Beam's job server for it lie.
+SPARK ?= $(HOME)/.cache/mlplatform/spark
 
 # A Flink cluster of this machine's processes, for development and the tests on engines.
 FLINK ?= $(HOME)/.cache/mlplatform/flink
