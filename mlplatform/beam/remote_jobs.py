@@ -46,7 +46,7 @@ class FollowedPrismRunner(FollowedPortableRunner, PrismRunner):
 
 
 def _followed(result: Any, page: str, wait: Callable[[], Any]) -> Any:
-    job = _Job(result, page)
+    job = _EngineJob(result, page)
     is_over = threading.Event()
     with track("Beam", unit="records") as task, _sigterm_as_exception():
         follower = threading.Thread(target=job.show, args=(task, is_over), daemon=True)
@@ -76,7 +76,7 @@ def _sigterm_as_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Job:
+class _EngineJob:
     """A job as Beam's job server knows it and, where the engine has a page, as the engine does."""
 
     def __init__(self, result: Any, page: str) -> None:
