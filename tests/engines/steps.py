@@ -118,14 +118,14 @@ def statistics(folder: Path, arguments: Arguments, place: Path) -> Found:
 def scoring(folder: Path, arguments: Arguments, place: Path) -> Found:
     """The model gate's figures of all records."""
     from mlplatform.components.model_validator.records import Records
-    from mlplatform.components.model_validator.scoring import AskedModel, quality_json, score
+    from mlplatform.components.model_validator.scoring import ScoredModel, quality_json, score
     from mlplatform.components.model_validator.scoring_on_beam import ScoringJob, score_on_beam
     from mlplatform.components.model_validator.settings import Question
     from mlplatform.prediction.served_model import ServedModel
 
     question, files = Question.of(), [file for some in shards(folder).values() for file in some]
     if arguments is None:
-        model = AskedModel(ServedModel.load(folder / "model"), question.find_kind())
+        model = ScoredModel(ServedModel.load(folder / "model"), question.find_kind())
         scores = score(Records(files, question), question, model)
     else:
         scores, _ = score_on_beam(ScoringJob(files, question, str(folder / "model"), str(place)), arguments)
