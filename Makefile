@@ -5,7 +5,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
-	bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving \
+	bench bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving \
 	flink-up flink-down soak clean
 
 help: ## List the targets
@@ -55,13 +55,16 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
 
 bench-demo: $(READY) ## An answer of the live demo against the bare REST call
 	@$(PY) tests/benchmarks/bench_demo.py $(ARGS)
+
+bench-engines: $(READY) ## Data steps in process against Flink (start it before: make flink-up)
+	@$(PY) tests/benchmarks/bench_engines.py $(ARGS)
 
 bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
 	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
@@ -108,7 +111,10 @@ test-browser: $(READY) $(BROWSER)/playwright ## Look at every page of dashboard 
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)
-	@FLINK=$(FLINK) $(PY) -m pytest -m engines $(ARGS)
+	@FLINK=$(FLINK) SPARK=$(SPARK) $(PY) -m pytest -m engines $(ARGS)
+
+# Where Spark and Beam's job server for it lie.
+SPARK ?= $(HOME)/.cache/mlplatform/spark
 
 # A Flink cluster of this machine's processes, for development and the tests on engines.
 FLINK ?= $(HOME)/.cache/mlplatform/flink

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import tensorflow_data_validation as tfdv
@@ -46,17 +46,25 @@ class Version:
         store: Folder or URL of the store.
         dataset: The dataset's name.
         version: The version's name, such as `v3`.
+        records: How many records it has, by split.
     """
 
     store: str
     dataset: str
     version: str
+    records: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Dataset and version, such as `items@v3`."""
+        return f"{self.dataset}@{self.version}"
 
     @classmethod
     def read(cls, uri: str) -> "Version":
         """Return the version that a DatasetVersion artifact is."""
         facts = json.loads(open_storage(uri).read(VERSION_FILE))
-        return cls(facts["store"], facts["dataset"], facts["version"])
+        records = {split: about["records"] for split, about in facts["splits"].items()}
+        return cls(facts["store"], facts["dataset"], facts["version"], records)
 
     def record(self, *, is_accepted: bool, detail: str) -> None:
         """Note the verdict in the store.

@@ -19,6 +19,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, writer_utils
 
 from mlplatform import progress
+from mlplatform.beam.accounting import check_all_left
 from mlplatform.components.data_validator.baseline import (
     BRIGHTNESS_FILE,
     Baseline,
@@ -58,6 +59,7 @@ class Executor(BeamExecutor):
         schema_source = _schema_source(input_dict, exec_properties)
         with where_beam_runs(self._beam_pipeline_args or (), input_dict, output_dict):
             found = self._validate(input_dict, output_dict, exec_properties, version, schema_source)
+            _check_records(found, input_dict, version)
             _write_standard_artifacts(found, input_dict, output_dict)
             _write_verdict_artifact(found, artifact_utils.get_single_instance(output_dict["verdict"]))
             verdict, report = found.verdict, self._kept(found, exec_properties)
@@ -168,6 +170,16 @@ def _version(input_dict: Artifacts) -> Version | None:
     if not input_dict.get("dataset"):
         return None
     return Version.read(artifact_utils.get_single_uri(input_dict["dataset"]))
+
+
+def _check_records(found: Validated, input_dict: Artifacts, version: Version | None) -> None:
+    """Check that the statistics are of as many records as the version has, where the Examples are its own."""
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
+    if version is None or examples.get_string_custom_property("dataset_version") != version.name:
+        return
+    for split, records in version.records.items():
+        what = f"data validation, split {split} of {version.name}"
+        check_all_left(what, records, found.verdict.records.get(split, 0))
 
 
 def _taxonomy(input_dict: Artifacts) -> Taxonomy | None:

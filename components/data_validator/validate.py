@@ -10,7 +10,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx_bsl.tfxio import tf_example_record
 
-from mlplatform.beam.accounting import WriteCounts, read_counts
+from mlplatform.beam.accounting import WriteCounts, check_all_left, read_counts
 from mlplatform.beam.gathered import WriteGathered, read_gathered
 from mlplatform.components.data_validator import problems, repetitions
 from mlplatform.components.data_validator import schema as schemas
@@ -38,6 +38,7 @@ _HISTOGRAM_BUCKETS = (
     10_000  # values of a text feature that are compared with its domain, the most frequent first
 )
 _SERVING = "serving"
+_READ = "read/"  # and a split: how many of its records were read
 _ABOUT_MISSING = ("missing_values", "missing_label", "missing_column")
 _ABOUT_LOOKS: tuple[Kind, ...] = ("near_leak", "near_duplicate")
 _TELEMETRY = ["mlplatform", "DataValidator"]
@@ -263,8 +264,10 @@ def _gather(
 
     with make_pipeline() as pipeline:
         seen, looked = [], []
+        read_in = {}
         for split in data.files:
             batches = pipeline | f"Read[{split}]" >> _source(data, split).BeamSource()
+            read_in[_READ + split] = batches | f"Count[{split}]" >> beam.Map(lambda batch: batch.num_rows)
             measured(batches, f"split-{split}")
             names = (split, data.image_feature, data.id_feature, data.label_feature)
             seen.append(batches | f"Sightings[{split}]" >> beam.FlatMap(repetitions.sightings, *names))
@@ -293,7 +296,7 @@ def _gather(
                 | "UnreadNames" >> beam.Distinct()
                 | "KeepUnread" >> WriteGathered(unread_file)
             )
-        _ = counts | "Count" >> WriteCounts(counts_file)
+        _ = {**counts, **read_in} | "Count" >> WriteCounts(counts_file)
         _ = (
             repeated
             | "SampleRepeated" >> repetitions.Samples(SHOWN)
@@ -304,6 +307,10 @@ def _gather(
         return separated(tfdv.load_stats_binary(_statistics_file(work_dir, name)), data.image_feature)
 
     by_split = {split: read(f"split-{split}") for split in data.files}
+    counted = read_counts(counts_file)
+    for split, (some, _) in by_split.items():
+        entered, left = counted.pop(_READ + split, 0), problems.record_count(some)
+        check_all_left(f"data validation, statistics of {split}", entered, left)
     served, served_brightness = read(_SERVING) if data.serving_logs else (Statistics(), Statistics())
     chosen = {(one.what, one.digest): one for one in read_gathered(samples_file)}
     samples = sorted(chosen.values(), key=lambda one: (one.what, one.sightings))
@@ -313,7 +320,7 @@ def _gather(
         served,
         served_brightness,
         samples,
-        read_counts(counts_file),
+        counted,
         frozenset(read_gathered(unread_file)) if data.serving_logs else frozenset(),
         groups_of(read_gathered(looks_file)) if compares_looks else [],
     )

@@ -10,11 +10,13 @@ import signal
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.runners.portability.prism_runner import PrismRunner
 
 from mlplatform.beam.errors import EngineJobError
 from mlplatform.beam.metrics import records_in
@@ -26,34 +28,25 @@ _TIMEOUT_S = 5.0
 _TRACEBACK = "Traceback (most recent call last):\n"
 _JAVA = re.compile(r"^(\tat |Caused by: |java\.|org\.apache\.|\s*\.\.\. \d+ more)")
 
-_page = ""  # of the engine of this process's jobs
-_is_followed = False
+
+class FollowedPortableRunner(PortableRunner):
+    """Beam's runner behind a job server, whose jobs are followed."""
+
+    def run_portable_pipeline(self, pipeline: Any, options: PipelineOptions) -> Any:
+        """Submit a job; what is returned follows it while it is waited for."""
+        result = super().run_portable_pipeline(pipeline, options)
+        page = (options.view_as(EngineOptions).engine_page or "").rstrip("/")
+        wait = result.wait_until_finish
+        result.wait_until_finish = lambda duration=None: _followed(result, page, lambda: wait(duration))
+        return result
 
 
-def follow_jobs(beam_arguments: Sequence[object]) -> None:
-    """Follow the jobs that this process submits to a job server from now on.
-
-    Args:
-        beam_arguments: Beam's arguments of these jobs.
-    """
-    global _page, _is_followed
-    options = PipelineOptions([*map(str, beam_arguments)]).view_as(EngineOptions)
-    _page = (options.engine_page or "").rstrip("/")
-    if _is_followed:
-        return
-    from apache_beam.runners.portability import portable_runner
-
-    wait = portable_runner.PipelineResult.wait_until_finish
-
-    def wait_and_follow(result: Any, duration: int | None = None) -> Any:
-        return _followed(result, lambda: wait(result, duration))
-
-    portable_runner.PipelineResult.wait_until_finish = wait_and_follow
-    _is_followed = True
+class FollowedPrismRunner(FollowedPortableRunner, PrismRunner):
+    """Beam's runner on Prism, whose jobs are followed."""
 
 
-def _followed(result: Any, wait: Callable[[], Any]) -> Any:
-    job = _EngineJob(result, _page)
+def _followed(result: Any, page: str, wait: Callable[[], Any]) -> Any:
+    job = _EngineJob(result, page)
     is_over = threading.Event()
     with track("Beam", unit="records") as task, _sigterm_as_exception():
         follower = threading.Thread(target=job.show, args=(task, is_over), daemon=True)

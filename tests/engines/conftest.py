@@ -1,6 +1,7 @@
-"""Real engines: a Flink cluster of one job manager and three task managers, Prism, several processes.
+"""Real engines: a Flink cluster of one job manager and three task managers, Spark, Prism, several processes.
 
-The cluster is the one that listens on localhost:8099, else one is set up below $FLINK and started.
+The cluster is the one that listens on localhost:8099, else one is set up below $FLINK and started; so is
+Spark's job server on localhost:8098, below $SPARK.
 """
 
 import json
@@ -22,8 +23,11 @@ import pytest
 
 from mlplatform.orchestration.engine import parse_engine
 
-TOOLS = Path(__file__).parents[2] / "tools/flink"
-CLUSTER = ["bash", str(TOOLS / "cluster.sh")]
+sys.path.insert(0, str(Path(__file__).parent))  # what these tests share
+
+TOOLS = Path(__file__).parents[2] / "tools"
+CLUSTER = ["bash", str(TOOLS / "flink/cluster.sh")]
+SPARK = ["bash", str(TOOLS / "spark/job_server.sh")]
 TASK_MANAGERS = 3
 
 
@@ -66,6 +70,20 @@ class Flink:
         managers = {manager.pid for manager in task_managers()}
         return [worker for worker in workers() if not managers & {parent.pid for parent in worker.parents()}]
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the Python workers of engines on this machine."""
+        return workers()
+
+    def peak_mb(self, but: set[int]) -> float:
+        """Return the most resident memory, in MB, that a living Python worker has had, but for some by id."""
+        peaks = [0]
+        for worker in workers():
+            with suppress(OSError):  # it ended
+                status = Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+                if worker.pid not in but:
+                    peaks += [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+        return max(peaks) / 1024
+
     @contextmanager
     def kill_a_busy_one(self) -> Iterator[list[int]]:
         """Kill a busy task manager within the block, once; another takes its place, as on a real cluster."""
@@ -97,7 +115,8 @@ def task_managers() -> list[psutil.Process]:
 
 
 def workers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "mlplatform.beam.worker" in words_of(p)]
+    names = ("mlplatform.beam.worker", "mlplatform-beam-worker")
+    return [p for p in psutil.process_iter(["cmdline"]) if any(name in words_of(p) for name in names)]
 
 
 def words_of(process: psutil.Process) -> str:
@@ -121,7 +140,7 @@ def flink() -> Iterator[Flink]:
     if missing:
         pytest.skip(f"no Flink cluster: {', '.join(missing)} not on the PATH")
     made = subprocess.run(
-        ["sh", str(TOOLS / "setup.sh"), str(folder), sys.executable], capture_output=True, text=True
+        ["sh", str(TOOLS / "flink/setup.sh"), str(folder), sys.executable], capture_output=True, text=True
     )
     if made.returncode:
         pytest.skip(f"no Flink cluster, its packages cannot be had: {made.stderr[-500:]}")
@@ -136,12 +155,30 @@ def flink() -> Iterator[Flink]:
 def worker_command(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What `mlplatform-beam-worker` is, of this Python and these sources."""
     command = tmp_path_factory.mktemp("worker") / "worker"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mlplatform.beam.worker "$@"\n')
+    # `python -m` looks into the folder that it is started in first, which is the engine's.
+    words = f'cd "{TOOLS.parent}" && exec "{sys.executable}" -m mlplatform.beam.worker "$@"'
+    command.write_text(f"#!/bin/sh\n{words}\n")
     command.chmod(0o755)
     return str(command)
 
 
-@pytest.fixture(scope="session", params=["direct", "prism", "flink"])
+@pytest.fixture(scope="session")
+def spark() -> Iterator[str]:
+    """Address of Spark's job server; skips, saying why, where it cannot be had."""
+    if is_open(8098):
+        yield "localhost:8098"
+        return
+    folder = str(Path(os.environ.get("SPARK") or Path.home() / ".cache/mlplatform/spark"))
+    made = subprocess.run([*SPARK, folder, "setup"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no Spark, its packages cannot be had: {made.stderr[-500:]}")
+    started = subprocess.run([*SPARK, folder, "start"], capture_output=True, text=True)
+    assert started.returncode == 0, started.stderr
+    yield "localhost:8098"
+    subprocess.run([*SPARK, folder, "stop"], check=True)
+
+
+@pytest.fixture(scope="session", params=["direct", "prism", "spark", "flink"])
 def block(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The block of each engine, as a pipeline's configuration has it."""
     if request.param == "direct":
@@ -154,6 +191,12 @@ def block(request: pytest.FixtureRequest) -> dict[str, Any]:
             )
         return {"name": "prism", "location": program}
     command = request.getfixturevalue("worker_command")
+    if request.param == "spark":
+        return {
+            "name": "spark",
+            "job_endpoint": request.getfixturevalue("spark"),
+            "worker_command": command,
+        }
     request.getfixturevalue("flink")
     return {"name": "flink", "parallelism": 2, "worker_command": command}
 

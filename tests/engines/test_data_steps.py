@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
+from mlplatform.arrow import pq
 from mlplatform.beam.doctor import look_at_engine
 from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.records import Records
@@ -17,8 +18,10 @@ from mlplatform.components.model_validator.settings import Question
 from mlplatform.components.model_validator.validate import Quality, ScoringEngine, Terms, measure_quality
 from mlplatform.datasets import DatasetStore
 from mlplatform.orchestration.engine import parse_engine
+from mlplatform.prediction.predict import Model, predict
 
 SHARDS, PER_SHARD = 6, 4000
+PER_PHOTO_SHARD = 2000
 
 
 def _tables() -> ModuleType:
@@ -124,11 +127,36 @@ def test_scoring_finds_the_same(engine: list[str], models: Path, trips: list[str
     assert there.answers.records == tables.ROWS
 
 
-def test_a_task_manager_that_is_killed_costs_no_record(
-    flink: Any, on_flink: dict[str, Any], examples: Path, tmp_path: Path
+def test_predictions_are_the_same(engine: list[str], models: Path, trips: list[str], tmp_path: Path) -> None:
+    model, source = Model(str(models / "new"), "long@1", "trips@v1"), Path(trips[0]).parent
+    found = predict(model, source, tmp_path / "there.parquet", beam_arguments=engine)
+    assert (found.rows, found.rejected) == (tables.ROWS, {})
+    predict(model, source, tmp_path / "here.parquet")
+    there, here = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("there", "here"))
+    assert there == here
+
+
+def test_four_times_the_records_take_a_worker_no_more_memory(
+    flink: Any, on_flink: dict[str, Any], tmp_path: Path
 ) -> None:
-    arguments = parse_engine(on_flink).arguments
-    with flink.kill_a_busy_one() as killed:
-        found = digest(examples, tmp_path / "there", arguments)
-    assert killed
-    assert found == digest(examples, tmp_path / "here", None)
+    engine, peaks = parse_engine({**on_flink, "environment_cache_s": 60}), []
+    assert engine is not None
+    payload = bytes(range(256)) * 40
+    for name, shards in (("some", 4), ("many", 16)):
+        split = tmp_path / name / "Split-train"
+        split.mkdir(parents=True)
+        for shard in range(shards):
+            with tf.io.TFRecordWriter(str(split / f"data-{shard:05d}")) as writer:
+                for number in range(PER_PHOTO_SHARD):
+                    example = tf.train.Example()
+                    features = example.features.feature
+                    features["item_id"].bytes_list.value.append(b"%d-%d" % (shard, number))
+                    features["label"].bytes_list.value.append(b"%d" % (number % 7))
+                    features["image/encoded"].bytes_list.value.append(payload + b"%d-%d" % (shard, number))
+                    writer.write(example.SerializeToString())
+        before = {worker.pid for worker in flink.workers()}
+        _, records = digest(tmp_path / name, tmp_path / f"store of {name}", engine.arguments)
+        assert records == {"train": shards * PER_PHOTO_SHARD}
+        peaks.append(flink.peak_mb(but=before))
+    print(f"\npeak of a worker: {peaks[0]:.0f} MB, {peaks[1]:.0f} MB with four times the records")
+    assert 50 < peaks[1] <= 1.2 * peaks[0]

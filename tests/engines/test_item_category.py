@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from comparing import assert_same
 from google.protobuf import json_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -23,7 +23,6 @@ SHORT = {
     "budget": {"p99_latency_ms": 60_000.0, "load_time_s": 600.0},  # the machine is busy
     "thresholds": {"top_1": 0.05, "top_5": 0.05, "per_class_top_5": 0.0, "tail_top_5": 0.0},
 }
-DATA_NODES = ("ImageExampleGen", "DatasetVersioner", "DataValidator")
 
 pytestmark = [
     pytest.mark.shared_data,
@@ -67,26 +66,6 @@ def statistics(root: Path) -> dict[str, Any]:
         found[file.parent.name] = json_format.MessageToDict(parsed)
     assert found
     return found
-
-
-def leaves(facts: Any, place: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
-    """Return what nested facts hold, by place."""
-    parts = (
-        facts.items() if isinstance(facts, dict) else enumerate(facts) if isinstance(facts, list) else None
-    )
-    if parts is None:
-        return {place: facts}
-    return {key: leaf for name, part in parts for key, leaf in leaves(part, (*place, name)).items()}
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    """Numbers are within 1e-6: an engine adds them up in its own order."""
-    there, here = leaves(found), leaves(expected)
-    assert there.keys() == here.keys()
-    numbers = {place for place, leaf in here.items() if isinstance(leaf, float)}
-    assert {p: there[p] for p in there if p not in numbers} == {p: here[p] for p in here if p not in numbers}
-    for place in numbers:
-        assert there[place] == pytest.approx(here[place], rel=1e-6, abs=1e-9), place
 
 
 def figures(root: Path) -> list[Any]:
@@ -135,15 +114,3 @@ def test_scoring_finds_the_same(block: dict[str, Any], photos: Path, here: Path)
     first, *_, last = figures(here)
     assert_same(last, first)
     assert len(figures(here)) > 1
-
-
-def test_task_managers_that_are_killed_in_data_nodes_cost_no_record(
-    flink: Any, on_flink: dict[str, Any], photos: Path, here: Path, tmp_path: Path
-) -> None:
-    for node in DATA_NODES:
-        with flink.kill_a_busy_one() as killed:
-            run(tmp_path, photos, node, on_flink)
-        assert killed, node
-    assert_same(asdict(Found.of(tmp_path)), asdict(Found.of(here)))
-    _, alive = psutil.wait_procs(flink.orphans(), timeout=30)
-    assert alive == []

@@ -14,8 +14,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from mlplatform.beam.job_server import require_job_server
-from mlplatform.beam.remote_jobs import follow_jobs
-from mlplatform.beam.runners import runs_in_process
+from mlplatform.beam.runners import followed, runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import KeyedArtifact, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.compiling import connect
@@ -74,7 +73,8 @@ def run_node(
     if not beam_arguments or runs_in_process(beam_arguments):
         beam_in_process.prepare()
     else:
-        follow_jobs(beam_arguments)
+        for argument in followed(beam_arguments)[len(beam_arguments) :]:
+            executor_spec.beam_pipeline_args_placeholders.add().value.string_value = argument
     tft_in_process.prepare()
     cache = ContentCache(
         node=node.id,
