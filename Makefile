@@ -4,8 +4,9 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
-	soak clean
+.PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
+	bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving \
+	flink-up flink-down soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,7 +23,8 @@ $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
-# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`.
+# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`. The test modules'
+# own byte code, which pytest takes long to make, is kept from one run to the next.
 COMPILED := $(PY) -m compileall -q mlplatform components pipelines >/dev/null
 
 env: $(READY) ## Make the environment (.venv) and nothing else
@@ -30,9 +32,15 @@ env: $(READY) ## Make the environment (.venv) and nothing else
 demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
-test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
+PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## Run the tests but those of test-e2e (choose with ARGS="tests/datasets", ARGS="-k name", ...)
 	@$(COMPILED)
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-e2e: $(READY) ## Run the rest of the tests, marked `slow`: whole pipelines, from their data to served answers
+	@$(COMPILED)
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: $(READY) ## Check style, types and import layers
 	@$(PY) -m ruff check .
@@ -47,10 +55,13 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
+
+bench-demo: $(READY) ## An answer of the live demo against the bare REST call
+	@$(PY) tests/benchmarks/bench_demo.py $(ARGS)
 
 bench-gates: $(READY) ## Model gate against the bare model calls and stock TFX Evaluator: 100,000 photos of 1,100 classes
 	@$(PY) tests/benchmarks/bench_gates.py $(ARGS)
@@ -84,6 +95,16 @@ S3_TESTS := tests/storage tests/datasets/test_backends.py tests/registry tests/s
 test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is built with Go once
 	@$(COMPILED)
 	@S3_SERVER=$$(sh tools/s3_server.sh) && export S3_SERVER && $(PY) -m pytest $(S3_TESTS) $(ARGS)
+
+# Playwright drives Debian's Chromium; neither is needed for anything else.
+BROWSER ?= $(HOME)/.cache/mlplatform/browser
+$(BROWSER)/playwright: | $(READY)
+	@$(VENV)/bin/uv pip install -q --python $(PY) --target $(BROWSER) playwright==1.65.2 axe-playwright-python==0.1.8
+
+test-browser: $(READY) $(BROWSER)/playwright ## Look at every page of dashboard and demo in Chromium, with axe-core
+	@$(COMPILED)
+	@PYTHONPATH=$(BROWSER) $(PY) -m pytest -m soak tests/ui/test_pages.py tests/ui/test_questions.py \
+		tests/demo/test_live.py tests/demo/test_offline.py $(ARGS)
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)

@@ -4,9 +4,11 @@ import gc
 import importlib.util
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import numpy as np
 import pytest
+
+from mlplatform.orchestration.local.processes.deferred import defer_imports
+from mlplatform.orchestration.local.processes.fork_server import CHILD_GC_THRESHOLDS
 
 if TYPE_CHECKING:
     from mlplatform.orchestration.local import LocalRunner
@@ -34,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("of these tests")
+    defer_imports()  # as nodes do, which spares a third of importing TFX
+    gc.set_threshold(*CHILD_GC_THRESHOLDS)  # as nodes do, too
 
 
 def pytest_report_header() -> str:
@@ -67,12 +74,13 @@ def warm_processes(_warm_start: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def warmly(warm_processes: Any) -> Callable[[], AbstractContextManager[None]]:
-    """Let runs that this process starts within a `with` block begin in a moment (`warm_start.py`)."""
+    """Let runs, and the demo's servers, that this process starts within a `with` block begin in a moment."""
 
     @contextmanager
     def warmly() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mlplatform.orchestration.local.processes.node_process.subprocess", warm_processes)
+            patch.setattr("mlplatform.demo.trip.subprocess", warm_processes)
             yield
 
     return warmly
@@ -109,6 +117,21 @@ class Finished:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def warm_python(warm_processes: Any) -> Callable[..., Finished]:
+    """Run Python, `warm_python("script.py", ...)`, in a process that starts in a moment (`warm_start.py`)."""
+
+    def run(*words: object, timeout_s: float = 300) -> Finished:
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = warm_processes.Popen([sys.executable, *map(str, words)], stdout=out, stderr=err)
+            code = process.wait(timeout_s)
+            for file in (out, err):
+                file.seek(0)
+            return Finished(code, out.read(), err.read())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -196,6 +219,65 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, through Playwright; `make test-browser` has both."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not program:
+        pytest.skip("needs Chromium, by $CHROMIUM or on the path")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def look_at(browser: Any) -> Callable[..., None]:
+    """Look at a page in the light, in the dark on a phone, and on a phone without JavaScript.
+
+    axe-core finds nothing, nothing is wider than a phone, no script fails, and no other host is asked. Takes
+    the address of the page, and what to do there before it is looked at.
+    """
+    axe = pytest.importorskip("axe_playwright_python", reason="needs the package axe-playwright-python")
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text("utf-8")
+    wide, phone = {"width": 1200, "height": 800}, {"width": 360, "height": 740}
+    views = [
+        {"viewport": wide, "color_scheme": "light"},
+        {"viewport": phone, "color_scheme": "dark"},
+        {"viewport": phone, "java_script_enabled": False},
+    ]
+
+    def look_at(url: str, act: Callable[[Any], None] = lambda page: None, *, scripts: bool = True) -> None:
+        for view in views if scripts else views[:2]:
+            context, asked, errors = browser.new_context(**view), list[str](), list[str]()
+            page = context.new_page()
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on(
+                "console", lambda said, errors=errors: errors.append(said.text) if said.type == "error" else 0
+            )
+            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+            response = page.goto(url)
+            act(page)
+            if view.get("java_script_enabled", True):
+                width = page.evaluate("document.documentElement.scrollWidth")
+                assert width <= view["viewport"]["width"], f"{url} is {width} pixels wide"
+                page.evaluate(source)
+                found = page.evaluate(
+                    "axe.run().then(found => found.violations.map("
+                    "each => [each.id, each.nodes.map(node => node.html.slice(0, 200))]))"
+                )
+                assert found == [], f"{url}: {found}"
+            assert page.locator("h1").count() == 1, url
+            # The console also tells of pages that are there to say that something is not.
+            assert response is None or response.status >= 400 or not errors, f"{url}: {errors}"
+            hosts = {each.partition("://")[2].partition("/")[0] for each in asked if "://" in each}
+            assert hosts <= {url.partition("://")[2].partition("/")[0]}, f"{url} asks {hosts}"
+            context.close()
+
+    return look_at
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion, DataVerdict
 from mlplatform.components.data_validator import executor
-from mlplatform.components.data_validator.policy import Policy
+from mlplatform.components.data_validator.policy import Policy, today
 from mlplatform.config import Config, check_config, parse_config
 from mlplatform.roles import READ, WRITTEN
 from mlplatform.storage.urls import absolute
@@ -97,8 +97,8 @@ class DataValidator(base_beam_component.BaseBeamComponent):
                 the other splits must fit it.
             schema_path: File of a curated schema (a text proto, such as `schema.pbtxt`).
             baseline: ExampleStatistics of data that was good, to find drift of the training split.
-            policy: `block`, `warn` or `ignore` by kind of problem, and below `features` by feature and kind;
-                see `docs/how-to/validate-data.md`.
+            policy: `block`, `warn` or `ignore` by kind of problem, below `features` by feature and kind, and
+                `waivers` that count until a day; see `docs/how-to/validate-data.md`.
             train_split: The split that is trained on.
             drift_threshold: Jensen-Shannon divergence, 0 to 1, above which a feature has drifted, or is
                 skewed in service, where the schema has no comparator of its own.
@@ -116,7 +116,9 @@ class DataValidator(base_beam_component.BaseBeamComponent):
             ConfigError: The policy has an unknown kind or action, or a value is out of its range.
         """
         if not is_late(policy):
-            policy = parse_config(Policy, policy or {}, source="DataValidator.policy").model_dump_json()
+            # A waiver that is over is no part of the declaration: results that it let through are not reused.
+            parsed = parse_config(Policy, policy or {}, source="DataValidator.policy").on(today())
+            policy = parsed.model_dump_json()
         settings = {
             "train_split": train_split,
             "drift_threshold": drift_threshold,

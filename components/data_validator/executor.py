@@ -27,7 +27,7 @@ from mlplatform.components.data_validator.baseline import (
     read_brightness,
 )
 from mlplatform.components.data_validator.errors import DataRejectedError
-from mlplatform.components.data_validator.policy import Policy
+from mlplatform.components.data_validator.policy import Policy, today
 from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
 from mlplatform.components.data_validator.validate import Data, Statistics, Validated, measure, validate
@@ -70,6 +70,7 @@ class Executor(BeamExecutor):
                     is_accepted=verdict.accepted,
                     reasons=reasons,
                     report=report,
+                    waivers=verdict.waiver_facts,
                 )
             if not verdict.accepted:
                 if version is not None:
@@ -150,11 +151,17 @@ class Executor(BeamExecutor):
             schema=_given_schema(input_dict, exec_properties),
             schema_source=schema_source,
             baseline=baseline,
-            policy=parse_config(Policy, json.loads(exec_properties["policy"]), source="DataValidator.policy"),
+            policy=_policy(exec_properties),
             train_split=train_split,
             drift_threshold=exec_properties["drift_threshold"],
             taxonomy=_taxonomy(input_dict),
         )
+
+
+def _policy(exec_properties: dict[str, Any]) -> Policy:
+    """Return the policy of today: a waiver may be over since the pipeline was composed."""
+    given = json.loads(exec_properties["policy"])
+    return parse_config(Policy, given, source="DataValidator.policy").on(today())
 
 
 def _version(input_dict: Artifacts) -> Version | None:
@@ -257,6 +264,7 @@ def _accepted_with_warnings(verdict: Verdict, report: str) -> str:
     """Return one line: what of the accepted data is not as it should be."""
     kinds = [f"{p.kind} of {p.feature}" if p.feature else p.kind for p in verdict.warnings]
     shown = ", ".join(list(dict.fromkeys(kinds))[:4]) + (", ..." if len(set(kinds)) > 4 else "")
-    total = len(verdict.warnings)
+    total, waived = len(verdict.warnings), len(verdict.waived)
     where = f": {report}" if report else ""
-    return f"accepted, with {total} warning{'s' if total > 1 else ''} ({shown}){where}"
+    of_them = f", {waived} of them waived" if waived else ""
+    return f"accepted, with {total} warning{'s' if total > 1 else ''}{of_them} ({shown}){where}"

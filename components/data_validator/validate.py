@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import apache_beam as beam
@@ -114,7 +114,7 @@ def validate(
         schema: What the data must fit; None infers it from the training split.
         schema_source: What to call the schema in the verdict.
         baseline: Good data that the training split is compared with, for drift.
-        policy: What each kind of problem does.
+        policy: What each kind of problem does; each of its waivers counts.
         train_split: The split that is trained on.
         drift_threshold: Jensen-Shannon divergence above which a feature has drifted, or is skewed in service,
             where the schema does not say so itself.
@@ -162,7 +162,7 @@ def validate(
         found += _brightness_drift(gathered, baseline, data, drift_threshold, train_split, policy)
     if data.serving_logs:
         found += _skew(gathered, schema, data, drift_threshold, train_split, policy)
-    found = [problem for problem in found if problem.action != "ignore"]
+    found = [_waived(problem, policy) for problem in found if problem.action != "ignore"]
     found = _with_offenders(found, data, make_pipeline, work_dir, schema)
     found.sort(key=lambda problem: problem.action != "block")
     verdict = Verdict(
@@ -172,6 +172,7 @@ def validate(
         baseline=baseline.name if baseline else "",
         serving_records=problems.record_count(gathered.served) if data.serving_logs else None,
         duplicates={name: count for name, count in _duplicates(gathered).items() if count},
+        waivers=tuple(policy.waivers),
     )
     return Validated(
         statistics,
@@ -184,6 +185,13 @@ def validate(
         baseline,
         (gathered.served, gathered.served_brightness),
     )
+
+
+def _waived(problem: Problem, policy: Policy) -> Problem:
+    """Return a problem that warns where it would block and somebody waived it."""
+    waiver = policy.waiver(problem.kind, problem.feature, problem.split)
+    is_waived = problem.action == "block" and waiver is not None
+    return replace(problem, action="warn", waiver=waiver) if is_waived else problem
 
 
 def measure(

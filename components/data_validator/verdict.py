@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mlplatform.components.data_validator.policy import Action, Kind
+from mlplatform.components.data_validator.policy import Action, Kind, Waiver
 from mlplatform.reports.page import picture
 
 
@@ -42,6 +42,7 @@ class Problem:
         description: What was found.
         records: How many records have it; None where it is no matter of single records.
         offenders: Some of them.
+        waiver: Why it only warns where the policy says that it blocks; None where nobody waived it.
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Problem:
     description: str
     records: int | None = None
     offenders: tuple[Offender, ...] = ()
+    waiver: Waiver | None = None
 
     def with_offenders(self, records: int | None, offenders: Sequence[Offender]) -> "Problem":
         """Return the problem with some of the records that have it, and how many if that is known."""
@@ -80,6 +82,7 @@ class Verdict:
             how many photos are in several splits (`leaks`), how many have several labels (`conflicts`), and
             how many keys are in several splits (`key_leaks`); and how many groups of photos that look alike
             are within a split (`near_within`) and in several (`near_leaks`).
+        waivers: The policy's waivers that were not over.
     """
 
     schema_source: str
@@ -88,6 +91,18 @@ class Verdict:
     baseline: str = ""
     serving_records: int | None = None
     duplicates: Mapping[str, int] = field(default_factory=dict)
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def waived(self) -> tuple[Problem, ...]:
+        """The problems that would block if nobody had waived them."""
+        return tuple(problem for problem in self.problems if problem.waiver)
+
+    @property
+    def waiver_facts(self) -> list[dict[str, Any]]:
+        """The waivers that count, as JSON holds them; `is_used`: there was such a problem."""
+        used = [problem.waiver for problem in self.waived]
+        return [{**each.model_dump(mode="json"), "is_used": each in used} for each in self.waivers]
 
     @property
     def accepted(self) -> bool:
@@ -122,6 +137,7 @@ class Verdict:
                 "records": dict(self.records),
                 "duplicates": dict(self.duplicates),
                 "problems": [_problem(problem) for problem in self.problems],
+                "waivers": self.waiver_facts,
             },
             indent=2,
         )
@@ -146,6 +162,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
         "action": problem.action,
         "description": problem.description,
         "records": problem.records,
+        "waiver": problem.waiver.model_dump(mode="json") if problem.waiver else None,
         "offenders": [
             {"split": o.split, "item_id": o.item_id, "label": o.label, "value": o.value}
             for o in problem.offenders

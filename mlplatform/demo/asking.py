@@ -1,18 +1,18 @@
 """Asks versions of a model about photos, records and values, and says what is known of their answers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
-
-from markupsafe import Markup
 
 from mlplatform.demo import forms
 from mlplatform.demo.answers import ModelAnswer, read_answer
 from mlplatform.demo.facts import ModelFacts, read_schema
 from mlplatform.demo.forms import Form
 from mlplatform.demo.photos_seen import GivenPhoto, pixels_picture, seen_pixels
+from mlplatform.demo.pictures import Pictures
 from mlplatform.demo.samples import HeldOutRecord, held_out
 from mlplatform.serving.client import Client, RequestFailedError
 from mlplatform.serving.tensors import Array
@@ -76,6 +76,12 @@ class VersionAnswer:
 class Asking:
     """Asks one version, and another one beside it. Threads may share it.
 
+    Attributes:
+        pictures: The pixels that the model saw of photos that were asked about, each once.
+        samples: Held-out records that it can be asked about.
+        shown: The version.
+        beside: The other one; None for none.
+
     Args:
         client: Asks the model server that has both.
         shown: The version.
@@ -99,6 +105,7 @@ class Asking:
         self._records = [record.payload for record in records]
         self.shown = self._version(shown)
         self.beside = self._version(beside) if beside else None
+        self.pictures = Pictures()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="demo-asks")
 
     def close(self) -> None:
@@ -106,7 +113,7 @@ class Asking:
         self._threads.shutdown()
 
     def about_photo(self, form: Form, photo: GivenPhoto) -> dict[str, Any]:
-        """Ask about a photo; return what a page shows of it.
+        """Ask about a photo; return what a page shows of it: `seen` is one of the `pictures`.
 
         Raises:
             PhotoError: It cannot be decoded.
@@ -115,16 +122,16 @@ class Asking:
         if form.kind == forms.PIXELS:
             pixels = seen_pixels(photo, form.height, form.width)
             answers = self._answers(form, forms.ask_with_photo(form, photo, pixels))
-            seen: str = pixels_picture(pixels)
+            draw: Callable[[], bytes] | None = partial(pixels_picture, pixels)
         else:
-            drawn = self._threads.submit(_drawn, photo, size) if size else None  # beside the model's work
             answers = self._answers(form, forms.ask_with_photo(form, photo))
-            seen = drawn.result() if drawn else ""
+            draw = partial(_drawn, photo, size) if size else None
+        is_answered = any(one.answer for one in answers)
         return {
             "name": photo.name,
             "size": [photo.width, photo.height],
             "note": photo.note,
-            "seen": seen,
+            "seen": self.pictures.add(draw) if draw and is_answered else "",
             "seen_size": [size.width, size.height] if size else [],
             **_both(answers),
         }
@@ -208,7 +215,7 @@ class Asking:
         return ShownVersion(facts, made)
 
 
-def _drawn(photo: GivenPhoto, size: Form) -> Markup:
+def _drawn(photo: GivenPhoto, size: Form) -> bytes:
     return pixels_picture(seen_pixels(photo, size.height, size.width))
 
 

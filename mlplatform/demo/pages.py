@@ -1,6 +1,5 @@
 """The pages of a live demo: the model with its limits, and what it answers."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -8,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+import orjson
 from markupsafe import Markup
 
 from mlplatform.datasets import DatasetStore
@@ -22,7 +22,7 @@ from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.reports.page import visible
 from mlplatform.reports.thumbnails import thumbnail
 from mlplatform.ui.access import Refusal
-from mlplatform.ui.server import Answer, json_body, strict
+from mlplatform.ui.server import Answer, json_body
 from mlplatform.ui.site import BadQueryError, PageNotFoundError
 
 _OWN = files("mlplatform.demo") / "templates"
@@ -95,6 +95,8 @@ class DemoPages:
         if path == "/samples":
             photo = thumbnail(self._sample(query).photo, _SAMPLE_SIDE)
             return self._picture(photo)
+        if path == "/seen":
+            return self._picture(self._asking.pictures.take(query.get("picture", "")), "image/png")
         if path == "/items":
             return self._picture(self._item(query.get("key", "")[:1000]))
         self._check()
@@ -158,6 +160,9 @@ class DemoPages:
         else:
             values = {f.name: posted.fields.get(f"v{place}", "") for place, f in enumerate(form.fields)}
             results.append(asking.about_values(form, values))
+        for result in results:
+            if result.get("seen"):
+                result["seen"] = _address("seen", picture=result["seen"])
         return {"name": asking.shown.facts.name, "signature": form.signature, "results": results}
 
     def _form(self, query: Mapping[str, str]) -> Form:
@@ -190,10 +195,10 @@ class DemoPages:
                 return thumbnail(values[0], _ITEM_SIDE)
         return b""
 
-    def _picture(self, encoded: bytes) -> Answer:
+    def _picture(self, encoded: bytes, kind: str = "image/jpeg") -> Answer:
         if not encoded:
             raise PageNotFoundError("such picture")
-        return Answer(200, encoded, "image/jpeg", _POLICY)
+        return Answer(200, encoded, kind, _POLICY)
 
     def refused(self, refusal: Refusal) -> Answer:
         """Say why a request is not answered."""
@@ -306,4 +311,4 @@ def _short(value: float | None) -> str:
 
 
 def _pretty(value: object) -> str:
-    return json.dumps(strict(value), indent=1, default=str, ensure_ascii=False)
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()

@@ -17,7 +17,7 @@ NODE_STARTED = "node.started"  # node, type
 NODE_FINISHED = "node.finished"  # node, state, why, seconds, cpu_s, inputs, outputs, error, made_in, ...
 
 # In `runs/RUN_ID`, by the components.
-VERDICT = "verdict"  # node, gate, is_accepted, reasons, path
+VERDICT = "verdict"  # node, gate, is_accepted, reasons, path; waivers: that counted, if any
 REPORT = "report"  # node, path
 DATASET_USED = "dataset.used"  # node, dataset (NAME@VERSION), digest, splits
 MODEL_TRAINED = "model.trained"  # node, digest of the model, dataset

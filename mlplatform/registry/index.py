@@ -100,7 +100,7 @@ def remove_marks(storage: Storage, marks: Iterable[Mark]) -> None:
 
 
 def read_index(
-    storage: Storage, kind: str, containing: str = "", *, read: dict[str, bytes]
+    storage: Storage, kind: str, containing: str = "", *, read: dict[str, dict[bytes, bytes]]
 ) -> dict[str, list[Event]]:
     """Return the indexed events of all streams of a kind, as the last compactions found them.
 
@@ -108,7 +108,8 @@ def read_index(
         storage: The ledger's files.
         kind: The first part of the streams' names.
         containing: Only streams whose text in the index contains this.
-        read: The index's files by path, as far as they were read before; afterwards those that count now.
+        read: The lines of the index's files by path and stream, as far as they were read before; afterwards
+            those that count now.
     """
     wanted, found = json.dumps(containing)[1:-1].encode(), {}
     start = _BEFORE_NAME + f"{kind}/".encode()
@@ -154,20 +155,20 @@ def _live(spans: list[_Span]) -> list[_Span]:
     return [span for span in spans if not any(other.holds(span) for other in spans)]
 
 
-def _lines(storage: Storage, read: dict[str, bytes]) -> dict[bytes, bytes]:
+def _lines(storage: Storage, read: dict[str, dict[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return the line of each stream, the newest of several."""
     for _ in range(_TRIES):
         live = [span.path for span in _live(_spans(storage))]
         missing = [path for path in live if path not in read]
         try:
-            read.update(zip(missing, storage.read_all(missing), strict=True))
+            read.update(zip(missing, map(_by_stream, storage.read_all(missing)), strict=True))
         except FileNotFoundError:  # merged into another one meanwhile
             continue
         for path in read.keys() - set(live):
             del read[path]
         found: dict[bytes, bytes] = {}
         for path in live:
-            found.update(_by_stream(read[path]))
+            found.update(read[path])
         return found
     raise CorruptStoreError(f"{storage.url}/index", "its files disappear while they are read")
 

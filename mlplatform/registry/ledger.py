@@ -56,7 +56,7 @@ class Ledger:
         self._known: dict[str, dict[int, Event | None]] = {}  # by stream and number; None: not an event
         self._id = uuid.uuid4().hex
         self._marked: dict[tuple[str, str], float] = {}  # when a writer marked a stream, monotonic time
-        self._index_files: dict[str, bytes] = {}  # those that `overview` read last
+        self._index_files: dict[str, dict[bytes, bytes]] = {}  # those that `overview` read last
         self._using_index = threading.Lock()
         self._writing = threading.RLock()  # between a mark and its event, no compaction removes the mark
 

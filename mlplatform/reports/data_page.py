@@ -42,6 +42,7 @@ class ProblemRow:
         description: What was found.
         records: How many records have it; None where it is no matter of single records.
         offenders: Some of them.
+        waived: Who let it through, until when and why; empty where nobody did.
     """
 
     action: str
@@ -51,6 +52,7 @@ class ProblemRow:
     description: str
     records: int | None
     offenders: Sequence[OffenderCard]
+    waived: str = ""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class LocalStorage:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(path.name for path in self._at(folder).iterdir())
+            with os.scandir(self._at(folder)) as entries:
+                return sorted(entry.name for entry in entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
 

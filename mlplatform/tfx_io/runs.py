@@ -33,7 +33,14 @@ def node_id(context: Any, default: str) -> str:
 
 
 def note_verdict(
-    folder: str, context: Any, gate: str, *, is_accepted: bool, reasons: Sequence[str], report: str = ""
+    folder: str,
+    context: Any,
+    gate: str,
+    *,
+    is_accepted: bool,
+    reasons: Sequence[str],
+    report: str = "",
+    waivers: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write what a gate decided, and where its report lies, into the ledger.
 
@@ -45,20 +52,16 @@ def note_verdict(
         is_accepted: The decision.
         reasons: Why not, a sentence each.
         report: The page; empty where there is none.
+        waivers: Facts of the waivers that counted.
     """
     ledger, run = _ledger(folder), run_id(context)
     if ledger is None or not run:  # no stream to write to
         return
     node, stream = node_id(context, gate), events.run_stream(run)
-    ledger.append(
-        stream,
-        events.VERDICT,
-        node=node,
-        gate=gate,
-        is_accepted=is_accepted,
-        reasons=list(reasons),
-        path=report,
-    )
+    facts: dict[str, Any] = {"node": node, "gate": gate, "is_accepted": is_accepted, "reasons": list(reasons)}
+    if waivers:
+        facts["waivers"] = [dict(each) for each in waivers]
+    ledger.append(stream, events.VERDICT, path=report, **facts)
     if report:
         ledger.append(stream, events.REPORT, node=node, path=report)
 

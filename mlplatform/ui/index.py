@@ -319,7 +319,8 @@ def _mtime(folder: Path) -> int:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return [path.name for path in folder.iterdir() if not path.name.startswith(("_", "."))]
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(("_", "."))]
     except FileNotFoundError:
         return []
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mlplatform.errors import MlplatformError
 from mlplatform.home import Home
+from mlplatform.storage.urls import is_local
 from mlplatform.ui.access import TOKEN, access_for
 from mlplatform.ui.server import Pages, UiServer, WebServer, listen
 from mlplatform.ui.site import Site, link
@@ -58,8 +59,11 @@ def serve_until_stopped(
     access = replace(access, port=port)
     name = allowed[0] if allowed else f"[{host}]" if ":" in host else host
     site = Site(home, may_approve=may_approve, servers=servers)
-    server = UiServer(Pages(site), access)
+    pages = Pages(site)
+    server = UiServer(pages, access)
     try:
+        if is_local(home.root):
+            pages.prepare()
         asyncio.run(
             answer_until_stopped(server, listener, lambda: say(f"http://{name}:{port}{_start(access.token)}"))
         )

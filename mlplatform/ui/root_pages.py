@@ -2,8 +2,9 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,30 @@ def gates(site: Site, request: Request) -> Data:
     return {
         "decision": decision,
         "waiting": waiting_rows(site),
+        "waivers": open_waivers(site.waivers(), datetime.now(timezone.utc).date()),
         "reports": rows[:200],
         "left_out": max(0, len(rows) - 200),
     }
+
+
+def open_waivers(waivers: Sequence[Data], day: date) -> list[Data]:
+    """Return the waivers that count on a day as rows, those that end first at the top.
+
+    Args:
+        waivers: As `Site.waivers` has them.
+        day: The day, in UTC.
+    """
+    names = ("pipeline", "node", "run", "kind", "feature", "split", "by", "why")
+    rows: list[Data] = []
+    for each in waivers:
+        try:
+            until = date.fromisoformat(str(each.get("until")))
+        except ValueError:  # a damaged one
+            continue
+        facts: Data = {name: str(each.get(name, "")) for name in names}
+        facts |= {"is_used": each.get("is_used") is True, "until": until.isoformat()}
+        rows.append(facts | {"days_left": (until - day).days})
+    return sorted((row for row in rows if row["days_left"] >= 0), key=lambda row: row["days_left"])
 
 
 def lineage(site: Site, request: Request) -> Data:

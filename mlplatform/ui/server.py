@@ -59,6 +59,7 @@ HEADERS = {
     "Server": "mlplatform",
     "Cache-Control": "no-store",
 }
+_SHARED = ("layout", "lists", "events", "run_parts", "problem")  # templates that those of pages take in
 PAGES: dict[tuple[str, ...], tuple[str, Page]] = {
     (): ("home", root_pages.home),
     ("runs",): ("runs", run_pages.runs),
@@ -122,6 +123,16 @@ class Pages:
             ),
             "icon.svg": ((files("mlplatform.ui") / "templates" / "icon.svg").read_bytes(), "image/svg+xml"),
         }
+
+    def prepare(self) -> None:
+        """Do what the first request for a page would wait for: read runs and lineage, compile templates."""
+        try:
+            self.answer("/")
+            self._site.graph()
+        except Exception:
+            log.exception("the pages could not be prepared")
+        for template in [*_SHARED, *(template for template, _ in PAGES.values())]:
+            self._templates.get_template(f"{template}.html")
 
     def answer(self, target: str) -> Answer:
         """Answer a request for a path with its query, as they stand in the request's line."""

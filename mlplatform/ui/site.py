@@ -17,16 +17,18 @@ from mlplatform.home import Home
 from mlplatform.orchestration.local.ledger_runs import KeptRun
 from mlplatform.registry import ModelStore
 from mlplatform.registry.approvals import Approvals
-from mlplatform.registry.events import VERDICT
+from mlplatform.registry.event import Event
+from mlplatform.registry.events import VERDICT, run_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.registry.model_ledger import ModelLedger
 from mlplatform.storage.urls import is_local
-from mlplatform.ui.index import RunIndex, is_young
+from mlplatform.ui.index import RunFilter, RunIndex, is_young
 from mlplatform.ui.lineage import read_graph
 from mlplatform.ui.servers import Servers
 
 MAX_NUMBER = 1_000_000_000
+_LATER_RUNS = 100  # of a pipeline that are looked at for a later verdict
 
 
 class PageNotFoundError(UsageError):
@@ -109,6 +111,7 @@ class Site:
         self.datasets = DatasetStore(home.datasets)
         self._graph: tuple[object, LineageGraph] | None = None
         self._refusals: tuple[object, dict[tuple[str, str], list[str]]] | None = None
+        self._waivers: tuple[object, list[Data]] | None = None
         self._reading_graph = threading.Lock()
 
     def run(self, run_id: str) -> KeptRun:
@@ -155,6 +158,15 @@ class Site:
                 self._refusals = (stamp, _refusals(self.ledger))
             return self._refusals[1]
 
+    def waivers(self) -> list[Data]:
+        """Return the waivers of gates' last verdicts, also those that are over meanwhile."""
+        self.index.refresh()
+        with self._reading_graph:
+            stamp = self._ledger_stamp()
+            if self._waivers is None or stamp is None or self._waivers[0] != stamp:
+                self._waivers = (stamp, _waivers(self.ledger, self.index))
+            return self._waivers[1]
+
     def _ledger_stamp(self) -> object:
         """Return what differs when the ledger has more; None where that costs as much as reading it."""
         if not is_local(self.home.root):
@@ -178,6 +190,38 @@ def _refusals(ledger: Ledger) -> dict[tuple[str, str], list[str]]:
         for event in happened
         if event.kind == VERDICT and isinstance(found := event.get("reasons"), list)
     }
+
+
+def _waivers(ledger: Ledger, index: RunIndex) -> list[Data]:
+    """Return the waivers of the last verdict of each pipeline's gates, with the run that gave it."""
+    last: dict[tuple[str, str], Event] = {}
+    for stream, happened in ledger.overview("runs", containing='"waivers"').items():
+        run = stream.partition("/")[2]
+        pipeline = (index.summary(run) or {}).get("pipeline", "")
+        for event in happened:
+            if event.kind == VERDICT and isinstance(event.get("waivers"), list):
+                gate = (pipeline, str(event.get("node")))
+                if gate not in last or last[gate].run < run:
+                    last[gate] = event
+    found: list[Data] = []
+    for (pipeline, node), event in last.items():
+        if not _is_decided_since(ledger, index, pipeline, node, event.run):
+            facts: Data = {"pipeline": pipeline, "node": node, "run": event.run}
+            given = event.get("waivers")
+            rows = given if isinstance(given, list) else []
+            found += [facts | row for row in rows if isinstance(row, dict)]
+    return found
+
+
+def _is_decided_since(ledger: Ledger, index: RunIndex, pipeline: str, node: str, run: str) -> bool:
+    """Say whether a gate gave a verdict in a later run; where its result was reused, it gave none."""
+    later = index.page(RunFilter(pipeline=pipeline), count=_LATER_RUNS)
+    return any(
+        event.kind == VERDICT and event.get("node") == node
+        for each in later
+        if each["run_id"] > run
+        for event in ledger.events(run_stream(each["run_id"]))
+    )
 
 
 def _mtimes(folder: Path) -> list[tuple[str, int]]:

@@ -73,3 +73,12 @@ def test_an_evaluation_of_another_model_is_not_taken(own_home: Home) -> None:
     models.push(source, "colour", run=push.run, dataset="items@v1", metrics={**push.metrics, "top_1": 0.5})
     assert read_facts(own_home, "colour").evaluation is None
     assert read_facts(own_home, "colour@2").evaluation is not None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["colour", "fare", "columns"])
+def test_it_opens_in_a_browser(
+    ask_about: Ask, tmp_path: Path, look_at: Callable[..., None], name: str
+) -> None:
+    write_page_of(ask_about(name), tmp_path / "page.html")
+    look_at((tmp_path / "page.html").as_uri())

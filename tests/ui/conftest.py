@@ -1,8 +1,11 @@
 """A root with a history: two dataset versions with photos, runs that did well and one that failed, pushes."""
 
+import asyncio
 import io
 import json
 import random
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,7 +29,8 @@ from mlplatform.registry import ModelStore, events, tree_digest
 from mlplatform.registry.approvals import Approvals
 from mlplatform.registry.ledger import Ledger
 from mlplatform.reports.kept import keep_report
-from mlplatform.ui.server import Pages
+from mlplatform.ui.access import access_for
+from mlplatform.ui.server import Pages, UiServer, listen
 from mlplatform.ui.site import Site
 
 CLASSES = ("hats", "shirts", "shoes")
@@ -237,6 +241,23 @@ def get(pages: Pages) -> Callable[[str], SimpleNamespace]:
         return SimpleNamespace(status=answer.status, text=answer.body.decode(), type=answer.type, data=data)
 
     return get
+
+
+@pytest.fixture(scope="session")
+def address(pages: Pages) -> Iterator[str]:
+    """A dashboard at a port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server, loop = UiServer(pages, access_for("127.0.0.1", port)), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runner = asyncio.run_coroutine_threadsafe(listen(server, listener), loop).result(30)
+    yield f"http://127.0.0.1:{port}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)
+    loop.close()
+    server.close()
 
 
 @pytest.fixture

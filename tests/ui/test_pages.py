@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+import jinja2
 import pytest
 
 from mlplatform.home import Home
@@ -18,6 +20,7 @@ from mlplatform.registry import ModelStore
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.run_marks import tag_run
 from mlplatform.ui.index import FORMAT, RunFilter, RunIndex
+from mlplatform.ui.root_pages import open_waivers
 from mlplatform.ui.server import Pages
 from mlplatform.ui.site import Site
 
@@ -239,6 +242,38 @@ def test_a_root_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     site.index.close()
 
 
+def test_open_waivers_are_those_of_the_last_verdicts(own_home: Home) -> None:
+    ledger = Ledger(own_home.ledger)
+
+    def decide(run: str, *waivers: dict) -> None:
+        ledger.append(
+            f"runs/{run}",
+            "verdict",
+            node="DataValidator",
+            gate="DataValidator",
+            is_accepted=True,
+            waivers=waivers,
+        )
+
+    facts = {"kind": "leak", "feature": "item_id", "split": "", "by": "ann", "why": "<b>twice</b>"}
+    decide(FIRST, {**facts, "until": "2026-01-31", "is_used": True})
+    site = Site(own_home, every_s=0)
+    assert site.waivers() == [], "a later run's verdict has none"
+    site.index.close()
+    later = {**facts, "until": "9999-12-31", "is_used": False}
+    decide(SECOND, {**facts, "until": "2026-01-31", "is_used": True}, later, {**facts, "until": "soon"})
+    site = Site(own_home, every_s=0)
+    found = site.waivers()
+    days = {day: open_waivers(found, date(2026, *day)) for day in ((1, 30), (1, 31), (2, 1))}
+    assert [[row["days_left"] for row in rows][:-1] for rows in days.values()] == [[1], [0], []]
+    assert {row["run"] for row in days[1, 30]} == {SECOND}
+    page = Pages(site).answer("/gates").body.decode()
+    assert "Open waivers" in page
+    assert "not found any more" in page
+    assert "&lt;b&gt;twice&lt;/b&gt;" in page
+    site.index.close()
+
+
 def test_an_empty_root_says_what_to_do(tmp_path: Path) -> None:
     site = Site(Home.at(tmp_path / "nothing"))
     pages = Pages(site)
@@ -246,6 +281,15 @@ def test_an_empty_root_says_what_to_do(tmp_path: Path) -> None:
         answer = pages.answer(target)
         assert answer.status == 200, answer.body.decode()
     assert b"mlplatform run" in pages.answer("/").body
+    site.index.close()
+
+
+def test_prepared_pages_compile_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(home)
+    prepared = Pages(site)
+    prepared.prepare()
+    monkeypatch.delattr(jinja2.Environment, "compile")
+    assert {prepared.answer(target).status for target in ALL} == {200}
     site.index.close()
 
 
@@ -338,3 +382,9 @@ def test_figures_of_runs_stand_beside_each_other_with_their_intervals(tmp_path: 
     assert "0.9 (0.86 to 0.94)" in page
     assert page.count("<figure>") == 1  # what is the same in all of them needs no drawing
     site.index.close()
+
+
+@pytest.mark.soak
+def test_every_page_in_a_browser(address: str, look_at: Callable[..., None]) -> None:
+    for target in [*ALL, "/nothing"]:
+        look_at(address + target)

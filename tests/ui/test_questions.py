@@ -1,13 +1,8 @@
 """Questions of a new user are answered within three clicks: by the links of the pages, and in a browser."""
 
-import asyncio
 import importlib.util
-import os
 import re
-import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-
-from mlplatform.ui.access import access_for
-from mlplatform.ui.server import Pages, UiServer, listen
 
 _SPEC = importlib.util.spec_from_file_location("questions", Path(__file__).with_name("questions.py"))
 assert _SPEC is not None
@@ -50,45 +42,22 @@ def test_it_is_answered_within_three_clicks(get: Callable[[str], SimpleNamespace
         assert answer in unescape(re.sub(r"<(?!img)[^>]+>", "", text)), answer
 
 
-@pytest.fixture(scope="module")
-def address(pages: Pages) -> Iterator[str]:
-    """A dashboard at a port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    server, loop = UiServer(pages, access_for("127.0.0.1", port)), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    runner = asyncio.run_coroutine_threadsafe(listen(server, listener), loop).result(30)
-    yield f"http://127.0.0.1:{port}"
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(30)
-    loop.close()
-    server.close()
-
-
 @pytest.mark.soak
-def test_they_are_answered_in_a_browser(address: str) -> None:
+def test_they_are_answered_in_a_browser(address: str, browser: Any) -> None:
     """By clicks in Chromium, without JavaScript, on a phone's width; nothing is asked of another host."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not browser_path:
-        pytest.skip("needs Chromium, by $CHROMIUM or on the path")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        context = browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 740})
-        asked: list[str] = []
-        context.on("request", lambda request: asked.append(request.url))
-        for question, (clicks, answers) in QUESTIONS.items():
-            page = context.new_page()
-            page.goto(address)
-            for click in clicks:
-                _click(page, click)
-            text = page.content()
-            for answer in answers:
-                assert answer in unescape(re.sub(r"<(?!img)[^>]+>", "", text)), (question, answer)
-            page.close()
-        browser.close()
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 740})
+    asked: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    for question, (clicks, answers) in QUESTIONS.items():
+        page = context.new_page()
+        page.goto(address)
+        for click in clicks:
+            _click(page, click)
+        text = page.content()
+        for answer in answers:
+            assert answer in unescape(re.sub(r"<(?!img)[^>]+>", "", text)), (question, answer)
+        page.close()
+    context.close()
     assert {url.partition("://")[2].partition("/")[0] for url in asked if not url.startswith("data:")} == {
         address.partition("://")[2]
     }

@@ -282,7 +282,7 @@ def test_every_anomaly_of_the_installed_tfdv_has_a_kind() -> None:
     assert known - set(KIND_OF_ANOMALY) == {"UNKNOWN_TYPE", "MULTIPLE_REASONS"}
     assert set(KIND_OF_ANOMALY) - known == set()
     assert set(KIND_OF_ANOMALY.values()) <= set(KINDS)
-    assert set(Policy.model_fields) == {*KINDS, "features"}
+    assert set(Policy.model_fields) == {*KINDS, "features", "waivers"}
 
 
 @pytest.mark.parametrize(

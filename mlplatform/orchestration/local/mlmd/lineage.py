@@ -58,7 +58,8 @@ def _opened(config: Any) -> Any:
         return ml_metadata.MetadataStore(config)
     except (ml_metadata.errors.StatusError, RuntimeError) as error:
         place = config.sqlite.filename_uri if hasattr(config, "sqlite") else f"{config.host}:{config.port}"
-        raise DatabaseUnusableError(place or "the database", " ".join(str(error).split())) from error
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise DatabaseUnusableError(place or "the database", problem) from error
 
 
 def newest_of(store: Any, pipeline: str, *, is_alone: bool) -> list[str]:

@@ -56,7 +56,7 @@ class JobMessage:
 
 
 @dataclass
-class _Job:
+class _NodeJob:
     channel: Connection
     pid: int | None = None
     exited: Exited | None = None
@@ -126,7 +126,7 @@ class Processes:
 
     log: Path
     is_forked: bool = False
-    _jobs: dict[int, _Job] = field(default_factory=dict)
+    _jobs: dict[int, _NodeJob] = field(default_factory=dict)
     _next_job: int = 0
     _is_stopped: bool = False
     _server: Any = None
@@ -184,7 +184,7 @@ class Processes:
         """
         job, self._next_job = self._next_job, self._next_job + 1
         mine, theirs = socket.socketpair()
-        self._jobs[job] = _Job(Connection(mine.detach()))
+        self._jobs[job] = _NodeJob(Connection(mine.detach()))
         self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
         seen = {**seen_environment(), **(environment or {})}
         names = self._environment.keys() | seen.keys()
@@ -254,7 +254,7 @@ class Processes:
             self._kill_groups()
         self._jobs.clear()
 
-    def _running(self) -> list[_Job]:
+    def _running(self) -> list[_NodeJob]:
         return [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
 
     def _wait_while(self, holds: Callable[[], bool]) -> None:
