@@ -151,9 +151,10 @@ def look(root: Path, *, proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[
 
 
 def _system() -> Check:
-    system = os.uname()
-    found = f"{system.sysname} {system.machine}, glibc {'.'.join(map(str, glibc_version()))}"
-    if (system.sysname, system.machine) != ("Linux", "x86_64"):
+    import platform
+
+    found = f"{platform.system()} {platform.machine()}, glibc {'.'.join(map(str, glibc_version()))}"
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return Check(
             "system",
             "missing",

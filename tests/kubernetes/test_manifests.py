@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KSERVE = "github.com/kserve/kserve@v0.15.2"
-# Kinds that operators define, and whose definitions no registry has that can be asked here.
-UNDEFINED = {"FlinkDeployment"}
+FLINK_OPERATOR = "org.apache.flink:flink-kubernetes-operator-api:1.10.0"
+# Kinds that operators define, and the fixtures that have the API server know them.
+DEFINED_BY = {"InferenceService": "kserve", "FlinkDeployment": "flink_operator"}
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -33,15 +36,14 @@ def dry_run(api_server: Any, document: Any) -> None:
 @pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: str(file.relative_to(EXAMPLES)))
 def test_the_server_accepts(api_server: Any, file: Path, request: pytest.FixtureRequest) -> None:
     for document in documents(file):
-        if document["kind"] == "InferenceService":
-            request.getfixturevalue("kserve")
+        if document["kind"] in DEFINED_BY:
+            request.getfixturevalue(DEFINED_BY[document["kind"]])
         if namespace := document["metadata"].get("namespace"):
             api_server.apply(
                 {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
                 namespace=namespace,
             )
-        if document["kind"] not in UNDEFINED:
-            dry_run(api_server, document)
+        dry_run(api_server, document)
 
 
 def test_the_server_refuses_what_is_broken(api_server: Any) -> None:
@@ -72,9 +74,32 @@ def kserve(api_server: Any) -> None:
     if done.returncode:
         pytest.skip(f"KServe's module cannot be had: {done.stderr[-300:]}")
     folder = Path(json.loads(done.stdout)["Dir"]) / "config/crd/full"
-    api_server.kubectl("apply", "--server-side", "-f", folder / "serving.kserve.io_inferenceservices.yaml")
-    listed = ("api-resources", "--api-group=serving.kserve.io", "--cached=false", "--output=name")
+    define(api_server, (folder / "serving.kserve.io_inferenceservices.yaml").read_text("utf-8"))
+
+
+@pytest.fixture
+def flink_operator(api_server: Any, tmp_path: Path) -> None:
+    """The Flink Kubernetes Operator's own definition of FlinkDeployment, out of its jar at Maven Central."""
+    if shutil.which("mvn") is None:
+        pytest.skip("the Flink Kubernetes Operator's definitions cannot be had: mvn is not on the PATH")
+    command = ["mvn", "-B", "-q", "dependency:copy", f"-Dartifact={FLINK_OPERATOR}"]
+    command += [f"-DoutputDirectory={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    if done.returncode:
+        pytest.skip(f"the Flink Kubernetes Operator's definitions cannot be had: {done.stdout[-300:]}")
+    (jar,) = tmp_path.glob("*.jar")
+    with zipfile.ZipFile(jar) as files:
+        text = files.read("META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml").decode()
+    define(api_server, text)
+
+
+def define(api_server: Any, text: str) -> None:
+    """Have the API server know a kind, and wait until it does."""
+    definition = yaml.safe_load(text)
+    api_server.kubectl("apply", "--server-side", "-f", "-", input=text)
+    group, name = definition["spec"]["group"], definition["metadata"]["name"]
+    listed = ("api-resources", f"--api-group={group}", "--cached=false", "--output=name")
     deadline = time.monotonic() + 60
-    while "inferenceservices.serving.kserve.io" not in api_server.kubectl(*listed):
+    while name not in api_server.kubectl(*listed):
         assert time.monotonic() < deadline, "the definition is not served"
         time.sleep(0.2)

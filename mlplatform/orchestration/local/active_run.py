@@ -323,7 +323,7 @@ class ActiveRun:
     def _schedule(self, plan: Plan) -> None:
         processes = self._running_processes()
         while True:
-            if not self._failures:
+            if not self._failures and not self._reported:
                 for node in self._ready(plan)[: self._parallelism - len(self._jobs)]:
                     self._start(plan, node)
             if not self._jobs and (self._failures or not self._wait_until):
