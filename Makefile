@@ -4,8 +4,9 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-browser test-engines test-kubernetes test-s3 lint format constraints bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving flink-up flink-down \
-	soak clean
+.PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
+	bench bench-datasets bench-demo bench-gates bench-local bench-root bench-search bench-serving \
+	flink-up flink-down soak clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,7 +23,8 @@ $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
-# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`.
+# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`. The test modules'
+# own byte code, which pytest takes long to make, is kept from one run to the next.
 COMPILED := $(PY) -m compileall -q mlplatform components pipelines >/dev/null
 
 env: $(READY) ## Make the environment (.venv) and nothing else
@@ -30,9 +32,15 @@ env: $(READY) ## Make the environment (.venv) and nothing else
 demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
-test: $(READY) ## Run all tests (choose with ARGS="-m 'not e2e'", ARGS="tests/datasets", ...)
+PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## Run the tests but those of test-e2e (choose with ARGS="tests/datasets", ARGS="-k name", ...)
 	@$(COMPILED)
-	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-e2e: $(READY) ## Run the rest of the tests, marked `slow`: whole pipelines, from their data to served answers
+	@$(COMPILED)
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: $(READY) ## Check style, types and import layers
 	@$(PY) -m ruff check .

@@ -1,11 +1,12 @@
-"""What this machine can run: its stack, and what is missing. Looks, and loads none of it."""
+"""What this machine can run: its stack, and what is missing. Looks, and loads none of it.
 
-import ctypes
-import getpass
+What every container needs of this module is small: `ctypes`, `getpass` and `platform` are imported where they
+are used.
+"""
+
 import importlib.util
 import math
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ class Check:
 
 def user_name() -> str:
     """Return the account's name, or its number where the system has no name for it, as in some containers."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # Python 3.13 raises OSError
@@ -67,6 +70,8 @@ def possible_stacks() -> list[str]:
 
 def glibc_version() -> tuple[int, int]:
     """Return the version of the C library, (0, 0) where it is not glibc."""
+    import platform
+
     name, version = platform.libc_ver()
     if name != "glibc":
         return (0, 0)
@@ -146,8 +151,9 @@ def look(root: Path, *, proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[
 
 
 def _system() -> Check:
-    found = f"{platform.system()} {platform.machine()}, glibc {'.'.join(map(str, glibc_version()))}"
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+    system = os.uname()
+    found = f"{system.sysname} {system.machine}, glibc {'.'.join(map(str, glibc_version()))}"
+    if (system.sysname, system.machine) != ("Linux", "x86_64"):
         return Check(
             "system",
             "missing",
@@ -166,7 +172,7 @@ def _system() -> Check:
 
 def _stack() -> Check:
     stacks = possible_stacks()
-    python = f"Python {platform.python_version()}"
+    python = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
     if not stacks:
         return Check("stack", "missing", python, "no stack fits this system")
     version = (sys.version_info.major, sys.version_info.minor)
@@ -240,6 +246,8 @@ def _byte_code() -> Check:
 
 
 def _native() -> Check:
+    import ctypes
+
     name = "dataset store in C"
     library = Path(__file__).parent / "datasets" / "format" / "native" / "library.abi3.so"
     slow = "commits and checks of datasets take several times as long"

@@ -3,11 +3,14 @@
 Components are imported within the functions: a wrong configuration is reported before TFX is loaded.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlplatform.components.approval.settings import ApprovalSettings
-from mlplatform.components.image_example_gen.photo_folder import Photos
+from mlplatform.components.image_example_gen.photo_folder import NoPhotosError, Photos, divided
+from mlplatform.datasets import DatasetStore
+from mlplatform.datasets.reference import Reference
 from mlplatform.home import Home
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ class PhotoSettings(Protocol):
     def drift_threshold(self) -> float: ...
 
     @property
+    def serving_environment(self) -> str | None: ...
+
+    @property
     def model_name(self) -> str: ...
 
     @property
@@ -64,6 +70,41 @@ class PhotoSettings(Protocol):
 
     @property
     def keep(self) -> int: ...
+
+
+def stored_photos(
+    data: str | os.PathLike[str],
+    stored: Reference,
+    home: Home,
+    data_splits: Sequence[str] | None = None,
+) -> Photos:
+    """Return how a stored version of a dataset is divided.
+
+    Args:
+        data: What names the version.
+        stored: The version.
+        home: Where the datasets are.
+        data_splits: Its splits, the one to train on first; None reads them, where the store is on hand.
+
+    Raises:
+        NoPhotosError: The version has no split to evaluate on.
+        DatasetNotFoundError, VersionNotFoundError: There is no such version.
+    """
+    splits = data_splits
+    if splits is None:
+        manifest = DatasetStore(home.datasets).show(stored.name, stored.version)
+        held_out = sorted({*manifest.splits} - {*manifest.training_splits})
+        splits = [*[name for name in manifest.training_splits if name in manifest.splits][:1], *held_out]
+    if len(splits) < 2:
+        raise NoPhotosError(str(data), f"its splits are {', '.join(splits)}: none is left to evaluate on")
+    return divided(str(data), None, splits)
+
+
+def imported(stored: Reference, home: Home) -> Any:
+    """Return the step that gives a stored version of a dataset: nothing is ingested."""
+    from mlplatform.components import DatasetImporter
+
+    return DatasetImporter(dataset=stored.name, version=stored.version, store=home.datasets)
 
 
 def photos_in(

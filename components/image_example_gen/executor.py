@@ -44,7 +44,7 @@ class Executor(BeamExecutor, base_example_gen_executor.BaseExampleGenExecutor):
 
     def _ingest(self, output_dict: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]) -> None:
         settings = IngestSettings.of(exec_properties)
-        source = _Source(exec_properties, settings)
+        source = _PhotoSource(exec_properties, settings)
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         rejected = artifact_utils.get_single_instance(output_dict[REJECTS_KEY])
         examples.split_names = artifact_utils.encode_split_names(list(source.splits))
@@ -100,7 +100,7 @@ class Executor(BeamExecutor, base_example_gen_executor.BaseExampleGenExecutor):
     ) -> dict[str, beam.pvalue.PCollection]:
         """Return the serialized Examples of each split, without their item ids."""
         settings = IngestSettings.of(exec_properties)
-        made = _Source(exec_properties, settings).ingest(pipeline)
+        made = _PhotoSource(exec_properties, settings).ingest(pipeline)
         return {
             split: records | f"Values[{split}]" >> beam.Values() for split, records in made.examples.items()
         }
@@ -110,7 +110,7 @@ class Executor(BeamExecutor, base_example_gen_executor.BaseExampleGenExecutor):
         raise NotImplementedError("ImageExampleGen makes all splits in GenerateExamplesByBeam")
 
 
-class _Source:
+class _PhotoSource:
     """Class folders or a listing, and the splits to make of them.
 
     Attributes:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from mlplatform.components.model_validator.errors import UnsupportedExamplesError
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.evaluation.kind import Value
-from mlplatform.prediction.served_model import features_in_words, values_of, without
+from mlplatform.prediction.served_model import features_in_words, values_of
 from mlplatform.vision.examples import IMAGE, ITEM_ID, read_records, turn_webp
 
 BATCH_PHOTOS, BATCH_ROWS = 32, 256
@@ -107,12 +107,14 @@ class Records:
                 for names in self._question.slices
             )
             was_webp = bool(values_of(example, IMAGE)) and turn_webp(example)
+            item_id = _item_id(example)
+            example.features.feature.pop(label, None)
             found.append(
                 Record(
                     place + number,
-                    without(example, label),
+                    example,
                     truth,
-                    _item_id(example),
+                    item_id,
                     slices,
                     was_webp,
                     self._part,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mlplatform.components.model_validator.scoring import Measured, Slice
-from mlplatform.components.model_validator.scoring import Mistake as Wrong
+from mlplatform.components.model_validator.scoring import Measured, Slice, WrongAnswer
 from mlplatform.components.model_validator.serving_check import ServingCheck
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.evaluation.kind import Figure, Kind
@@ -22,6 +21,7 @@ from mlplatform.vision.examples import IMAGE, read_records
 
 _PAIRS_WITH_EXAMPLES = 4
 _FEW_CLASSES = 10
+_TWO_THINGS = 10  # classes that may be two, whose mistakes are shown by the classes that they are taken for
 _WORST_CLASSES, _OF_CLASS = 20, 6  # worst classes that are shown with pictures, and pictures of each
 _SLICES_SHOWN = 100
 _FEATURES_SHOWN, _FEATURE_LENGTH = 12, 60
@@ -128,9 +128,9 @@ def _fits(run_dir: Path) -> list[TrainingFit]:
 
 def _figures(
     measured: Measured, baseline: Mapping[str, Figure], question: Question
-) -> list[model_page.Figure]:
+) -> list[model_page.QualityFigure]:
     return [
-        model_page.Figure(
+        model_page.QualityFigure(
             name=metric.title,
             value=figure.value,
             low=figure.low,
@@ -176,7 +176,10 @@ def _mistakes(
     """Return the most surprising mistakes, those of the main confusions, and of the worst classes."""
     surest = measured.mistakes.surest
     of_pairs = measured.mistakes.most_confused(_PAIRS_WITH_EXAMPLES)
-    classes = measured.tally.details().get("classes", [])  # the worst first
+    details = measured.tally.details()
+    halves = [(c["label"], c[side]) for c in details.get("two_things", []) for side in ("one", "other")]
+    of_pairs |= measured.mistakes.of_pairs(halves[: 2 * _TWO_THINGS])
+    classes = details.get("classes", [])  # the worst first
     # Of a few classes, the confusions above show all.
     is_many = len(classes) > _FEW_CLASSES
     worst = [c["label"] for c in classes if is_many and c["support"] and c["recall"]["value"] < 1]
@@ -188,7 +191,7 @@ def _mistakes(
         wanted.setdefault(wrong.where[0], set()).add(wrong.where[1])
     examples = {part: read_examples(parts[part], places) for part, places in wanted.items()}
 
-    def mistake(wrong: Wrong) -> Mistake:
+    def mistake(wrong: WrongAnswer) -> Mistake:
         part, place = wrong.where
         example = examples[part][place]
         has_photo = bool(values_of(example, IMAGE))

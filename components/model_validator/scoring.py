@@ -30,7 +30,7 @@ Write = Callable[[Sequence[Record], Scored], None]
 
 
 @dataclass(frozen=True, order=True)
-class Mistake:
+class WrongAnswer:
     """A record that is answered wrong; ordered by how surprising that is, then by its place from the end.
 
     Attributes:
@@ -53,12 +53,12 @@ class Mistake:
         return -self.from_end[0], -self.from_end[1]
 
 
-class Mistakes:
+class WrongAnswers:
     """The most surprising mistakes, of all records and of each confusion of two classes."""
 
     def __init__(self) -> None:
-        self._all: list[Mistake] = []
-        self._of_pair: dict[tuple[str, str], list[Mistake]] = {}
+        self._all: list[WrongAnswer] = []
+        self._of_pair: dict[tuple[str, str], list[WrongAnswer]] = {}
         self._pairs: Counter[tuple[str, str]] = Counter()
 
     def add(self, records: Sequence[Record], scored: Scored) -> None:
@@ -68,14 +68,14 @@ class Mistakes:
             if not scored.pairs and len(self._all) == MISTAKES and surprise <= self._all[0].surprise:
                 continue
             from_end = (-record.part, -record.place)
-            mistake = Mistake(surprise, from_end, record.item_id, scored.truth(row), scored.answer(row))
+            mistake = WrongAnswer(surprise, from_end, record.item_id, scored.truth(row), scored.answer(row))
             _keep(self._all, mistake, MISTAKES)
             if scored.pairs:
                 pair = (mistake.truth, mistake.answer)
                 self._pairs[pair] += 1
                 _keep(self._of_pair.setdefault(pair, []), mistake, MISTAKES_OF_PAIR)
 
-    def merge(self, other: "Mistakes") -> None:
+    def merge(self, other: "WrongAnswers") -> None:
         """Add those of another part of the records."""
         for mistake in other._all:
             _keep(self._all, mistake, MISTAKES)
@@ -85,25 +85,29 @@ class Mistakes:
                 _keep(self._of_pair.setdefault(pair, []), mistake, MISTAKES_OF_PAIR)
 
     @property
-    def surest(self) -> list[Mistake]:
+    def surest(self) -> list[WrongAnswer]:
         """The most surprising of all."""
         return sorted(self._all, reverse=True)
 
-    def of_classes(self, labels: Iterable[str], most: int) -> dict[str, list[Mistake]]:
+    def of_classes(self, labels: Iterable[str], most: int) -> dict[str, list[WrongAnswer]]:
         """Return those of some classes, by class, at most `most` of each."""
-        found: dict[str, list[Mistake]] = {label: [] for label in labels}
+        found: dict[str, list[WrongAnswer]] = {label: [] for label in labels}
         for (truth, _), kept in self._of_pair.items():
             if truth in found:
                 found[truth] += kept
         return {label: sorted(some, reverse=True)[:most] for label, some in found.items() if some}
 
-    def most_confused(self, count: int) -> dict[tuple[str, str], list[Mistake]]:
+    def of_pairs(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[WrongAnswer]]:
+        """Return those of some confusions that there are, by (truth, answer)."""
+        return {pair: sorted(self._of_pair[pair], reverse=True) for pair in pairs if pair in self._of_pair}
+
+    def most_confused(self, count: int) -> dict[tuple[str, str], list[WrongAnswer]]:
         """Return those of the most frequent confusions, by (truth, answer)."""
         most = heapq.nsmallest(count, self._pairs.items(), lambda one: (-one[1], one[0]))
-        return {pair: sorted(self._of_pair[pair], reverse=True) for pair, _ in most}
+        return self.of_pairs(pair for pair, _ in most)
 
 
-def _keep(heap: list[Mistake], mistake: Mistake, most: int) -> None:
+def _keep(heap: list[WrongAnswer], mistake: WrongAnswer, most: int) -> None:
     (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, mistake)
 
 
@@ -116,7 +120,7 @@ class Slice:
     figures: Mapping[str, Figure]
 
 
-class Asked:
+class ScoredModel:
     """A model that is asked about records."""
 
     def __init__(self, model: ServedModel, kind: Kind) -> None:
@@ -168,7 +172,7 @@ class Measured:
         self._names, self._question, self.kind = names, question, kind
         self.tally = self._empty()
         self.records = self.webp_photos = 0
-        self.mistakes = Mistakes()
+        self.mistakes = WrongAnswers()
         self._slices: dict[tuple[str, ...], dict[str, _Slice]] = {tuple(n): {} for n in question.slices}
         self._last_slices: dict[tuple[str, ...], tuple[bytes, str]] = {}  # of full ones: the largest hash
         self.unmeasured: set[tuple[str, ...]] = set()  # slices with too many values
@@ -316,9 +320,9 @@ class Scores:
 def score(
     records: Records,
     question: Question,
-    new: Asked,
+    new: ScoredModel,
     *,
-    old: Asked | None = None,
+    old: ScoredModel | None = None,
     on_error: Callable[[Exception], Exception] | None = None,
     write: Write | None = None,
 ) -> Scores:
@@ -353,7 +357,7 @@ def score(
 
 
 def _add_old(
-    old: Asked,
+    old: ScoredModel,
     measured: Measured,
     batch: Sequence[Record],
     on_error: Callable[[Exception], Exception] | None,

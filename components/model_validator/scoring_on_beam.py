@@ -24,7 +24,7 @@ from mlplatform.beam.runners import pipeline_options
 from mlplatform.beam.versions import require_versions, versions
 from mlplatform.components.model_validator.errors import BaselineError, NotAnsweredError
 from mlplatform.components.model_validator.records import Records
-from mlplatform.components.model_validator.scoring import Asked, Scores, score
+from mlplatform.components.model_validator.scoring import ScoredModel, Scores, score
 from mlplatform.components.model_validator.settings import Question
 from mlplatform.components.model_validator.tfma_evaluation import Answers, AnswersFile
 from mlplatform.errors import MlplatformError
@@ -158,9 +158,9 @@ class _Models:
         transform = self.places.enter_context(fetched(job.transform_dir)) if job.transform_dir else None
         self.transform_dir = transform
 
-    def _load(self, place: str, job: ScoringJob) -> Asked:
+    def _load(self, place: str, job: ScoringJob) -> ScoredModel:
         folder = self.places.enter_context(fetched(place))
-        return Asked(ServedModel.load(folder), job.question.find_kind())
+        return ScoredModel(ServedModel.load(folder), job.question.find_kind())
 
     def __del__(self) -> None:
         self.places.close()

@@ -8,7 +8,7 @@ model does.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +76,13 @@ class AnswersFile(Answers):
             features[_WEIGHT].float_list.value.append(records)
             self._writer.write(example.SerializeToString())
         self._writer.close()
+
+    def name_only(self, classes: Collection[str]) -> None:
+        """Leave out the names of all other classes: records that differ by them alone become one."""
+        counted: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+        for (label, rank, slices), records in self._counted.items():
+            counted[label if label in classes else "", rank, slices] += records
+        self._counted = counted
 
     def write(self, records: Sequence[Record], scored: Scored) -> None:
         """Add a batch; records without a finite answer are left out."""

@@ -21,8 +21,8 @@ from mlplatform.components.model_validator.records import Records
 from mlplatform.components.model_validator.report import write_report
 from mlplatform.components.model_validator.scoring import (
     LARGEST_SLICES,
-    Asked,
     Measured,
+    ScoredModel,
     Scores,
     Slice,
     Write,
@@ -160,6 +160,9 @@ def judge(
         with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
             with AnswersFile(Path(scratch) / "answers.tfrecord") as answers:
                 found = measure_quality(model_dir, records, terms, write=answers.write)
+                limits = terms.question.limits
+                if found.measured is not None and limits.per_class_alpha is not None:
+                    answers.name_only(_supported(found.measured, limits))
             found = _with_tfma(found, answers, model_dir, records, terms, output_dir)
     made_at = datetime.now(timezone.utc)
     reasons = [*found.reasons, *serving.reasons]
@@ -246,7 +249,7 @@ def measure_quality(
         if terms.engine is not None:
             scores, answers = _score_on(terms.engine, records, terms, baseline)
         else:
-            model = Asked(ServedModel.load(model_dir), kind)
+            model = ScoredModel(ServedModel.load(model_dir), kind)
             scores = score(
                 records, question, model, old=baseline.asked, on_error=baseline.failed, write=write
             )
@@ -368,7 +371,7 @@ class _Baseline:
     """The model to compare with, ready to be asked; `asked` is None where nothing is compared."""
 
     text: str
-    asked: Asked | None = None
+    asked: ScoredModel | None = None
     folder: Path | None = None
     note: str = ""
     failed: Callable[[Exception], Exception] | None = None
@@ -400,7 +403,7 @@ def _load_baseline(baseline: BaselineModel | None, kind: Kind) -> _Baseline:
         return _Baseline(f"Not compared: {baseline.name}, does not load.", note=note)
     except Exception as error:
         raise failed(error) from error
-    asked = Asked(model, kind)
+    asked = ScoredModel(model, kind)
     return _Baseline(f"Compared with {baseline.name}.", asked, baseline.folder, failed=failed)
 
 

@@ -53,7 +53,7 @@ def follow_jobs(beam_arguments: Sequence[object]) -> None:
 
 
 def _followed(result: Any, wait: Callable[[], Any]) -> Any:
-    job = _Job(result, _page)
+    job = _EngineJob(result, _page)
     is_over = threading.Event()
     with track("Beam", unit="records") as task, _sigterm_as_exception():
         follower = threading.Thread(target=job.show, args=(task, is_over), daemon=True)
@@ -83,7 +83,7 @@ def _sigterm_as_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Job:
+class _EngineJob:
     """A job as Beam's job server knows it and, where the engine has a page, as the engine does."""
 
     def __init__(self, result: Any, page: str) -> None:

@@ -52,7 +52,7 @@ from mlplatform.datasets.format.tfrecord import FRAME_BYTES, Int64s
 from mlplatform.datasets.keys import key_hashes, keys_path
 from mlplatform.datasets.line import Line, begin_store, forgotten_folder
 from mlplatform.datasets.notes import printable
-from mlplatform.datasets.placement import NewPack, Part, cut_packs, loose_groups
+from mlplatform.datasets.placement import NewPack, ShardPart, cut_packs, loose_groups
 from mlplatform.datasets.scan import ShardScan, scan_shard
 from mlplatform.datasets.write_packs import check_unchanged, write_packs
 from mlplatform.progress import Task, track
@@ -388,7 +388,7 @@ def write(number: int, job: Job, bar: Task) -> None:
     """Write the new records of a shard that is new altogether, or the loose ones of some shards."""
     records = [_new_records(job, shard) for shard in job.tasks[number]]
     parts = [
-        Part(
+        ShardPart(
             job.shards[shard],
             job.hashes[shard],
             found["row"].astype(np.int64),

@@ -20,7 +20,7 @@ Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """Records of a shard that go into a pack.
 
     Attributes:
@@ -44,8 +44,8 @@ class Part:
         """Bytes of the frames."""
         return int(self.sizes.sum(dtype=np.int64)) + FRAME_BYTES * self.rows.size
 
-    def __getitem__(self, chosen: slice) -> "Part":
-        return Part(
+    def __getitem__(self, chosen: slice) -> "ShardPart":
+        return ShardPart(
             self.shard,
             self.file_sha256,
             self.rows[chosen],
@@ -64,7 +64,7 @@ class NewPack:
         is_whole: The pack is one shard as it is.
     """
 
-    parts: list[Part]
+    parts: list[ShardPart]
     is_whole: bool
 
     @property
@@ -125,7 +125,7 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds, k
     bounds = np.cumsum([0, *(len(scan.ids) for scan in scans)]).tolist()
 
     whole: list[NewPack] = []
-    loose: dict[tuple[str, bool], list[Part]] = {}
+    loose: dict[tuple[str, bool], list[ShardPart]] = {}
     begin_of = {scan.shard.path: begin for scan, begin in zip(scans, bounds, strict=False)}
     for scan, (begin, end) in zip(scans, itertools.pairwise(bounds), strict=True):
         mine = np.flatnonzero(is_written[begin:end])
@@ -133,11 +133,11 @@ def place(scans: Sequence[ShardScan], splits: Sequence[str], found: SortedIds, k
             continue
         if mine.size == len(scan.ids):
             nowhere = np.zeros(0, np.int64)  # a whole shard is copied
-            part = Part(scan.shard, scan.file_sha256, mine, scan.ids, scan.sizes, nowhere)
+            part = ShardPart(scan.shard, scan.file_sha256, mine, scan.ids, scan.sizes, nowhere)
             whole.append(NewPack([part], is_whole=True))
         else:
             offsets = scan.offsets()[mine]
-            part = Part(scan.shard, scan.file_sha256, mine, scan.ids[mine], scan.sizes[mine], offsets)
+            part = ShardPart(scan.shard, scan.file_sha256, mine, scan.ids[mine], scan.sizes[mine], offsets)
             loose.setdefault((scan.shard.split, scan.shard.is_gzip), []).append(part)
     new_packs = whole + [pack for parts in loose.values() for pack in loose_packs(parts)]
 
@@ -169,7 +169,7 @@ def _counts(places: list[Int64s], size: int) -> Counts:
     return found
 
 
-def loose_packs(parts: list[Part]) -> list[NewPack]:
+def loose_packs(parts: list[ShardPart]) -> list[NewPack]:
     """Cut loose records into packs of bounded size."""
     return [
         pack
@@ -191,7 +191,7 @@ def loose_groups(sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def cut_packs(parts: list[Part]) -> list[NewPack]:
+def cut_packs(parts: list[ShardPart]) -> list[NewPack]:
     """Make packs of a group: one, or several of the single shard of which too much is new."""
     if len(parts) > 1 or parts[0].bytes <= LARGEST_PACK_BYTES:
         return [NewPack(parts, is_whole=False)]

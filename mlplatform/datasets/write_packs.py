@@ -15,7 +15,7 @@ from mlplatform.datasets.examples_folder import Shard, open_file, stamp
 from mlplatform.datasets.format.manifest import PackFacts
 from mlplatform.datasets.format.pack import PackIndex, index_path, records_path
 from mlplatform.datasets.format.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, Int64s
-from mlplatform.datasets.placement import NewPack, Part
+from mlplatform.datasets.placement import NewPack, ShardPart
 from mlplatform.datasets.scan import read_rows
 from mlplatform.progress import Task, track
 from mlplatform.storage import Storage, naming
@@ -120,7 +120,7 @@ def write_gzip(pieces: Iterator[bytes | memoryview], partial: Path) -> bytes:
     return digest.digest()
 
 
-def _frames(part: Part, bar: Task) -> Iterator[bytes | memoryview]:
+def _frames(part: ShardPart, bar: Task) -> Iterator[bytes | memoryview]:
     """Yield the frames of some rows of a shard, neighbours together."""
     if part.shard.is_gzip or not part.shard.is_local:
         for window, chosen in read_rows(part.shard, part.rows):

@@ -39,7 +39,7 @@ _SEND_S = 60.0  # seconds that a form may take to be sent
 _COMPRESSED_FROM = 1000  # bytes
 
 
-class _RefusedError(Exception):
+class _BadRequestError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.refusal = Refusal(status, text)
@@ -62,7 +62,7 @@ class DemoServer:
         """Answer one request."""
         try:
             return self._sent(request, await self._answered(request))
-        except _RefusedError as error:
+        except _BadRequestError as error:
             return self._sent(request, self._pages.refused(error.refusal))
         except (ConnectionError, asyncio.CancelledError):
             raise
@@ -76,7 +76,7 @@ class DemoServer:
             query = parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS, errors="strict")
             path = unquote_to_bytes(path).decode("utf-8")
         except ValueError as error:
-            raise _RefusedError(400, "the address is not UTF-8, or has too many parameters") from error
+            raise _BadRequestError(400, "the address is not UTF-8, or has too many parameters") from error
         is_form = request.method == "POST"
         in_address = self._access.token and not is_form and query.pop(TOKEN, [""])[-1]
         given = in_address or request.cookies.get(self._access.cookie, "")
@@ -84,19 +84,19 @@ class DemoServer:
         if refusal is not None:
             return self._pages.refused(refusal)
         if len(request.raw_path) > _MAX_TARGET:
-            raise _RefusedError(414, "the address is too long")
+            raise _BadRequestError(414, "the address is too long")
         if in_address:  # out of the address bar, the history and every `Referer`
             return self._with_cookie(path, query)
         if not is_form:
             return await self._in_thread(path, query, None)
         if self._forms >= _MOST_WAITING:
-            raise _RefusedError(429, "others are being answered: send it again in a moment")
+            raise _BadRequestError(429, "others are being answered: send it again in a moment")
         self._forms += 1
         try:
             try:
                 posted = await asyncio.wait_for(_posted(request), _SEND_S)
             except asyncio.TimeoutError as error:  # another class than TimeoutError before Python 3.11
-                raise _RefusedError(408, "the form did not come in time") from error
+                raise _BadRequestError(408, "the form did not come in time") from error
             return await self._in_thread(path, query, posted)
         finally:
             self._forms -= 1
@@ -146,20 +146,20 @@ async def _posted(request: web.BaseRequest) -> Posted:
         while part := await request.content.read(1 << 16):
             body += part
             if len(body) > _MAX_FORM:
-                raise _RefusedError(413, f"a form has at most {_MAX_FORM:,} bytes")
+                raise _BadRequestError(413, f"a form has at most {_MAX_FORM:,} bytes")
         try:
             found = parse_qs(
                 body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"
             )
         except ValueError as error:
-            raise _RefusedError(400, "the form is not UTF-8, or has too many fields") from error
+            raise _BadRequestError(400, "the form is not UTF-8, or has too many fields") from error
         return Posted({name: values[-1] for name, values in found.items()})
     if request.content_type == "multipart/form-data":
         try:
             return await _parts(request)
         except (ValueError, AssertionError, RuntimeError, LookupError, EOFError) as error:
-            raise _RefusedError(400, "the form is not multipart/form-data as browsers send it") from error
-    raise _RefusedError(415, "a form is taken, and nothing else")
+            raise _BadRequestError(400, "the form is not multipart/form-data as browsers send it") from error
+    raise _BadRequestError(415, "a form is taken, and nothing else")
 
 
 async def _parts(request: web.BaseRequest) -> Posted:
@@ -169,20 +169,20 @@ async def _parts(request: web.BaseRequest) -> Posted:
     reader = await request.multipart()
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader):
-            raise _RefusedError(400, "a form has no parts within parts")
+            raise _BadRequestError(400, "a form has no parts within parts")
         is_file = part.filename is not None
         data, most = b"", MAX_BYTES if is_file else _MAX_FORM
         while chunk := await part.read_chunk(1 << 16):
             data += chunk
             if len(data) > most:
-                raise _RefusedError(413, f"a {'photo' if is_file else 'field'} has at most {most:,} bytes")
+                raise _BadRequestError(413, f"a {'photo' if is_file else 'field'} has at most {most:,} bytes")
         size += len(data)
         if is_file:
             photos += [((part.filename or "")[:200], data)] if data else []
         else:
             fields[(part.name or "")[:200]] = data.decode("utf-8")
         if len(photos) > _MAX_PHOTOS or len(fields) > _MAX_FIELDS:
-            raise _RefusedError(413, f"at most {_MAX_PHOTOS} photos are taken at a time")
+            raise _BadRequestError(413, f"at most {_MAX_PHOTOS} photos are taken at a time")
     return Posted(fields, photos)
 
 

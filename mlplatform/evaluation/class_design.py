@@ -1,4 +1,4 @@
-"""Finds what the design of the classes makes hard: classes that a model cannot distinguish."""
+"""Finds what the design of the classes makes hard: classes that look alike, and those that are two things."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from mlplatform.evaluation.kind import Array
-from mlplatform.evaluation.tests_of_chance import benjamini_hochberg, fisher_combined, poisson_tails
+from mlplatform.evaluation.tests_of_chance import (
+    benjamini_hochberg,
+    fisher_combined,
+    log_hypergeometric_tail,
+    poisson_tails,
+)
 
 LOOKED_AT = 5  # first answers of a record
 EACH_WAY = 0.01  # largest p-value of either way
 FALSE_DISCOVERIES = 0.05  # share of the proposed pairs that chance may explain
 _BITS = 32
 _WAITING = 1 << 16  # codes that may wait before equal ones are counted; as many as are known, where more are
+KEPT_RECORDS = 64  # of a class, whose first answers are kept to see whether they are of two kinds
+_LEAST_RECORDS = 12  # of a class, before its records can be of two kinds
+_LEAST_SIDE = 0.2  # share of the records of a class that have a class among their first answers
+_MOST_BOTH = 0.25  # of the records that would have both of two classes by chance
+_NONE = -1
 
 Int64s = npt.NDArray[np.int64]
+_Rows = tuple[Array, Array, Array]  # of records: classes, first answers, what chooses them
 
 
 class Neighbours:
@@ -133,7 +144,6 @@ def look_alikes(neighbours: Neighbours, names: Sequence[str], support: Array) ->
     support = np.pad(support, (0, size - len(support)))
     seen = np.bincount(answer, counts, minlength=size)
     rate = seen / np.maximum(records - support, 1)
-    logs = poisson_tails(counts, support[truth] * rate[answer])
     # Each pair is there once for each way: the other way is looked up.
     codes = truth * size + answer
     order = np.argsort(codes)
@@ -141,8 +151,12 @@ def look_alikes(neighbours: Neighbours, names: Sequence[str], support: Array) ->
     place = np.searchsorted(codes[order], back).clip(max=len(codes) - 1)
     other = order[place]
     rows = np.flatnonzero((codes[other] == back) & (truth < answer))
-    rows = rows[np.maximum(logs[rows], logs[other[rows]]) <= math.log(EACH_WAY)]
-    joint = fisher_combined(logs[rows], logs[other[rows]])
+    logs, back_logs = (
+        poisson_tails(counts[way], support[truth[way]] * rate[answer[way]]) for way in (rows, other[rows])
+    )
+    beyond_chance = np.maximum(logs, back_logs) <= math.log(EACH_WAY)
+    rows = rows[beyond_chance]
+    joint = fisher_combined(logs[beyond_chance], back_logs[beyond_chance])
     classes = int((support > 0).sum())
     kept = benjamini_hochberg(joint, classes * (classes - 1) // 2, FALSE_DISCOVERIES)
     found = [
@@ -179,3 +193,148 @@ def clusters(pairs: Sequence[LookAlikes]) -> list[list[str]]:
                 cluster_of[label] = first
     found = {id(labels): sorted(labels) for labels in cluster_of.values() if len(labels) > 2}
     return sorted(found.values(), key=lambda labels: (-len(labels), labels))
+
+
+class Neighbourhoods:
+    """The first answers to some records of each class, at most `KEPT_RECORDS` of each.
+
+    Which records are kept depends on their answers alone, not on the order in which they come or on how they
+    are divided into parts.
+    """
+
+    def __init__(self) -> None:
+        self._kept: _Rows = np.zeros(0, np.int64), np.zeros((0, LOOKED_AT), np.int64), np.zeros(0, np.uint64)
+        self._waiting: list[_Rows] = []
+        self._waiting_size = 0
+
+    def add(self, truth: Array, best: Array, scores: Array) -> None:
+        """Keep a batch.
+
+        Args:
+            truth: int [n]: classes of the records.
+            best: int [n, k]: best classes of the answers, best first; those after `LOOKED_AT` are ignored.
+            scores: float [n, k]: their scores.
+        """
+        answers = np.full((len(truth), LOOKED_AT), _NONE, np.int64)
+        columns = min(best.shape[1], LOOKED_AT)
+        answers[:, :columns] = best[:, :columns]
+        self._wait((truth.astype(np.int64), answers, _draws(scores)))
+
+    def merge(self, other: "Neighbourhoods", places: Int64s) -> None:
+        """Add what another one kept.
+
+        Args:
+            other: It.
+            places: int [classes of the other]: the place here of each of its classes.
+        """
+        truth, answers, draws = other.kept()
+        if len(truth):
+            moved = np.where(answers == _NONE, _NONE, places[answers])
+            self._wait((places[truth], moved, draws))
+
+    def kept(self) -> _Rows:
+        """Return what is kept, by class: the records' classes, first answers, and what chose them."""
+        if self._waiting:
+            truth, answers, draws = (
+                np.concatenate(parts) for parts in zip(self._kept, *self._waiting, strict=True)
+            )
+            order = np.lexsort((draws, truth))
+            truth, answers, draws = truth[order], answers[order], draws[order]
+            starts = np.flatnonzero(np.diff(truth, prepend=_NONE))
+            place = np.arange(len(truth)) - np.repeat(starts, np.diff(starts, append=len(truth)))
+            chosen = place < KEPT_RECORDS
+            self._kept = truth[chosen], answers[chosen], draws[chosen]
+            self._waiting, self._waiting_size = [], 0
+        return self._kept
+
+    def _wait(self, rows: _Rows) -> None:
+        self._waiting.append(rows)
+        self._waiting_size += len(rows[0])
+        if self._waiting_size >= max(_WAITING, len(self._kept[0])):
+            self.kept()
+
+
+def _draws(scores: Array) -> Array:
+    """Return a number for each record, uint64 [n], that is as if it were drawn: a hash of its best scores."""
+    pair = np.zeros((len(scores), 2), np.float32)
+    pair[:, : min(scores.shape[1], 2)] = scores[:, :2]
+    mixed = pair.view(np.uint64)[:, 0]
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class TwoThings:
+    """A class whose records are of two kinds: some are near one class, others near another, few near both.
+
+    Attributes:
+        label: The class.
+        one: A class that is among the first `LOOKED_AT` answers to some of its records.
+        other: A class that is among those to others.
+        as_one: Records with the first one.
+        as_other: Records with the other one.
+        as_both: Records with both.
+        records: Records of the class that were looked at.
+        log_p: Natural logarithm of the probability that so few have both where the two have nothing to do
+            with each other.
+    """
+
+    label: str
+    one: str
+    other: str
+    as_one: int
+    as_other: int
+    as_both: int
+    records: int
+    log_p: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return dict(self.__dict__)
+
+
+def two_things(neighbourhoods: Neighbourhoods, names: Sequence[str]) -> list[TwoThings]:
+    """Return the classes that may be two things, the surest first.
+
+    A class is proposed where two others are each among the first answers to many of its records, and so
+    rarely to the same ones that chance does not explain it; of all that are proposed, the share
+    `FALSE_DISCOVERIES` may be chance.
+
+    Args:
+        neighbourhoods: What was kept.
+        names: Class names.
+    """
+    truth, answers, _ = neighbourhoods.kept()
+    if not len(truth):
+        return []
+    starts = np.flatnonzero(np.diff(truth, prepend=_NONE))
+    tests = 0
+    found: list[TwoThings] = []
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(truth)], strict=True):
+        if end - start >= _LEAST_RECORDS:
+            place = int(truth[start])
+            pairs, best = _sides(place, answers[start:end], names)
+            tests += pairs
+            found += [best] if best else []
+    kept = benjamini_hochberg([one.log_p for one in found], tests, FALSE_DISCOVERIES)
+    proposed = [one for one, is_kept in zip(found, kept.tolist(), strict=True) if is_kept]
+    return sorted(proposed, key=lambda one: (one.log_p, one.label))
+
+
+def _sides(place: int, answers: Array, names: Sequence[str]) -> tuple[int, TwoThings | None]:
+    """Return how many pairs of classes lie near a class's records, and the pair that divides them best."""
+    records = len(answers)
+    near, counts = np.unique(answers, return_counts=True)
+    near = near[(counts >= _LEAST_SIDE * records) & (near != place) & (near != _NONE)]
+    has = (answers[:, :, None] == near).any(axis=1).astype(np.int64)
+    together, each = has.T @ has, has.sum(axis=0)
+    best = None
+    for a, b in zip(*np.triu_indices(len(near), 1), strict=True):
+        one, other, both = int(each[a]), int(each[b]), int(together[a, b])
+        if both <= _MOST_BOTH * one * other / records:
+            log_p = log_hypergeometric_tail(both, one, other, records)
+            if best is None or log_p < best.log_p:
+                pair = names[near[a]], names[near[b]]
+                best = TwoThings(names[place], *pair, one, other, both, records, log_p)
+    return len(near) * (len(near) - 1) // 2, best

@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mlplatform.evaluation.class_design import LOOKED_AT, LookAlikes, Neighbours, clusters, look_alikes
+from mlplatform.evaluation.class_design import (
+    LOOKED_AT,
+    LookAlikes,
+    Neighbourhoods,
+    Neighbours,
+    TwoThings,
+    clusters,
+    look_alikes,
+    two_things,
+)
 from mlplatform.evaluation.errors import UnreadableAnswerError, UnreadableLabelError
 from mlplatform.evaluation.kind import Array, Figure, Metric, Outputs, PartOfRecords, Scored, Truths, Value
 from mlplatform.evaluation.outputs import column, described, is_number, numbers, sigmoid, softmax
@@ -31,7 +40,7 @@ _NAMES = ("classes", "class_names")
 _SAME = 1e-6
 _MIN_CONSTANT = 10  # records, before the same answer to all of them means anything
 _TAIL = 0.2  # share of the classes, those with fewest records, that make the tail
-_PROPOSALS, _PROPOSALS_SHOWN, _CLUSTERS_SHOWN = 500, 60, 20
+_PROPOSALS, _PROPOSALS_SHOWN, _CLUSTERS_SHOWN, _TWO_THINGS_SHOWN = 500, 60, 20, 20
 _SUPPORTS = (1, 2, 5, 10, 20, 50, 100)  # from which on classes are shown together
 
 Self = TypeVar("Self", bound="Classification")
@@ -170,7 +179,8 @@ class ClassTally:
         self._bin_confidence = np.zeros(_BINS)
         self._ranked: Array | None = None  # [2, SCORE_BINS]: records by class and score; for two classes
         self._lowest, self._highest = math.inf, -math.inf
-        self._neighbours = Neighbours()
+        self._neighbours, self._neighbourhoods = Neighbours(), Neighbourhoods()
+        self._design: tuple[int, list[LookAlikes], list[TwoThings]] = (0, [], [])
         self._nodes: dict[tuple[str, str], int] = {}  # numbers of the nodes of all levels
         self._node_of = {level: np.zeros(0, np.int64) for level in self._taxonomy.levels}  # by class
         self._level_hits = {level: np.zeros(NOT_FOUND + 1, np.int64) for level in self._node_of}
@@ -216,6 +226,7 @@ class ClassTally:
         self._answered = _added(self._answered, first, classes)
         self._confused.update(zip(truth[~is_right].tolist(), first[~is_right].tolist(), strict=True))
         self._neighbours.add(truth, read.best)
+        self._neighbourhoods.add(truth, read.best, read.scores)
         for level, hits in self._level_hits.items():
             nodes = self._nodes_of_classes(level)
             found = nodes[read.best] == nodes[truth][:, None]
@@ -284,6 +295,7 @@ class ClassTally:
             places: int [classes of the other]: the place here of each of its classes.
         """
         self._neighbours.merge(other._neighbours, places)
+        self._neighbourhoods.merge(other._neighbourhoods, places)
         for level, hits in other._level_hits.items():
             self._level_hits[level] += hits
 
@@ -504,15 +516,28 @@ class ClassTally:
             ],
             "look_alikes": [pair.as_json() for pair in alike[:_PROPOSALS]],
             "clusters": clusters(alike),
+            "two_things": [one.as_json() for one in self.two_things[:_PROPOSALS]],
             "without_records": self.without_records,
         }
 
     @property
     def look_alikes(self) -> list[LookAlikes]:
         """Pairs of classes that are taken for each other both ways beyond chance and are in no group yet."""
-        found = look_alikes(self._neighbours, self._names, self._support)
-        group = self._taxonomy.groups and (lambda name: self._taxonomy.node(name, LEVELS[0]))
-        return [pair for pair in found if not group or group(pair.one) != group(pair.other)]
+        return self._found_of_design()[1]
+
+    @property
+    def two_things(self) -> list[TwoThings]:
+        """Classes whose records are of two kinds, each near another class."""
+        return self._found_of_design()[2]
+
+    def _found_of_design(self) -> tuple[int, list[LookAlikes], list[TwoThings]]:
+        """Return of how many records it was found, and what; gate and report ask for it several times."""
+        if self._design[0] != self.records:
+            found = look_alikes(self._neighbours, self._names, self._support)
+            group = self._taxonomy.groups and (lambda name: self._taxonomy.node(name, LEVELS[0]))
+            alike = [pair for pair in found if not group or group(pair.one) != group(pair.other)]
+            self._design = self.records, alike, two_things(self._neighbourhoods, self._names)
+        return self._design
 
     @property
     def without_records(self) -> list[str]:
@@ -603,7 +628,40 @@ class ClassTally:
         )
 
     def _proposals(self) -> list[Section]:
-        """Return pairs and clusters of classes that may have to be one, or a group."""
+        """Return classes that may have to be one, or a group, or two."""
+        return [*self._alike(), *self._two_things()]
+
+    def _two_things(self) -> list[Section]:
+        """Return classes that may have to be two."""
+        two = self.two_things
+        if not two:
+            return []
+        left_out = len(two) - _TWO_THINGS_SHOWN
+        return [
+            Table(
+                "Classes that may be two things",
+                [
+                    "Class",
+                    "Some are like",
+                    "Others like",
+                    "Records#",
+                    "Like the first#",
+                    "Like the other#",
+                    "Both#",
+                ],
+                [
+                    [c.label, c.one, c.other, *map(str, (c.records, c.as_one, c.as_other, c.as_both))]
+                    for c in two[:_TWO_THINGS_SHOWN]
+                ],
+                text=f"Two other classes are among the first {LOOKED_AT} answers to many of its records, "
+                "and to the same ones less often than chance would have it. Look at its photos: a class "
+                "that holds two things may be split, in the dataset's taxonomy.",
+                note=f"{left_out:,} more are in metrics.json." if left_out > 0 else "",
+            )
+        ]
+
+    def _alike(self) -> list[Section]:
+        """Return pairs and clusters of classes that the model confuses."""
         alike = self.look_alikes
         if not alike:
             return []

@@ -59,6 +59,25 @@ def fisher_tails(hits: npt.ArrayLike, other_hits: npt.ArrayLike, records: npt.Ar
     return found
 
 
+def log_hypergeometric_tail(both: int, one: int, other: int, records: int) -> float:
+    """Return the natural logarithm of the probability that so few records have two properties at once.
+
+    Args:
+        both: Records that have both.
+        one: Those that have the first, 0 to `records`.
+        other: Those that have the second, 0 to `records`.
+        records: All of them.
+
+    Returns:
+        At most 0: of `both` or fewer, where the two properties have nothing to do with each other.
+    """
+    logs = _log_factorials(records)
+    k = np.arange(max(one + other - records, 0), both + 1)
+    ways = logs[one] - logs[k] - logs[one - k] + logs[records - one] - logs[other - k]
+    ways -= logs[records - one - other + k] + logs[records] - logs[other] - logs[records - other]
+    return min(float(np.logaddexp.reduce(ways)), 0.0)
+
+
 def poisson_tails(counts: npt.ArrayLike, means: npt.ArrayLike) -> Floats:
     """Return the natural logarithms of the probabilities of `counts` or more where `means` are expected.
 

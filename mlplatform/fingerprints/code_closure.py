@@ -52,7 +52,7 @@ def closure_of(modules: Iterable[str], files: Iterable[Path] = (), named: Iterab
         named: Names that may be modules, or something in modules, or nothing of the kind.
     """
     walk = _Walk({}, set(), set())
-    pending = [_Source(None, path, path.parent) for path in files]
+    pending = [_SourceFile(None, path, path.parent) for path in files]
     missing = []
     for module in modules:
         found = list(walk.sources(module, None))
@@ -89,7 +89,7 @@ def modules_named_in(value: object) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _SourceFile:
     """A source file, the module that it is (None for a file by itself), and the folder of its neighbours."""
 
     module: str | None
@@ -107,7 +107,7 @@ class _Walk:
     variables: set[str]
     is_open: bool = False
 
-    def visit(self, source: _Source) -> Iterator[_Source]:
+    def visit(self, source: _SourceFile) -> Iterator[_SourceFile]:
         """Take a file, and yield what it imports."""
         path = source.path.resolve()
         if str(path) in self.files:
@@ -120,7 +120,7 @@ class _Walk:
             for module in found.always:
                 yield from self.sources(module, source.beside)
 
-    def sources(self, module: str, beside: Path | None) -> Iterator[_Source]:
+    def sources(self, module: str, beside: Path | None) -> Iterator[_SourceFile]:
         """Yield the user's source files that importing a module would run; note what is installed."""
         top, *rest = module.split(".")
         folders, package = _top_level(top)
@@ -133,7 +133,7 @@ class _Walk:
             self.tops.add(top)
             return
         if package is not None:
-            yield _Source(top, package, beside)
+            yield _SourceFile(top, package, beside)
         name = top
         for part in rest:
             if not folders:
@@ -150,7 +150,7 @@ class _Walk:
             name = f"{name}.{part}"
             folders, package = _find_in(folders, part)
             if package is not None:
-                yield _Source(name, package, beside)
+                yield _SourceFile(name, package, beside)
 
 
 def _find_in(folders: tuple[Path, ...], part: str) -> tuple[tuple[Path, ...], Path | None]:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from mlplatform.home import Home
 from mlplatform.notices.settings import Mail, NoticeSettings, Occasion, read_settings
+from mlplatform.redirects import NoRedirect
 
 log = logging.getLogger(__name__)
 
@@ -103,16 +104,9 @@ def _post(settings: NoticeSettings, notice: Notice) -> None:
     request = urllib.request.Request(
         settings.webhook, body, {"Content-Type": "application/json"}, method="POST"
     )
-    opener = urllib.request.build_opener(_NoRedirect)
+    opener = urllib.request.build_opener(NoRedirect)
     with opener.open(request, timeout=settings.timeout_s) as answer:
         answer.read(1)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A notice goes where the settings say, and nowhere else."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 def _mail(mail: Mail, notice: Notice, timeout_s: float) -> None:

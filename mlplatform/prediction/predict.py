@@ -46,7 +46,7 @@ class Model:
 
 
 @dataclass
-class Predicted:
+class PredictionCounts:
     """What became of the records: as many rows and rejects as there were records.
 
     Attributes:
@@ -61,7 +61,7 @@ class Predicted:
     rejected: dict[str, int] = field(default_factory=dict)
     rejects: list[RejectedInput] = field(default_factory=list)
 
-    def add(self, other: "Predicted") -> None:
+    def add(self, other: "PredictionCounts") -> None:
         """Add those of another piece."""
         self.records += other.records
         self.rows += other.rows
@@ -81,7 +81,7 @@ def predict(
     output: str | os.PathLike[str],
     *,
     beam_arguments: Sequence[str] = (),
-) -> Predicted:
+) -> PredictionCounts:
     """Write a row per record: its key, the model, its dataset version, and the model's outputs.
 
     Args:
@@ -101,7 +101,7 @@ def predict(
     target, found = check_output(output), pieces(source)
     require_job_server(beam_arguments)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        job = _Job(model, scratch, target.suffix)
+        job = _PredictionJob(model, scratch, target.suffix)
         if beam_arguments:
             _on_beam(job, found, beam_arguments)
         else:
@@ -109,10 +109,10 @@ def predict(
                 for number, piece in enumerate(found):
                     _predict_piece(job, number, piece, bar)
         facts = [json.loads(job.facts(number).read_text()) for number in range(len(found))]
-        whole = Predicted()
+        whole = PredictionCounts()
         for fact in facts:
             rejects = [RejectedInput(**reject) for reject in fact.pop("rejects")]
-            whole.add(Predicted(**fact, rejects=rejects))
+            whole.add(PredictionCounts(**fact, rejects=rejects))
         check_all_left("predict", whole.records, whole.rows + sum(whole.rejected.values()))
         if not whole.rows:
             first = whole.rejects[0] if whole.rejects else None
@@ -123,7 +123,7 @@ def predict(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PredictionJob:
     model: Model
     scratch: str
     suffix: str
@@ -135,7 +135,7 @@ class _Job:
         return Path(self.scratch) / f"facts-{number:06d}.json"
 
 
-def _on_beam(job: _Job, found: Sequence[Piece], beam_arguments: Sequence[str]) -> None:
+def _on_beam(job: _PredictionJob, found: Sequence[Piece], beam_arguments: Sequence[str]) -> None:
     # Here, as Beam is not needed in one process.
     import apache_beam as beam
 
@@ -153,7 +153,7 @@ def _on_beam(job: _Job, found: Sequence[Piece], beam_arguments: Sequence[str]) -
     check_all_left("predict, its pieces", len(found), len(found) - len(missing))
 
 
-def _predict_on_worker(numbered: tuple[int, Piece], job: _Job, driver: str) -> None:
+def _predict_on_worker(numbered: tuple[int, Piece], job: _PredictionJob, driver: str) -> None:
     from mlplatform.beam.versions import require_versions
 
     require_versions(driver)
@@ -167,10 +167,10 @@ def _loaded(folder: str) -> ServedModel:
     return ServedModel.load(Path(folder))
 
 
-def _predict_piece(job: _Job, number: int, piece: Piece, bar: Task) -> None:
+def _predict_piece(job: _PredictionJob, number: int, piece: Piece, bar: Task) -> None:
     """Predict for a piece; leave its rows and its counts. A second attempt leaves the same."""
     model = _loaded(job.model.folder)
-    counts = Predicted()
+    counts = PredictionCounts()
     signature: ServedSignature | None = None
     constants = {"model": job.model.name, "dataset": job.model.dataset}
     with PartWriter(job.part(number), constants) as writer:
@@ -188,7 +188,7 @@ def _predict_piece(job: _Job, number: int, piece: Piece, bar: Task) -> None:
     partial.replace(job.facts(number))
 
 
-def _batches(piece: Piece, counts: Predicted) -> Iterator[list[_Keyed]]:
+def _batches(piece: Piece, counts: PredictionCounts) -> Iterator[list[_Keyed]]:
     batch: list[_Keyed] = []
     for key, found in read(piece):
         counts.records += 1
@@ -207,7 +207,7 @@ def _batches(piece: Piece, counts: Predicted) -> Iterator[list[_Keyed]]:
 
 
 def _answers(
-    signature: ServedSignature, batch: Sequence[_Keyed], counts: Predicted
+    signature: ServedSignature, batch: Sequence[_Keyed], counts: PredictionCounts
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """Yield keys and outputs of the records that are answered; a batch that fails is asked one by one."""
     keys = [key for key, _ in batch]

@@ -40,7 +40,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Figure:
+class QualityFigure:
     """A figure of quality with its 95 % interval, what it must reach, and the baseline's.
 
     Attributes:
@@ -140,7 +140,7 @@ class ModelPage:
     is_accepted: bool
     reasons: Sequence[str]
     records: int
-    figures: Sequence[Figure]
+    figures: Sequence[QualityFigure]
     baseline: str
     sections: Sequence[Section]
     pairs: Mapping[tuple[str, str], Sequence[Mistake]]

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +16,10 @@ Array = NDArray[Any]
 
 EXACT_UP_TO = 100_000  # rows below which an index saves nothing that a person could notice
 CELLS_UP_TO = 5_000_000  # rows above which 8-bit codes take too much memory
-SCANNED_UP_TO = 100_000  # passing rows below which a filtered search scans these alone
+SCANNED_UP_TO = 16_384  # passing rows up to which a filtered search scans these alone
+_LEAST_SEEN = 1000  # passing rows that a filtered search through cells sees at least
 _BLOCK = 16_384  # rows that are turned into float32 at a time
-_SORTED_AS_A_WHOLE = 1000  # candidates below which choosing the best before sorting saves nothing
+_FEW = 250  # rows up to which preparing the quicker ways takes longer than they save
 _SEED = 1234
 
 
@@ -82,34 +83,34 @@ class FaissEngine:
         self.probe, self.candidates = probe, candidates
         faiss = load_faiss()
         self._unfiltered = faiss.SearchParametersIVF(nprobe=probe)
-        self._halves = faiss.ScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16)
+        self._decode = decoder(vectors.shape[1])
 
     def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
         rows = len(self._vectors)
         passing = rows if allowed is None else int(np.count_nonzero(allowed))
         if passing == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        # The faiss selector finds too few where few rows pass, or those that pass lie together.
         if allowed is not None and passing <= SCANNED_UP_TO:
             return self._best(query, count, np.flatnonzero(allowed))
         probe = min(-(-self.probe * rows // passing), self._index.nlist)
         wanted = min(count * self.candidates, passing)
+        # Rows that pass may lie together, far from the query: the cells nearest to it then hold few of them.
+        least = min(count if allowed is None else max(wanted, _LEAST_SEEN), passing)
         while True:
-            found = self._candidates(query, wanted, probe, allowed)
-            if len(found) >= min(count, passing) or probe >= self._index.nlist:
-                return self._best(query, count, found)
+            found = self._candidates(query, max(wanted, least), probe, allowed)
+            if len(found) >= least or probe >= self._index.nlist:
+                return self._best(query, count, found[:wanted])
             probe = min(2 * probe, self._index.nlist)
 
     def _best(self, query: Array, count: int, rows: Array) -> tuple[Array, Array]:
-        # faiss turns float16 into float32 with the processor's instruction; NumPy 1 takes much longer.
+        if len(rows) <= _FEW:  # what a request without a filter comes to: few calls of libraries
+            scores = self._vectors[rows].astype(np.float32) @ query
+            order = np.argsort(-scores, kind="stable")[:count]
+            return rows[order], scores[order]
         blocks = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
-        parts = [self._halves.decode(self._vectors[some].view(np.uint8)) @ query for some in blocks]
-        scores = np.concatenate([np.zeros(0, np.float32), *parts])
-        if len(rows) > _SORTED_AS_A_WHOLE:
-            places, scores = best_of(scores, count)
-            return rows[places], scores
-        order = np.argsort(-scores, kind="stable")[:count]
-        return rows[order], scores[order]
+        scores = np.concatenate([self._decode(self._vectors[some]) @ query for some in blocks])
+        places, scores = best_of(scores, count)
+        return rows[places], scores
 
     def _candidates(self, query: Array, wanted: int, probe: int, allowed: Array | None) -> Array:
         faiss = load_faiss()
@@ -146,10 +147,26 @@ def scores_of(vectors: Array, rows: Array, query: Array) -> Array:
     return scores
 
 
-def blocks_of(vectors: Array) -> Iterator[Array]:
-    """Yield the rows as float32, a block at a time."""
+def blocks_of(vectors: Array, *, decode: Callable[[Array], Array] | None = None) -> Iterator[Array]:
+    """Yield the rows as float32, a block at a time.
+
+    Args:
+        vectors: float16 or float32 (rows, dimensions).
+        decode: Turns float16 into float32; by default NumPy does.
+    """
     for start in range(0, len(vectors), _BLOCK):
-        yield np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
+        block = vectors[start : start + _BLOCK]
+        yield np.ascontiguousarray(block, np.float32) if decode is None else decode(block)
+
+
+def decoder(dimensions: int) -> Callable[[Array], Array]:
+    """Return what turns float16 (rows, dimensions) into float32.
+
+    It is faiss, which uses the processor's instruction; NumPy 1 takes three times as long.
+    """
+    faiss = load_faiss()
+    halves = faiss.ScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16)
+    return lambda rows: halves.decode(rows.view(np.uint8))
 
 
 def load_faiss() -> Any:
@@ -214,6 +231,8 @@ def open_faiss(folder: Path, name: str, rows: int, dimensions: int, cells: int) 
     wanted = {"rows": rows, "dimensions": dimensions, "cells": cells}
     if found != wanted or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise IndexDamagedError(str(folder), name, f"has {found} by another metric, or not {wanted}")
+    # Each search would start a thread per cell to read ahead what comparing the digests has just read.
+    faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0
     return index
 
 

@@ -15,6 +15,7 @@ from mlplatform.search.engines import (
     FaissEngine,
     SearchEngine,
     blocks_of,
+    decoder,
     open_faiss,
     parameters_of,
 )
@@ -61,7 +62,8 @@ class ItemIds:
     """The ids of all entries, on disk: `item_ids.utf8` from `id_offsets[n]` to `id_offsets[n + 1]`."""
 
     def __init__(self, text: Array, offsets: Array, order: Array) -> None:
-        self._text, self._offsets, self._order = text, offsets, order
+        # Not as np.memmap, whose indexing is a call of Python.
+        self._text, self._offsets, self._order = (part.view(np.ndarray) for part in (text, offsets, order))
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -308,8 +310,8 @@ class _Reading:
     def vectors(self) -> Array:
         manifest = self._manifest
         found = self._array(VECTORS, "float16", (manifest.rows, manifest.dimensions))
-        start = 0
-        for block in blocks_of(found):
+        start, decode = 0, None if manifest.kind == "exact" else decoder(manifest.dimensions)
+        for block in blocks_of(found, decode=decode):
             lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
             wrong = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))  # NaN is wrong, too
             if len(wrong):

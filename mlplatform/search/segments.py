@@ -9,6 +9,7 @@ no gaps, so that a reader who has seen number n looks for n + 1 alone.
 import io
 import itertools
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class Segments:
     def __init__(self, base_path: str) -> None:
         self.url = join(base_path, FOLDER)
         self._storage = open_storage(base_path)
+        self._local = self._storage.local(FOLDER)
 
     def newest(self) -> int:
         """Return the number of the last segment; 0 where there is none."""
@@ -85,18 +87,22 @@ class Segments:
         Raises:
             SegmentDamagedError: It is not what was written.
         """
-        local = self._storage.local(_path(number))
-        if local is not None and not local.exists():  # what a server looks for at each request
+        # What a server looks for at each request.
+        if self._local is not None and not os.path.exists(f"{self._local}/{_name(number)}"):  # noqa: PTH110
             return None
         try:
             data = self._storage.read(_path(number))
         except FileNotFoundError:
             return None
-        return _unpacked(data, join(self.url, f"{number:012d}.npz"))
+        return _unpacked(data, join(self.url, _name(number)))
+
+
+def _name(number: int) -> str:
+    return f"{number:012d}.npz"
 
 
 def _path(number: int) -> str:
-    return f"{FOLDER}/{number:012d}.npz"
+    return f"{FOLDER}/{_name(number)}"
 
 
 def _packed(segment: Segment) -> bytes:

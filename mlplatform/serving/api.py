@@ -27,7 +27,7 @@ _METHODS: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 @dataclass(frozen=True)
-class Predicted:
+class AnsweredPredict:
     """A predict request that was answered without messages: over REST."""
 
     servable: Servable
@@ -94,7 +94,7 @@ class Api:
             self._request_log.write(kind, model, request, response)
         return response
 
-    def predict_arrays(self, model: str, answer: Callable[[], tuple[Predicted, bytes]]) -> bytes:
+    def predict_arrays(self, model: str, answer: Callable[[], tuple[AnsweredPredict, bytes]]) -> bytes:
         """Count, and log a sample of, a predict request that `answer` answers."""
         with self._counted("Predict", model, "REST"):
             predicted, body = answer()

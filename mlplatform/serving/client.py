@@ -102,7 +102,7 @@ class RequestFailedError(MlplatformError):
         return f"{self.what} on {self.address}: {self.code.name}: {self.text}"
 
 
-class _RefusedError(Exception):
+class _NotComputedError(Exception):
     """A server refused before it computed anything: asking again is safe."""
 
     def __init__(self, error: RequestFailedError) -> None:
@@ -120,7 +120,7 @@ class VersionState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RequestedModel:
     """What a request is about."""
 
     model: str
@@ -168,15 +168,15 @@ class SignatureForm:
 class Transport(Protocol):
     """How requests travel."""
 
-    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]: ...
+    def signatures(self, asked: RequestedModel, timeout_s: float) -> dict[str, SignatureForm]: ...
 
-    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo: ...
+    def signature(self, asked: RequestedModel, timeout_s: float) -> SignatureInfo: ...
 
     def predict(
-        self, asked: Asked, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
+        self, asked: RequestedModel, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
     ) -> dict[str, Array]: ...
 
-    def status(self, asked: Asked, timeout_s: float) -> list[VersionState]: ...
+    def status(self, asked: RequestedModel, timeout_s: float) -> list[VersionState]: ...
 
     def close(self) -> None: ...
 
@@ -205,7 +205,7 @@ class Client:
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._signatures: dict[Asked, tuple[SignatureInfo, float]] = {}
+        self._signatures: dict[RequestedModel, tuple[SignatureInfo, float]] = {}
         self._protocol: Transport
         check_address(address)
         is_rest = address.startswith(("http://", "https://"))
@@ -246,7 +246,7 @@ class Client:
             RequestFailedError: The server refused, failed, or was not reached; INVALID_ARGUMENT also where an
                 input is nothing that can be sent, or numbers do not fit the dtype that the signature takes.
         """
-        asked = Asked(model=model, signature=signature, version=version, label=label)
+        asked = RequestedModel(model=model, signature=signature, version=version, label=label)
 
         def attempt(left_s: float) -> dict[str, Array]:
             deadline = time.monotonic() + left_s
@@ -265,7 +265,7 @@ class Client:
             self._signatures.pop(asked, None)  # another version may take other dtypes
             raise
 
-    def _signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+    def _signature(self, asked: RequestedModel, timeout_s: float) -> SignatureInfo:
         """Return what a signature takes; nothing where the server does not say: the request then says why."""
         info, known_until = self._signatures.get(asked, (SignatureInfo({}, ()), 0.0))
         if time.monotonic() < known_until:
@@ -290,7 +290,7 @@ class Client:
         Raises:
             RequestFailedError: The server knows no such version, or was not reached.
         """
-        asked = Asked(model=model, version=version, label=label)
+        asked = RequestedModel(model=model, version=version, label=label)
         return _retried(lambda left_s: self._protocol.signatures(asked, left_s), self._timeout_s)
 
     def status(self, model: str, version: int | None = None) -> list[VersionState]:
@@ -299,9 +299,9 @@ class Client:
         Raises:
             RequestFailedError: The server knows no such model, or was not reached.
         """
-        return self._states(Asked(model=model, version=version), self._timeout_s)
+        return self._states(RequestedModel(model=model, version=version), self._timeout_s)
 
-    def _states(self, asked: Asked, timeout_s: float) -> list[VersionState]:
+    def _states(self, asked: RequestedModel, timeout_s: float) -> list[VersionState]:
         return _retried(lambda left_s: self._protocol.status(asked, left_s), timeout_s)
 
     def wait_until_available(
@@ -317,7 +317,9 @@ class Client:
         while True:
             try:
                 left_s = max(0.1, deadline - time.monotonic())
-                states = self._states(Asked(model=model, version=version), min(self._timeout_s, left_s))
+                states = self._states(
+                    RequestedModel(model=model, version=version), min(self._timeout_s, left_s)
+                )
             except RequestFailedError as error:
                 seen = str(error)
             else:
@@ -412,7 +414,7 @@ def _retried(call: Callable[[float], Answer], timeout_s: float) -> Answer:
     for retries_left in reversed(range(_RETRIES + 1)):
         try:
             return call(left_s)
-        except _RefusedError as refused:
+        except _NotComputedError as refused:
             wait_s = pause_s * random.uniform(0.5, 1.5)
             left_s = deadline - time.monotonic() - wait_s
             if not retries_left or left_s <= 0:
@@ -454,7 +456,7 @@ class _Grpc:
         )
 
     def predict(
-        self, asked: Asked, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
+        self, asked: RequestedModel, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
     ) -> dict[str, Array]:
         request = wire.message("PredictRequest")(output_filter=outputs)
         self._fill_spec(request.model_spec, asked)
@@ -463,7 +465,7 @@ class _Grpc:
         response = self._ask(self._predict, request, f"predict {asked.model}", timeout_s)
         return {entry.key: to_array(entry.value, entry.key) for entry in response.outputs}
 
-    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+    def signature(self, asked: RequestedModel, timeout_s: float) -> SignatureInfo:
         found, name = self.signatures(asked, timeout_s), asked.signature or DEFAULT_SIGNATURE
         if name not in found:
             what, text = f"metadata of {asked.model}", f"there is no signature {name}"
@@ -471,7 +473,7 @@ class _Grpc:
         inputs = {alias: form.dtype for alias, form in found[name].inputs.items()}
         return SignatureInfo(inputs, list(found[name].outputs))
 
-    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]:
+    def signatures(self, asked: RequestedModel, timeout_s: float) -> dict[str, SignatureForm]:
         request = wire.message("MetadataRequest")(metadata_field=["signature_def"])
         self._fill_spec(request.model_spec, asked)
         response = self._ask(self._metadata, request, f"metadata of {asked.model}", timeout_s)
@@ -485,7 +487,7 @@ class _Grpc:
             for entry in wire.message("SignatureDefMap").FromString(metadata.value.value).signature_def
         }
 
-    def status(self, asked: Asked, timeout_s: float) -> list[VersionState]:
+    def status(self, asked: RequestedModel, timeout_s: float) -> list[VersionState]:
         request = wire.message("StatusRequest")()
         self._fill_spec(request.model_spec, asked)
         response = self._ask(self._status, request, f"status of {asked.model}", timeout_s)
@@ -497,7 +499,7 @@ class _Grpc:
     def close(self) -> None:
         self._channel.close()
 
-    def _fill_spec(self, spec: Any, asked: Asked) -> None:
+    def _fill_spec(self, spec: Any, asked: RequestedModel) -> None:
         spec.name, spec.signature_name, spec.version_label = asked.model, asked.signature, asked.label
         if asked.version is not None:
             spec.version.value = asked.version
@@ -511,7 +513,7 @@ class _Grpc:
             failed = RequestFailedError(self._address, what, code, text)
             was_not_sent = code == Code.UNAVAILABLE and "failed to connect" in text.lower()
             if was_not_sent or _says_nothing_was_computed(code, text):
-                raise _RefusedError(failed) from error
+                raise _NotComputedError(failed) from error
             raise failed from error
 
 
@@ -530,10 +532,10 @@ class _Rest:
             )
         else:
             self._pool = urllib3.HTTPConnectionPool(host, port, maxsize=_MAX_CONNECTIONS)
-        self._only_outputs: dict[Asked, tuple[str, float]] = {}
+        self._only_outputs: dict[RequestedModel, tuple[str, float]] = {}
 
     def predict(
-        self, asked: Asked, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
+        self, asked: RequestedModel, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
     ) -> dict[str, Array]:
         what = f"predict {asked.model}"
         try:
@@ -548,7 +550,7 @@ class _Rest:
         if not isinstance(found, dict) or set(found) == {"b64"}:
             try:
                 found = {self._only_output(asked, max(0.001, deadline - time.monotonic())): found}
-            except _RefusedError as refused:  # the request itself was computed
+            except _NotComputedError as refused:  # the request itself was computed
                 raise refused.error from refused.__cause__
         for name in outputs:
             if name not in found:
@@ -557,7 +559,7 @@ class _Rest:
                 raise RequestFailedError(self._address, what, Code.INVALID_ARGUMENT, text)
         return {name: _from_json(found[name]) for name in outputs or found}
 
-    def status(self, asked: Asked, timeout_s: float) -> list[VersionState]:
+    def status(self, asked: RequestedModel, timeout_s: float) -> list[VersionState]:
         what = f"status of {asked.model}"
         states = self._ask("GET", _path(asked), None, what, timeout_s, "model_version_status")
         return [VersionState(int(s["version"]), s["state"], s["status"]["error_message"]) for s in states]
@@ -565,7 +567,7 @@ class _Rest:
     def close(self) -> None:
         self._pool.close()
 
-    def signature(self, asked: Asked, timeout_s: float) -> SignatureInfo:
+    def signature(self, asked: RequestedModel, timeout_s: float) -> SignatureInfo:
         found, name = self.signatures(asked, timeout_s), asked.signature or DEFAULT_SIGNATURE
         if name not in found:
             text = f"the answer has no signature {name}: its versions are being changed"
@@ -573,7 +575,7 @@ class _Rest:
         inputs = {alias: form.dtype for alias, form in found[name].inputs.items() if form.dtype}
         return SignatureInfo(inputs, list(found[name].outputs))
 
-    def signatures(self, asked: Asked, timeout_s: float) -> dict[str, SignatureForm]:
+    def signatures(self, asked: RequestedModel, timeout_s: float) -> dict[str, SignatureForm]:
         what = f"metadata of {asked.model}"
         metadata = self._ask("GET", f"{_path(asked)}/metadata", None, what, timeout_s, "metadata")
         try:
@@ -589,7 +591,7 @@ class _Rest:
             text = "the answer holds no SignatureDefs"
             raise self._failed(what, Code.UNKNOWN, text) from error
 
-    def _only_output(self, asked: Asked, timeout_s: float) -> str:
+    def _only_output(self, asked: RequestedModel, timeout_s: float) -> str:
         """Return the name of a signature's one output, which a REST answer leaves out."""
         name, known_until = self._only_outputs.get(asked, ("", 0.0))
         if time.monotonic() < known_until:
@@ -614,17 +616,17 @@ class _Rest:
                 timeout=urllib3.Timeout(total=timeout_s),
             )
         except urllib3.exceptions.NewConnectionError as error:
-            raise _RefusedError(self._failed(what, Code.UNAVAILABLE, str(error))) from error
+            raise _NotComputedError(self._failed(what, Code.UNAVAILABLE, str(error))) from error
         except urllib3.exceptions.TimeoutError as error:
             text = f"no answer within {timeout_s:g} s"
             raise self._failed(what, Code.DEADLINE_EXCEEDED, text) from error
         except urllib3.exceptions.HTTPError as error:  # the connection broke: it may have been computed
             failed = self._failed(what, Code.UNAVAILABLE, str(error) or type(error).__name__)
-            raise (_RefusedError(failed) if method == "GET" else failed) from error
+            raise (_NotComputedError(failed) if method == "GET" else failed) from error
         if response.status != 200:
             code, text = _code(response.status), _error_text(response.data)
             failed = self._failed(what, code, text)
-            raise _RefusedError(failed) if _says_nothing_was_computed(code, text) else failed
+            raise _NotComputedError(failed) if _says_nothing_was_computed(code, text) else failed
         try:
             return json.loads(response.data)[key]
         except (ValueError, KeyError, TypeError) as error:
@@ -648,7 +650,7 @@ def _form_of_json(info: Mapping[str, Any]) -> TensorForm:
     return TensorForm(int(dtype), None if shape.get("unknown_rank") else sizes)
 
 
-def _path(asked: Asked) -> str:
+def _path(asked: RequestedModel) -> str:
     path = f"/v1/models/{quote(asked.model, safe='')}"
     if asked.version is not None:
         return f"{path}/versions/{asked.version}"

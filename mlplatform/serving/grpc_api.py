@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
 )
 
 from mlplatform.serving.api import Api
+from mlplatform.serving.compressed import inflated_message
 from mlplatform.serving.model_config import checked_models
 from mlplatform.serving.reflection_pool import MODEL_SERVICE, PREDICTION_SERVICE, reflection_pool
 from mlplatform.serving.request_size import message_size
@@ -34,6 +35,7 @@ from mlplatform.serving.wire import PARSE_ERRORS
 log = logging.getLogger(__name__)
 
 NO_DEADLINE_S = 365 * 24 * 3600.0  # grpc gives centuries where the caller set none
+_MAX_OF_OTHERS = 1 << 16  # bytes of an inflated message of health or reflection: they hold a name
 SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE)
 
 Behaviour = Callable[[bytes, grpc.ServicerContext], Any]
@@ -44,12 +46,13 @@ class PredictionService:
 
     Args:
         api: What answers.
-        timeout_s: Seconds that a request of a caller without a deadline may wait for a free core.
+        settings: What a request may take of time and memory.
     """
 
-    def __init__(self, api: Api, timeout_s: float) -> None:
+    def __init__(self, api: Api, settings: ServerSettings) -> None:
         self._api = api
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.grpc_timeout_in_ms / 1000
+        self._max_bytes = settings.max_request_bytes
 
     def behaviours(self) -> dict[str, Behaviour]:
         """Return what answers the messages of each method."""
@@ -60,11 +63,15 @@ class PredictionService:
             "MultiInference": inference_pb2.MultiInferenceRequest,
         }
         infer = {
-            method: _behaviour(kind, self._api, partial(self._infer, method))
+            method: _behaviour(kind, self._api, self._max_bytes, partial(self._infer, method))
             for method, kind in kinds.items()
         }
-        asking = get_model_metadata_pb2.GetModelMetadataRequest
-        metadata = _behaviour(asking, self._api, lambda request, _: self._api.inference.metadata(request))
+        metadata = _behaviour(
+            get_model_metadata_pb2.GetModelMetadataRequest,
+            self._api,
+            self._max_bytes,
+            lambda request, _: self._api.inference.metadata(request),
+        )
         return {**infer, "GetModelMetadata": metadata}
 
     def _infer(self, method: str, request: Any, timeout_s: float | None) -> Any:
@@ -79,18 +86,21 @@ class PredictionService:
 class ModelService:
     """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, settings: ServerSettings) -> None:
         self._api = api
+        self._max_bytes = settings.max_request_bytes
 
     def behaviours(self) -> dict[str, Behaviour]:
         """Return what answers the messages of each method."""
-        asking = get_model_status_pb2.GetModelStatusRequest
         return {
             "GetModelStatus": _behaviour(
-                asking, self._api, lambda request, _: self._api.inference.status(request)
+                get_model_status_pb2.GetModelStatusRequest,
+                self._api,
+                self._max_bytes,
+                lambda request, _: self._api.inference.status(request),
             ),
             "HandleReloadConfigRequest": _behaviour(
-                model_management_pb2.ReloadConfigRequest, self._api, self._reload
+                model_management_pb2.ReloadConfigRequest, self._api, self._max_bytes, self._reload
             ),
         }
 
@@ -107,8 +117,8 @@ class ModelService:
         return model_management_pb2.ReloadConfigResponse()
 
 
-def _behaviour(kind: Any, api: Api, answer: Callable[[Any, float | None], Any]) -> Behaviour:
-    """Return what answers serialized messages of a kind, which are counted before they are parsed."""
+def _behaviour(kind: Any, api: Api, max_bytes: int, answer: Callable[[Any, float | None], Any]) -> Behaviour:
+    """Return what answers serialized messages of a kind, counted before they are inflated and parsed."""
 
     def behaviour(data: bytes, context: grpc.ServicerContext) -> Any:
         timeout_s = context.time_remaining()
@@ -118,7 +128,9 @@ def _behaviour(kind: Any, api: Api, answer: Callable[[Any, float | None], Any]) 
             if timeout_s is not None and timeout_s <= 0:
                 raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request was read")
             with api.budget.reservation() as held:
-                held.add(message_size(data, kind.DESCRIPTOR, held.left))
+                data = inflated_message(data, max_bytes, held)
+                size = message_size(data, kind.DESCRIPTOR, held.size + held.left)
+                held.add(size - held.size)
                 return answer(_parsed(kind, data), timeout_s)
         except StatusError as error:
             context.abort(grpc.StatusCode[error.code.name], limited(error.text))
@@ -149,6 +161,27 @@ def _handler(service: str, behaviours: Mapping[str, Behaviour]) -> grpc.GenericR
     )
 
 
+class _Inflating(grpc.ServerInterceptor):
+    """Inflates the messages of gRPC's own services, health and reflection, before they parse them."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = continuation(handler_call_details)
+        parse = getattr(handler, "request_deserializer", None)
+        if parse is None:  # ours, which count what they inflate themselves
+            return handler
+
+        def inflate(data: bytes) -> Any:
+            with self._api.budget.reservation() as held:
+                return parse(inflated_message(data, _MAX_OF_OTHERS, held))
+
+        return handler._replace(request_deserializer=inflate)
+
+
 class GrpcServer:
     """Listens for gRPC on a port, a unix socket, or both."""
 
@@ -165,10 +198,11 @@ class GrpcServer:
         self._server = grpc.server(
             self._pool,
             options=settings.channel_arguments(),
+            interceptors=[_Inflating(api)],
             maximum_concurrent_rpcs=settings.max_concurrent_requests,
         )
-        predictions = PredictionService(api, settings.grpc_timeout_in_ms / 1000).behaviours()
-        models = ModelService(api).behaviours()
+        predictions = PredictionService(api, settings).behaviours()
+        models = ModelService(api, settings).behaviours()
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflecting = reflection.ReflectionServicer(names, reflection_pool())
         about, reflect = self._side_pools

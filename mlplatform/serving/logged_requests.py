@@ -44,7 +44,7 @@ class DamagedLogError(MlplatformError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """What one request asked about.
 
     Attributes:
@@ -70,7 +70,7 @@ def log_files(folder: str) -> list[str]:
     return files
 
 
-def read_requests(file: str, image_feature: str) -> Iterator[Asked]:
+def read_requests(file: str, image_feature: str) -> Iterator[LoggedRequest]:
     """Yield what the requests of a log file (TFRecord of PredictionLog) asked about.
 
     An Example that was sent is kept; a raw photo becomes an Example with the photo; plain columns
@@ -90,24 +90,26 @@ def read_requests(file: str, image_feature: str) -> Iterator[Asked]:
         raise DamagedLogError(file, str(error)) from error
 
 
-def _asked(log: prediction_log_pb2.PredictionLog, image_feature: str) -> Asked:
+def _asked(log: prediction_log_pb2.PredictionLog, image_feature: str) -> LoggedRequest:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         return _of_tensors(dict(log.predict_log.request.inputs), image_feature)
     if kind in ("classify_log", "regress_log", "multi_inference_log"):
-        return Asked(list(_of_input(getattr(log, kind).request.input)))
-    return Asked()
+        return LoggedRequest(list(_of_input(getattr(log, kind).request.input)))
+    return LoggedRequest()
 
 
-def _of_tensors(inputs: dict[str, TensorProto], image_feature: str) -> Asked:
+def _of_tensors(inputs: dict[str, TensorProto], image_feature: str) -> LoggedRequest:
     columns = {name: np.atleast_1d(tf.make_ndarray(tensor)) for name, tensor in inputs.items()}
     if len(columns) == 1:
         (values,) = columns.values()
         if values.dtype == object and all(_is_example(value) for value in values.flat):
-            return Asked(list(values.flat))
+            return LoggedRequest(list(values.flat))
     if IMAGE_BYTES in columns:
         columns[image_feature] = columns.pop(IMAGE_BYTES)
-    asked = Asked(unread=[name for name, v in columns.items() if len(v) and np.size(v[0]) > _LARGEST_ROW])
+    asked = LoggedRequest(
+        unread=[name for name, v in columns.items() if len(v) and np.size(v[0]) > _LARGEST_ROW]
+    )
     columns = {name: values for name, values in columns.items() if len(values) and name not in asked.unread}
     for row in range(min((len(values) for values in columns.values()), default=0)):
         example = tf.train.Example()

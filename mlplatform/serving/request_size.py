@@ -70,6 +70,11 @@ class Reservation:
         self._size = 0
 
     @property
+    def size(self) -> int:
+        """Bytes that this request has taken."""
+        return self._size
+
+    @property
     def left(self) -> int:
         """Bytes that this request may still take, were it alone."""
         return self._budget.limit - self._size

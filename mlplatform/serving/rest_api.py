@@ -23,8 +23,8 @@ from tensorflow_serving.apis import (
 )
 
 from mlplatform.serving import rest_json
-from mlplatform.serving.api import Api, Predicted
-from mlplatform.serving.http_body import inflated, too_large
+from mlplatform.serving.api import AnsweredPredict, Api
+from mlplatform.serving.compressed import inflated, too_large
 from mlplatform.serving.http_connection import Connection, HttpServer, LoopErrors, is_allowed_host
 from mlplatform.serving.inference import SIGNATURE_FIELD
 from mlplatform.serving.json_values import parse_object
@@ -115,7 +115,7 @@ class RestHandler:
             self._large_documents.release()
 
     def _predict(self, asked: "_Asked", body: bytes, deadline: float) -> bytes:
-        def answer() -> tuple[Predicted, bytes]:
+        def answer() -> tuple[AnsweredPredict, bytes]:
             manager = self._api.inference.manager
             with self._reading(body, deadline):
                 document = parse_object(body)
@@ -130,7 +130,7 @@ class RestHandler:
                 signature.check_inputs(inputs)
                 timeout_s = max(0.0, deadline - time.monotonic())
                 outputs = self._api.inference.scheduler.run(signature, inputs, timeout_s)
-                predicted = Predicted(servable, signature, inputs, outputs)
+                predicted = AnsweredPredict(servable, signature, inputs, outputs)
                 return predicted, rest_json.predict_answer(outputs, is_row=is_row)
 
         return self._api.predict_arrays(asked.name, answer)

@@ -197,14 +197,18 @@ class Searches:
         if len(filters) != len(vectors):
             raise invalid_argument(f"{FILTER} has {len(filters)} rows for {len(vectors)} requests")
         live, count = self.live(), self._results
-        item_ids = np.full((len(vectors), count), b"", np.object_)
-        scores = np.full((len(vectors), count), NO_SCORE, np.float32)
-        for row, (vector, condition, name) in enumerate(zip(vectors, filters, own, strict=True)):
+        # Lists become arrays once: right after a model ran, each call of NumPy finds cold caches.
+        item_ids, scores = [], []
+        for vector, condition, name in zip(vectors, filters, own, strict=True):
             found = self._find(np.ascontiguousarray(vector, np.float32), condition, name, live)
-            item_ids[row, : len(found.item_ids)] = [item.encode() for item in found.item_ids]
-            scores[row, : len(found.scores)] = found.scores
-        versions = np.full(len(vectors), self._version, np.int64)
-        return {INDEX_VERSION: versions, ITEM_IDS: item_ids, SCORES: scores}
+            missing = count - len(found.item_ids)
+            item_ids.append([item.encode() for item in found.item_ids] + [b""] * missing)
+            scores.append(found.scores + [NO_SCORE] * missing)
+        return {
+            INDEX_VERSION: np.array([self._version] * len(vectors), np.int64),
+            ITEM_IDS: np.array(item_ids, np.object_).reshape(len(vectors), count),
+            SCORES: np.array(scores, np.float32).reshape(len(vectors), count),
+        }
 
     def _find(self, vector: Array, condition: Filter | None, own: str | None, live: Live) -> Found:
         if own is not None:  # more like this item: not the item itself

@@ -185,13 +185,14 @@ class ServerSettings:
     def channel_arguments(self) -> list[tuple[str, int | str]]:
         """Return options of the gRPC server; what `grpc_channel_arguments` says takes precedence.
 
-        gRPC inflates a compressed message whole before it looks at its size, so compression is off.
+        gRPC inflates a compressed message whole before it looks at its size, so it hands them over as they
+        came: `compressed.inflated_message` inflates them within the limits.
         """
         options: dict[str, int | str] = {
             "grpc.max_receive_message_length": self.max_request_bytes,
             "grpc.max_send_message_length": -1,
             "grpc.so_reuseport": 0,
-            "grpc.compression_enabled_algorithms_bitset": 1,
+            "grpc.per_message_decompression": 0,
         }
         for pair in filter(None, self.grpc_channel_arguments.split(",")):
             key, equals, value = pair.partition("=")

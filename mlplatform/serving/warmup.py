@@ -24,7 +24,7 @@ EMPTY_BATCHES = (1, 8, 32)
 MAX_EMPTY_BYTES = 64 << 20
 
 
-class _Recorder(Scheduler):
+class _InputRecorder(Scheduler):
     """Runs each request alone, and keeps the inputs of one per signature."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ def warm_up(servable: Servable, *, iterations: int = 1, batch_sizes: Sequence[in
     Raises:
         StatusError: A recorded request failed; such a version must not serve.
     """
-    recorder = _Recorder()
+    recorder = _InputRecorder()
     if not (servable.path / WARMUP_FILE).is_file():
         for signature in servable.signatures.values():
             _run_on_zeros(signature)

@@ -37,6 +37,9 @@ LEAST_CALIBRATION_PHOTOS = 30
 _TEMPERATURES = np.geomspace(0.4, 2.5, 61)
 _LEAST_DEVIATION = 1e-3
 _PROJECTION_BATCH = 512
+# How freely the layer learns of photos like the drawn ones what does not hold for the others.
+_OF_DRAWN = 5.0
+_LIKENESS_PENALTY, _STEEPNESS = 0.35, 4.0
 # Between an item's colours in a truth, and at the end of a drawn photo's.
 _BETWEEN, _DRAWN = "\n", "\t"
 _DRAWN_FEATURE = "drawn"
@@ -296,7 +299,34 @@ def _draw(work_dir: Path, settings: ColorSettings) -> str:
 
 
 def _head(store: FeatureStore, photos: _Photos, settings: ColorSettings, colors: int) -> keras.Model:
-    """Return features, brought to the training photos' mean and deviation, to logits."""
+    """Return features, brought to the training photos' mean and deviation, to logits.
+
+    Where there are drawn photos beside others, what the layer sees of photos like the drawn ones is there
+    twice: what is learned of them alone is then no burden to the others (Daume 2007, "Frustratingly Easy
+    Domain Adaptation"; what a photo is like is itself seen in its features).
+    """
+    mean, deviation = _mean_and_deviation(store, photos)
+    penalty = keras.regularizers.L2(settings.weight_penalty / (2 * photos.weight))
+    features = keras.Input((store.width,), name="features")
+    scaled = keras.layers.Normalization(mean=mean, variance=deviation**2, name="standardise")(features)
+    seen = scaled
+    is_drawn = np.array([truth.endswith(_DRAWN) for truth in photos.truths])
+    if is_drawn.any() and not is_drawn.all():
+        weights, bias = _likeness(store, is_drawn, mean, deviation)
+        likeness = keras.layers.Dense(1, "hard_sigmoid", trainable=False, name="like_drawn")
+        like_drawn = likeness(scaled)
+        likeness.set_weights([weights[:, None], np.array([bias])])
+        share = keras.layers.Rescaling(_OF_DRAWN, name="share")(like_drawn)
+        of_drawn = keras.layers.Multiply(name="of_drawn")([scaled, share])
+        seen = keras.layers.Concatenate(name="seen")([scaled, of_drawn, share])
+    logits = keras.layers.Dense(
+        colors, kernel_initializer="zeros", kernel_regularizer=penalty, name="logits"
+    )(seen)
+    return keras.Model(features, logits, name="head")
+
+
+def _mean_and_deviation(store: FeatureStore, photos: _Photos) -> tuple[Array, Array]:
+    """Return those of each feature of the training photos, as much as each of them counts."""
     total, mean, square = 0.0, np.zeros(store.width), np.zeros(store.width)
     for features, truths in store.batches(1024, seed=None):
         weights = photos.weights[truths].astype(np.float64)
@@ -305,14 +335,38 @@ def _head(store: FeatureStore, photos: _Photos, settings: ColorSettings, colors:
         mean += weights @ wide
         square += weights @ wide**2
     mean /= total
-    deviation = np.sqrt(np.maximum(square / total - mean**2, 0.0)) + _LEAST_DEVIATION
-    penalty = keras.regularizers.L2(settings.weight_penalty / (2 * photos.weight))
-    features = keras.Input((store.width,), name="features")
-    scaled = keras.layers.Normalization(mean=mean, variance=deviation**2, name="standardise")(features)
-    logits = keras.layers.Dense(
-        colors, kernel_initializer="zeros", kernel_regularizer=penalty, name="logits"
-    )(scaled)
-    return keras.Model(features, logits, name="head")
+    return mean, np.sqrt(np.maximum(square / total - mean**2, 0.0)) + _LEAST_DEVIATION
+
+
+def _likeness(store: FeatureStore, is_drawn: Array, mean: Array, deviation: Array) -> tuple[Array, float]:
+    """Return weights and bias of what a hard sigmoid makes 1 for photos like the drawn ones, 0 for others.
+
+    A linear regression in closed form, both sorts of photos counting the same, made `_STEEPNESS` times as
+    steep around its middle.
+
+    Args:
+        store: Features of the training photos.
+        is_drawn: bool (truths,).
+        mean: Each feature's mean.
+        deviation: Its deviation.
+    """
+    products = np.zeros((2, store.width + 1, store.width + 1))
+    sums, counts = np.zeros((2, store.width + 1)), np.zeros(2)
+    for features, truths in store.batches(1024, seed=None):
+        scaled = (features.astype(np.float64) - mean) / deviation
+        wide = np.concatenate([scaled, np.ones((len(scaled), 1))], axis=1)
+        for sort in (0, 1):
+            of_sort = wide[is_drawn[truths] == bool(sort)]
+            products[sort] += of_sort.T @ of_sort
+            sums[sort] += of_sort.sum(axis=0)
+            counts[sort] += len(of_sort)
+    penalty = _LIKENESS_PENALTY * np.eye(store.width + 1)
+    penalty[-1, -1] = 0
+    found = np.linalg.solve(
+        (products / counts[:, None, None]).mean(axis=0) + penalty, sums[1] / counts[1] / 2
+    )
+    steep = 6 * _STEEPNESS  # Keras's hard sigmoid rises from -3 to 3
+    return found[:-1] * steep, float((found[-1] - 0.5) * steep)
 
 
 def _fit_head(

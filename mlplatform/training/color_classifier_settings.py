@@ -23,7 +23,7 @@ class ColorSettings(Config):
     # Share of the target that a photo's further colours get.
     second_color_weight: float = Field(default=0.25, ge=0, le=0.5)
     # Photos of known colours that are drawn and learned from beside the data's own; 0 for none.
-    drawn_photos: int = Field(default=840, ge=0)
+    drawn_photos: int = Field(default=1260, ge=0)
     # What draws them: package.module:function of (count, size_px, seed), giving pairs of a JPEG and a colour.
     drawn_by: str = Field(default="mlplatform.demo.photos.colored:colored_photos", pattern=r"^[\w.]+:\w+$")
     # How much a drawn photo counts beside one of the data.

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from mlplatform.redirects import NoRedirect
+
 _TIMEOUT_S = 2.0
 _KNOWN_FOR_S = 3.0
 _MOST_BYTES = 1 << 20
@@ -51,7 +53,7 @@ class Servers:
         self._urls = tuple(url.rstrip("/") for url in urls)
         self._known: dict[tuple[str, str], tuple[float, Served]] = {}
         self._lock = threading.Lock()
-        self._opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
 
     def served(self, model: str) -> list[Served]:
         """Return what each server says of a model."""
@@ -83,10 +85,3 @@ class Servers:
             return Served(url, {}, f"it does not answer: {error}")
         except (ValueError, TypeError, KeyError, RecursionError):
             return Served(url, {}, "it answers something else than a model server")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """What a server says is its own word, not that of another one."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None

@@ -47,6 +47,7 @@ class ImageSearchConfig(Config):
     index: IndexSettings
     filter_columns: list[Annotated[str, Field(min_length=1)]] | None
     index_thresholds: IndexLimits
+    serving_environment: str | None = Field(min_length=1)
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

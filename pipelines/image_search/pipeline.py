@@ -99,6 +99,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         output="embedding",
         thresholds=settings.thresholds,
         budget=settings.budget,
+        serving_environment=settings.serving_environment,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,

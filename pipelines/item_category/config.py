@@ -74,6 +74,7 @@ class ItemCategoryConfig(Config):
     search: SearchSettings
     thresholds: Thresholds
     budget: Budget
+    serving_environment: str | None = Field(min_length=1)
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

@@ -4,19 +4,23 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mlplatform.components.image_example_gen.photo_folder import (
-    NoPhotosError,
     Photos,
-    divided,
     find_photos,
     require_folder,
 )
-from mlplatform.datasets import DatasetStore
 from mlplatform.datasets.reference import Reference, version_reference
 from mlplatform.home import Home
 from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_category.config import ItemCategoryConfig, check_files, load_config
-from mlplatform.pipelines.photo_steps import data_gate_of, model_out, photos_in, pipeline_of
+from mlplatform.pipelines.photo_steps import (
+    data_gate_of,
+    imported,
+    model_out,
+    photos_in,
+    pipeline_of,
+    stored_photos,
+)
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -80,21 +84,14 @@ def _photos(data: str | os.PathLike[str], settings: ItemCategoryConfig, home: Ho
     reference = version_reference(data)
     if reference is None:
         return find_photos(data, settings.listing, settings.splits, settings.data_splits)
-    splits = settings.data_splits
-    if splits is None:  # else it may be made where the store is not
-        manifest = DatasetStore(home.datasets).show(reference.name, reference.version)
-        held_out = sorted({*manifest.splits} - {*manifest.training_splits})
-        splits = [*[name for name in manifest.training_splits if name in manifest.splits][:1], *held_out]
-    if len(splits) < 2:
-        raise NoPhotosError(str(data), f"its splits are {', '.join(splits)}: none is left to evaluate on")
-    return divided(str(data), None, splits)
+    return stored_photos(data, reference, home, settings.data_splits)
 
 
 def _compose(
     settings: ItemCategoryConfig, photos: Photos, stored: Reference | None, home: Home
 ) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
-    from mlplatform.components import DatasetImporter, ModelTrainer, ModelValidator
+    from mlplatform.components import ModelTrainer, ModelValidator
     from mlplatform.vision.backbones import check_backbone
 
     if not settings.model.weights_file:  # that has to be where the training runs, not here
@@ -103,7 +100,7 @@ def _compose(
     before: list[Any] = []
     version: Any
     if stored:
-        version = DatasetImporter(dataset=stored.name, version=stored.version, store=home.datasets)
+        version = imported(stored, home)
     else:
         ingest, version = photos_in(
             photos, settings, home, split_by=settings.split_by, taxonomy=settings.taxonomy
@@ -136,6 +133,7 @@ def _compose(
         thresholds=settings.thresholds.model_dump(),
         dataset=version.outputs["dataset"],
         budget=settings.budget.model_dump(),
+        serving_environment=settings.serving_environment,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,

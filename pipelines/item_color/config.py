@@ -44,6 +44,7 @@ class ItemColorConfig(Config):
     model: ColorSettings
     thresholds: dict[str, float]
     budget: dict[str, float]
+    serving_environment: str | None = Field(min_length=1)
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

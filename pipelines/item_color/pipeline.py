@@ -12,11 +12,19 @@ from mlplatform.components.image_example_gen.photo_folder import (
     find_photos,
     require_folder,
 )
+from mlplatform.datasets.reference import Reference, version_reference
 from mlplatform.home import Home
 from mlplatform.orchestration.engine import parse_engine, use_engine
 from mlplatform.orchestration.kubeflow.options import with_options
 from mlplatform.pipelines.item_color.config import ItemColorConfig, check_files, load_config
-from mlplatform.pipelines.photo_steps import data_gate_of, model_out, photos_in, pipeline_of
+from mlplatform.pipelines.photo_steps import (
+    data_gate_of,
+    imported,
+    model_out,
+    photos_in,
+    pipeline_of,
+    stored_photos,
+)
 from mlplatform.storage.urls import is_local, join
 
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ def create_pipeline(
 
     Args:
         data: Folder of photos with a listing (columns `path`, `color`; `also` and `seller` where it has
-            them), a local path or a URL.
+            them), a local path or a URL. Or a stored dataset version, `item_colors@v3`: nothing is ingested.
         root: Root of everything the pipeline keeps, a local path or a URL; default `$MLPLATFORM_HOME`, else
             `./.mlplatform`.
         config: Changes to `config.yaml`, by its keys: `create_pipeline(..., model={"epochs": 20})`.
@@ -44,10 +52,12 @@ def create_pipeline(
 
     Raises:
         ConfigError: A key is unknown or a value does not fit.
-        NoPhotosError: `data` holds no listing.
+        NoPhotosError: `data` holds no listing, or a version has no split to evaluate on.
+        DatasetNotFoundError, VersionNotFoundError: There is no such version.
     """
     settings = load_config(config)
-    return _compose(settings, _photos(data, settings), Home.at(root))
+    home = Home.at(root)
+    return _compose(settings, _photos(data, settings, home), version_reference(data), home)
 
 
 def check_arguments(
@@ -57,16 +67,21 @@ def check_arguments(
 
     Raises:
         ConfigError: A key is unknown, a value does not fit, or a file that it names is missing.
-        NoPhotosError: There is no such folder, or it holds no listing.
+        NoPhotosError: There is no such folder, it holds no listing, or a version has no split to evaluate on.
+        DatasetNotFoundError, VersionNotFoundError: There is no such version.
     """
     settings = load_config(config)
-    Home.at(root)
+    home = Home.at(root)
     check_files(settings)
-    require_folder(data)
-    _photos(data, settings)
+    if version_reference(data) is None:
+        require_folder(data)
+    _photos(data, settings, home)
 
 
-def _photos(data: str | os.PathLike[str], settings: ItemColorConfig) -> Photos:
+def _photos(data: str | os.PathLike[str], settings: ItemColorConfig, home: Home) -> Photos:
+    reference = version_reference(data)
+    if reference is not None:
+        return stored_photos(data, reference, home)
     photos = find_photos(data, settings.listing or LISTING, settings.splits)
     if photos.listing is None:
         raise NoPhotosError(photos.folder, "it has no listing, and folders say nothing of colours")
@@ -84,18 +99,24 @@ def _split_by(photos: Photos, settings: ItemColorConfig) -> str:
     return next((name for name in SELLERS if name in columns), ITEM_ID)
 
 
-def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline":
+def _compose(settings: ItemColorConfig, photos: Photos, stored: Reference | None, home: Home) -> "Pipeline":
     # Here and not above: a wrong configuration is reported before TFX is loaded.
     from mlplatform.components import ModelTrainer, ModelValidator
 
     label = settings.model.label_feature
-    ingest, version = photos_in(
-        photos,
-        settings,
-        home,
-        split_by=_split_by(photos, settings),
-        of_ingest={"label_feature": label, "also_feature": settings.also, "leave_out_unlabelled": True},
-    )
+    before: list[Any] = []
+    version: Any
+    if stored:
+        version = imported(stored, home)
+    else:
+        ingest, version = photos_in(
+            photos,
+            settings,
+            home,
+            split_by=_split_by(photos, settings),
+            of_ingest={"label_feature": label, "also_feature": settings.also, "leave_out_unlabelled": True},
+        )
+        before = [ingest]
     data_gate = data_gate_of(
         version,
         photos,
@@ -124,12 +145,13 @@ def _compose(settings: ItemColorConfig, photos: Photos, home: Home) -> "Pipeline
         label=label,
         thresholds=settings.thresholds,
         budget=settings.budget,
+        serving_environment=settings.serving_environment,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,
     )
     components = [
-        ingest,
+        *before,
         version,
         data_gate,
         trainer,

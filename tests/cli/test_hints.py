@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlplatform.cli.datasets import store_options
-from mlplatform.cli.hints import with_root
+from mlplatform.cli.hints import hint, with_root
+from mlplatform.datasets.errors import SplitFirewallError
 from mlplatform.home import ROOT_VARIABLE
 
 
@@ -79,3 +80,11 @@ def test_an_error_of_the_library_names_it_too(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"mlplatform datasets commit --root {tmp_path} items" in done.stderr
+
+
+def test_the_library_names_its_own_arguments_and_the_command_line_its_options() -> None:
+    error = SplitFirewallError("items", ["i1"], 1)
+    assert "--" not in str(error)
+    assert "unless partition_feature_name in their output_config names the feature to hash" in str(error)
+    assert "is_firewall_on=False" in str(error)
+    assert hint(error) == " (here: --no-firewall)"

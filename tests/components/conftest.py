@@ -5,11 +5,12 @@ of the tests start.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 _FILE = Path(__file__).parents[1] / "vision" / "colour_photos.py"
@@ -48,3 +49,33 @@ def compile_for_kubeflow() -> Callable[[Any], dict[str, Any]]:
         return specification
 
     return compile_
+
+
+@pytest.fixture(scope="session")
+def quick_probes(warm_processes: Any) -> Iterator[None]:
+    """Let the processes that the serving check starts begin in a moment, from here on.
+
+    They are real ones where a test says so, and in runs that begin with a command of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        quick = SimpleNamespace(Popen=warm_processes.Popen, NoSuchProcess=psutil.NoSuchProcess)
+        patch.setattr("mlplatform.components.model_validator.serving_check.psutil", quick)
+        yield
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A backbone of next to nothing, named by blocks; which blocks the default one has, other tests show."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((32, 32, 3)),
+        keras.layers.Rescaling(1 / 127.5, offset=-1.0),
+        keras.layers.Conv2D(8, 4, 4, activation="relu", name="block1_conv"),
+        keras.layers.Conv2D(16, 4, 4, activation="relu", name="block2_conv"),
+        keras.layers.Flatten(),
+    ]
+    file = tmp_path_factory.mktemp("network") / "network.keras"
+    keras.Sequential(layers).save(file)
+    return str(file)

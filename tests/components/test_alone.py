@@ -185,7 +185,9 @@ def executor_input(
     }
 
 
-def run_pod(command: list[str], given: dict[str, Any], folder: Path) -> Pod:
+def run_pod(
+    command: list[str], given: dict[str, Any], folder: Path, start: Callable[..., "subprocess.Popen[bytes]"]
+) -> Pod:
     """Run a container's command as another user, who owns nothing but an empty folder and a temporary one."""
     for place in (folder, folder / "empty", folder / "tmp"):
         place.mkdir(parents=True)
@@ -196,30 +198,31 @@ def run_pod(command: list[str], given: dict[str, Any], folder: Path) -> Pod:
     environment = {
         name: value for name, value in os.environ.items() if name.startswith("AWS_") or name == "PATH"
     }
-    done = subprocess.run(
-        [*as_nobody(), sys.executable, *arguments[1:]],
-        cwd=folder / "empty",
-        env={
-            **environment,
-            **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), NO_NETWORK),
-            "no_proxy": "127.0.0.1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "KFP_RUN_ID": RUN,
-            "TMPDIR": str(folder / "tmp"),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        return Pod(done.returncode, done.stdout, {})
+    with (folder / "log").open("wb") as log:
+        process = start(
+            arguments[1:],
+            cwd=folder / "empty",
+            env={
+                **environment,
+                **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), NO_NETWORK),
+                "no_proxy": "127.0.0.1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "KFP_RUN_ID": RUN,
+                "TMPDIR": str(folder / "tmp"),
+            },
+            stdout=log,
+            stderr=log,
+        )
+        status = process.wait()
+    said = (folder / "log").read_text()
+    if status:
+        return Pod(status, said, {})
     found = json.loads(output_file.read_text())["artifacts"]
     outputs = {
         name: {"uri": some["artifacts"][0]["uri"], "metadata": some["artifacts"][0].get("metadata", {})}
         for name, some in found.items()
     }
-    return Pod(0, done.stdout, outputs)
+    return Pod(0, said, outputs)
 
 
 def is_root() -> bool:
@@ -248,9 +251,19 @@ def run_nodes(
     s3: str,
     root: str,
     compile_for_kubeflow: Callable[[Any], dict[str, Any]],
+    warm_processes: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[list[str]], dict[str, Pod]]:
-    """Run nodes container by container, each once, until one fails; return those that ran so far."""
+    """Run nodes container by container, each once, until one fails; return those that ran so far.
+
+    The process of the first one is started as Kubeflow does, from nothing; the others start in a moment.
+    """
+
+    def start(arguments: list[str], **how: Any) -> "subprocess.Popen[bytes]":
+        if not done:
+            return subprocess.Popen([*as_nobody(), sys.executable, *arguments], **how)
+        return warm_processes.Popen([sys.executable, *arguments], user=NOBODY if is_root() else None, **how)
+
     specification = compile_for_kubeflow(pipeline(s3, root))
     folder = tmp_path_factory.mktemp("pods")
     for parent in (folder, *folder.parents):  # pytest's own are for their owner alone
@@ -268,7 +281,8 @@ def run_nodes(
             given = executor_input(
                 specification, node, {"data": f"{s3}/photos"}, done, f"{root}/pipelines/{RUN}"
             )
-            done[node] = run_pod([*container["command"], *container["args"]], given, folder / node)
+            command = [*container["command"], *container["args"]]
+            done[node] = run_pod(command, given, folder / node, start)
         return done
 
     return run

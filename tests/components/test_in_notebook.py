@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
@@ -55,7 +57,7 @@ def test_photos_are_ingested_judged_and_versioned(
 
 
 def test_a_model_is_trained_judged_and_pushed(
-    colours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: ModuleType, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(builtins.__dict__, "__IPYTHON__", True)
     from tfx.orchestration.experimental.interactive.interactive_context import InteractiveContext
@@ -73,7 +75,7 @@ def test_a_model_is_trained_judged_and_pushed(
     trainer = ModelTrainer(
         examples=ingest.outputs["examples"],
         run_fn="mlplatform.training.image_classifier:train",
-        hyperparameters={"backbone": "scratch", "image_size": 32, "epochs": 1, "batch_size": 3},
+        hyperparameters={"backbone": network, "image_size": 32, "epochs": 1, "batch_size": 3},
         eval_splits=["validation"],
     )
     context.run(trainer, enable_cache=False)

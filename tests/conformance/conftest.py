@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,16 +171,18 @@ class Target:
 
 
 class Server:
-    """A server as a process, of the command under test."""
+    """A server as a process, of the command under test; ours is started by `processes`."""
 
-    def __init__(self, flags: Sequence[str], log: Path) -> None:
+    def __init__(self, flags: Sequence[str], log: Path, processes: Any = subprocess) -> None:
         other = os.environ.get("CONFORMANCE_SERVER")
         command = shlex.split(other) if other else [sys.executable, "-m", "mlplatform.cli.main", "serve"]
         self.is_ours, self.log = other is None, log
         self.grpc_port, self.rest_port = _free_ports(2)
         ports = (f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}")
         with log.open("w") as file:
-            self.process = subprocess.Popen([*command, *ports, *flags], stdout=file, stderr=file)
+            self.process = (subprocess if other else processes).Popen(
+                [*command, *ports, *flags], stdout=file, stderr=file
+            )
 
     def wait_until_open(self) -> Target:
         """Wait for both ports: from then on every configured model must answer."""
@@ -232,7 +234,7 @@ def models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def target(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def target(models: Path, warm_processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The server with all models of `tests/serving/models.py`."""
     root = tmp_path_factory.mktemp("conformance")
     if "CONFORMANCE_GRPC" in os.environ:
@@ -253,7 +255,8 @@ def target(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
         server.stop()
     else:
         (root / "models").symlink_to(models)
-        ours = _running().ServerProcess("--root", str(root), log=root / "server.log")
+        log = root / "server.log"
+        ours = _running().ServerProcess("--root", str(root), log=log, processes=warm_processes)
         target = Target(ours.grpc, ours.rest, is_ours=True)
         yield target
         assert ours.stop() == 0
@@ -261,11 +264,11 @@ def target(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 
 
 @pytest.fixture(scope="session")
-def start() -> Callable[[Sequence[str], Path], Server]:
+def start(warm_processes: Any) -> Callable[[Sequence[str], Path], Server]:
     """Start a server of the command under test: `start(flags, log)`."""
     if "CONFORMANCE_GRPC" in os.environ:
         pytest.skip("needs servers of several configurations: set CONFORMANCE_SERVER")
-    return Server
+    return partial(Server, processes=warm_processes)
 
 
 @pytest.fixture(scope="module")

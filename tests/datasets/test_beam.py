@@ -28,7 +28,6 @@ IN_PROCESS = ["--runner=DirectRunner"]
 pytestmark = pytest.mark.usefixtures("beam_of_nodes")
 
 
-@pytest.mark.slow
 def test_beam_makes_the_same_versions(
     tmp_path: Path,
     write_examples: Write,
@@ -81,7 +80,6 @@ def test_beam_makes_the_same_versions(
 LOST = ["shard-0", "facts-1", "pack-0", "new-0", "match-0", "written-0", "keys-0"]
 
 
-@pytest.mark.slow
 def test_a_result_that_does_not_arrive_is_an_error_and_no_version(
     tmp_path: Path,
     write_examples: Write,
@@ -110,7 +108,6 @@ def test_a_result_that_does_not_arrive_is_an_error_and_no_version(
     assert store.verify("d").is_whole
 
 
-@pytest.mark.slow
 def test_content_with_a_forgotten_record_does_not_come_back(
     tmp_path: Path, write_examples: Write, make_example: Callable[..., bytes]
 ) -> None:
@@ -122,7 +119,6 @@ def test_content_with_a_forgotten_record_does_not_come_back(
         store.commit("d", source, beam_options=IN_PROCESS)
 
 
-@pytest.mark.slow
 def test_the_later_of_two_compares_anew(
     tmp_path: Path, write_examples: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +198,6 @@ def write_rows(folder: Path, shards: int, count: int) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_every_step_advances(tmp_path: Path, write_examples: Write) -> None:
     rows = [b"%d" % n for n in range(100)]
     store = DatasetStore(tmp_path / "store")

@@ -30,7 +30,7 @@ from mlplatform.datasets.errors import (
 from mlplatform.datasets.examples_folder import list_shards
 from mlplatform.datasets.format.tfrecord import frame
 from mlplatform.datasets.line import Line
-from mlplatform.datasets.placement import NewPack, Part
+from mlplatform.datasets.placement import NewPack, ShardPart
 from mlplatform.datasets.scan import scan_shards
 from mlplatform.datasets.write_packs import write_packs
 from mlplatform.storage import LocalStorage, open_storage
@@ -382,7 +382,7 @@ def test_a_long_run_of_new_records_is_copied_in_pieces(tmp_path: Path, write_exa
     _, shards = list_shards(source)
     (found,) = scan_shards(shards)
     rows = np.arange(1, 48)
-    part = Part(
+    part = ShardPart(
         found.shard, found.file_sha256, rows, found.ids[rows], found.sizes[rows], found.offsets()[rows]
     )
     tracemalloc.start()

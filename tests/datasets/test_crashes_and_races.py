@@ -26,11 +26,10 @@ def kill_loop(folder: Path, kills: int, seed: int, *verbs: str) -> dict[str, int
 
 
 def test_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path) -> None:
-    hits = kill_loop(tmp_path, 50, 11, "commit", "first", "checkout", "gc", "tag")
-    assert min(hits.values()) >= 10
+    hits = kill_loop(tmp_path, 20, 11, "commit", "first", "checkout", "gc", "tag")
+    assert min(hits.values()) >= 4
 
 
-@pytest.mark.slow
 def test_kills_of_commits_on_beam(tmp_path: Path) -> None:
     assert min(kill_loop(tmp_path, 4, 12, "beam").values()) >= 4
 

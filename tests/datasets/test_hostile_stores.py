@@ -230,11 +230,11 @@ def binary_attacks(target: Target, seed: int, count: int) -> None:
 
 
 def test_hostile_documents(target: Target) -> None:
-    json_attacks(target, seed=1, count=220)
+    json_attacks(target, seed=1, count=80)
 
 
 def test_hostile_packs_bitmaps_and_caches(target: Target) -> None:
-    binary_attacks(target, seed=2, count=120)
+    binary_attacks(target, seed=2, count=50)
 
 
 @pytest.mark.soak

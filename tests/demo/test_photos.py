@@ -231,7 +231,6 @@ def test_a_linear_model_on_pixels_stays_under_half(clean: Path) -> None:
     assert accuracy(pixels.reshape(len(pixels), -1), labels, (0.01, 0.1, 1, 10)) < 0.5
 
 
-@pytest.mark.slow
 def test_features_of_the_default_backbone_pass_nine_tenths(clean: Path) -> None:
     from mlplatform.vision.backbones import build_backbone
 

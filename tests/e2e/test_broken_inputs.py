@@ -154,7 +154,6 @@ def test_serving_on_a_taken_port_is_one_clear_error(mlplatform: Command, tmp_pat
     assert "Traceback" not in done.err
 
 
-@pytest.mark.slow
 def test_too_many_broken_photos_stop_the_run_and_leave_no_version(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
@@ -179,7 +178,6 @@ REJECTED = {
 }
 
 
-@pytest.mark.slow
 def test_every_planted_fault_is_a_counted_reject_or_can_be_used(command: Command, tmp_path: Path) -> None:
     photos, root = tmp_path / "photos", tmp_path / "root"
     make_photos(

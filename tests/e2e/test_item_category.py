@@ -119,18 +119,13 @@ def test_data_that_does_not_fit_its_schema_stops_the_run_and_the_server_keeps_wh
 
 
 def test_the_same_pipeline_runs_under_the_stock_runner(
-    photos: Path, quick: dict[str, dict[str, object]], tmp_path: Path
+    photos: Path, quick: dict[str, dict[str, object]], warm_python: Command, tmp_path: Path
 ) -> None:
-    import subprocess
-    import sys
-
     code = (
         "from tfx.orchestration.local.local_dag_runner import LocalDagRunner\n"
         "from mlplatform.pipelines.item_category import create_pipeline\n"
         f"LocalDagRunner().run(create_pipeline(data={str(photos)!r}, root={str(tmp_path)!r}, **{quick}))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=540, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm_python("-c", code, timeout_s=540)
+    assert done.code == 0, done.err[-3000:]
     assert (tmp_path / "models" / "item_category" / "1" / "saved_model.pb").exists()

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,13 @@ def test_all_that_outlives_the_run_is_at_the_url(trained: Any) -> None:
     assert {path.split("/")[0] for path in paths} <= places
 
 
-def test_another_machine_reads_it(trained: Any, photos: Path, command: Command, tmp_path: Path) -> None:
+def test_another_machine_reads_it(
+    trained: Any,
+    photos: Path,
+    command: Command,
+    warmly: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
     log = json.loads(command("datasets", "log", "items", "--root", ROOT, "--json").out)
     assert [version["version"] for version in log] == ["v1"]
     model = json.loads(command("models", "show", "item_category", "--root", ROOT, "--json").out)
@@ -110,7 +117,7 @@ def test_another_machine_reads_it(trained: Any, photos: Path, command: Command, 
     assert [run["run_id"] for run in runs] == [trained["again"]["run_id"], trained["run_id"]]
     assert command("runs", "logs", trained["run_id"], "ModelTrainer", "--root", ROOT).out
     photo = next(iter(read_unseen(photos)))
-    with serving(ROOT, tmp_path / "server.log") as port:
+    with warmly(), serving(ROOT, tmp_path / "server.log") as port:
         classes, scores = ask(port, "item_category", photo.path.read_bytes())
     assert len(classes) == len(scores) == 6
     assert not Home.at(ROOT).metadata_db.exists(), "reading needs no ML Metadata"

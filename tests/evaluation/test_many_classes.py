@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from mlplatform.evaluation.class_design import Neighbours, clusters, look_alikes
+from mlplatform.evaluation.class_design import (
+    Neighbourhoods,
+    Neighbours,
+    clusters,
+    look_alikes,
+    two_things,
+)
 from mlplatform.evaluation.classification import Classification, ClassTally
 from mlplatform.evaluation.limits import fallen, missed, parse_limits
 from mlplatform.evaluation.tests_of_chance import (
@@ -14,6 +20,7 @@ from mlplatform.evaluation.tests_of_chance import (
     fisher_combined,
     fisher_tails,
     holm,
+    log_hypergeometric_tail,
     poisson_tails,
 )
 from mlplatform.taxonomy import Taxonomy
@@ -41,6 +48,9 @@ class TestTestsOfChance:
         assert fisher_tails(hits, other, records) == pytest.approx(
             stats.hypergeom.cdf(hits, 2 * records, hits + other, records)
         )
+        tail = stats.hypergeom.cdf(2, 40, 15, 20)
+        assert log_hypergeometric_tail(2, 15, 20, 40) == pytest.approx(np.log(tail))
+        assert log_hypergeometric_tail(15, 15, 20, 40) == pytest.approx(0, abs=1e-9)
         means = np.array([0.01, 1.0, 5.0, 38.5])
         assert np.exp(poisson_tails([1, 5, 7, 40], means)) == pytest.approx(
             stats.poisson.sf(np.array([0, 4, 6, 39]), means)
@@ -220,6 +230,47 @@ class TestLookAlikes:
         joined = clusters(look_alikes(neighbours, NAMES[:40], np.full(40, 40)))
         assert ["class 0", "class 1", "class 2"] in joined
         assert all(len(labels) <= 3 for labels in joined)  # a chain is not one thing
+
+
+def two_kinds(classes: int, records: int, divided: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return truths and answers: records have four of eight near classes, those of `divided` by halves."""
+    random = np.random.default_rng(4)
+    truth = np.repeat(np.arange(classes), records)
+    near = (truth[:, None] + 1 + np.argsort(random.random((len(truth), 8)))[:, :4]) % classes
+    half = random.integers(0, 2, (len(truth), 1))
+    apart = (truth[:, None] + 1 + 4 * half + np.argsort(random.random((len(truth), 4)))) % classes
+    answers = np.where((truth == divided)[:, None], apart, near)
+    return truth, np.concatenate([truth[:, None], answers], axis=1), random.random((len(truth), 5))
+
+
+class TestTwoThings:
+    def test_a_class_whose_records_are_of_two_kinds_is_found_and_chance_is_not(self) -> None:
+        kept = Neighbourhoods()
+        kept.add(*two_kinds(30, 40, divided=7))
+        (found,) = two_things(kept, NAMES)
+        assert found.label == "class 7"
+        sides = sorted((int(name.split()[1]) - 8) // 4 for name in (found.one, found.other))
+        assert sides == [0, 1]
+        assert (found.as_both, found.as_one + found.as_other, found.records) == (0, 40, 40)
+
+    def test_few_records_say_nothing(self) -> None:
+        kept = Neighbourhoods()
+        assert two_things(kept, NAMES) == []
+        kept.add(*two_kinds(30, 10, divided=7))
+        assert two_things(kept, NAMES) == []
+
+    def test_what_is_kept_depends_neither_on_order_nor_on_parts(self) -> None:
+        truth, best, scores = two_kinds(12, 200, divided=3)
+        whole, parts = Neighbourhoods(), Neighbourhoods()
+        whole.add(truth, best, scores)
+        order = np.random.default_rng(1).permutation(len(truth))
+        for rows in np.array_split(order, 7):
+            part = Neighbourhoods()
+            part.add(truth[rows], best[rows], scores[rows])
+            parts.merge(part, np.arange(12))
+        for one, other in zip(parts.kept(), whole.kept(), strict=True):
+            assert one.tolist() == other.tolist()
+        assert len(whole.kept()[0]) == 12 * 64
 
 
 def test_the_report_of_1200_classes_stays_small() -> None:

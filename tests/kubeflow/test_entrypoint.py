@@ -27,9 +27,12 @@ from pathlib import Path
 from tfx.dsl.components.base import base_executor
 from mlplatform.errors import GateError, UsageError
 
+HEAVY = {"tensorflow", "apache_beam", "tfx.components", "numpy", "pydantic", "yaml", "setuptools", "fsspec"}
+
 class Executor(base_executor.BaseExecutor):
     def Do(self, input_dict, output_dict, exec_properties):
-        print("LOADED", *sorted({"tensorflow", "apache_beam", "tfx.components"} & sys.modules.keys()))
+        print("LOADED", *sorted(HEAVY & sys.modules.keys()))
+        print("MODULES", len(sys.modules))
         print(self._context.pipeline_run_id, self._context.pipeline_node.node_info.id)
         (model,) = output_dict["model"]
         Path(model.uri).mkdir()
@@ -220,10 +223,22 @@ class Pod:
         return Ledger(self.root / "ledger").events("runs/run-1")[-1]
 
 
+def imported_by_the_executor(folder: Path) -> int:
+    """Return how many modules there are when only the executor was imported, as the entry point does it."""
+    (folder / "words_executors.py").write_text(EXECUTORS)
+    program = (
+        "import sys; from mlplatform.orchestration.kubeflow import light_tfx; light_tfx.prepare(); "
+        f"sys.path.insert(0, {str(folder)!r}); import words_executors; print(len(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
 def test_an_executor_that_needs_no_tensorflow_gets_none(tmp_path: Path) -> None:
     pod = Pod(tmp_path, "Executor")
     assert pod.status == 0, pod.log
-    assert "LOADED\n" in pod.log
+    assert "LOADED\n" in pod.log  # where it runs
+    assert int(pod.log.partition("MODULES ")[2].split()[0]) < 1.2 * imported_by_the_executor(tmp_path)
     assert "run-1 Words" in pod.log
     assert (pod.model / "text").read_text() == "what is up"
     (model,) = json.loads(pod.output_file.read_text())["artifacts"]["model"]["artifacts"]

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from mlplatform.fingerprints.digests import Digests
-from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest, make_key
+from mlplatform.orchestration.local.cache.cache_key import KeyedArtifact, artifact_digest, make_key
 from mlplatform.roles import FINGERPRINT, READ, VALUE, WRITTEN
 from mlplatform.storage import open_storage
 
@@ -171,7 +171,7 @@ def test_code_that_is_not_found_gives_no_key_twice(key):
 def test_which_properties_of_an_artifact_count(tmp_path, type_, where, name, counts):
     digests = Digests(tmp_path)
     one, other = (
-        artifact_digest(ArtifactFacts(type_, str(tmp_path / "no"), 1, **{where: {name: value}}), digests)
+        artifact_digest(KeyedArtifact(type_, str(tmp_path / "no"), 1, **{where: {name: value}}), digests)
         for value in ("one", "other")
     )
     assert (one != other) == counts

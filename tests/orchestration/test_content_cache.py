@@ -109,10 +109,9 @@ class TestCode:
         third = own_runner.run_reference(reference, overrides={"mark": str(mark)})
         assert set(states(third).values()) == {"cached"}
 
-    def test_a_script_defines_its_components_itself_and_finds_its_arguments_in_the_nodes(self, tmp_path):
-        import subprocess
-        import sys
-
+    def test_a_script_defines_its_components_itself_and_finds_its_arguments_in_the_nodes(
+        self, warm_python, tmp_path
+    ):
         script = tmp_path / "script.py"
         source = (
             "import sys\n"
@@ -136,9 +135,8 @@ class TestCode:
 
         def run(text):
             script.write_text(text)
-            command = [sys.executable, script, tmp_path, " there"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            return done.stdout.strip() or done.stderr
+            done = warm_python(script, tmp_path, " there")
+            return done.out.strip() or done.err
 
         assert run(source) == "done v1 there"
         assert run(source) == "cached v1 there"

@@ -43,19 +43,28 @@ WAYS = (
     ("runner", signal.SIGHUP),
     ("runner", signal.SIGKILL),
 )
+# After what a small run is killed; in the other ways at any time.
+AFTER = {
+    ("runner", signal.SIGTERM): "Sleep: started",
+    ("runner", signal.SIGHUP): "Sleep: started",
+    ("runner", signal.SIGKILL): "Fail: done",
+}
 
 
 class Started:
-    """A run in processes of its own, told apart by a mark in their environment."""
+    """A run in processes of its own, told apart by a mark in their environment.
 
-    def __init__(self, arguments: list[str], folder: Path) -> None:
+    What it says is in the file `screen`; with `is_read`, it is for the test to read.
+    """
+
+    def __init__(self, arguments: list[str], folder: Path, *, is_read: bool = False) -> None:
         self.mark = uuid.uuid4().hex
         self.screen = folder / "screen"
         with self.screen.open("wb") as screen:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mlplatform.cli.main", "run", *arguments],
                 stdout=subprocess.DEVNULL,
-                stderr=screen,
+                stderr=subprocess.PIPE if is_read else screen,
                 env={**os.environ, "TERM_OF_THE_TEST": self.mark},
                 start_new_session=True,
             )
@@ -89,6 +98,11 @@ class Started:
             assert time.monotonic() < deadline
             assert self.process.poll() is None, self.screen.read_text()
             time.sleep(0.02)
+
+    def close_terminal_after(self, text: str) -> None:
+        """Read until this was printed, and no further: nobody reads what it says then."""
+        assert any(text.encode() in line for line in self.process.stderr)
+        self.process.stderr.close()
 
     def kill(self, target: str, number: int) -> None:
         """Send a signal to one of the run's processes, where it has not ended by itself."""
@@ -151,15 +165,23 @@ def test_killed_in_every_way_the_next_run_resumes_and_does_nothing_again_that_wa
     name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
     for number, (target, sent) in enumerate(WAYS):
         (place / "data/text.txt").write_text(f"text {number}")
-        is_last = number == len(WAYS) - 1
-        started = Started([*name, "--set", f"seconds={30.0 if is_last else 1 + number / 100}"], place)
-        if is_last:
-            started.wait_for("Fail: done")
+        after = AFTER.get((target, sent))
+        words = [*name, "--set", f"seconds={30.0 if after else 1 + number / 100}"]
+        started = Started(words, place, is_read=sent == signal.SIGHUP)
+        if sent == signal.SIGHUP:
+            started.close_terminal_after(after)
+        elif after:
+            started.wait_for(after)
         else:
             started.wait_for_nodes(random.randint(1, 4), random.choice(EVENTS))
         started.kill(target, sent)
         started.wait_until_gone()
         assert started.process.returncode != 0 or newest_run(root)["state"] == "done"
+        if sent in (signal.SIGTERM, signal.SIGHUP):
+            assert started.process.returncode == 128 + sent
+            assert newest_run(root)["state"] == "cancelled"
+        if sent == signal.SIGTERM:
+            assert "run the same again to go on" in started.screen.read_text()
     last = Started([*name, "--set", "seconds=0.1"], place)
     last.wait_until_gone(timeout_s=180)
     assert last.process.returncode == 0, last.screen.read_text()

@@ -99,7 +99,12 @@ class TestParallel:
     ):
         import steps
 
-        nodes = [steps.Sleep(trace=str(trace), seconds=1.0).with_id(f"s{i}") for i in range(2)]
+        def node():
+            if parallelism == 2:
+                return steps.Meet(trace=str(trace), count=2)
+            return steps.Sleep(trace=str(trace), seconds=0.5)
+
+        nodes = [node().with_id(f"s{i}") for i in range(2)]
         monkeypatch.setattr(runner, "_parallelism", parallelism)
         runner.run(pipeline(*nodes, enable_cache=False))
         kinds = [line.split()[0] for line in calls()]

@@ -1,8 +1,6 @@
 """Patches of private names: each is as the table says, and a name that changed is left unpatched."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -31,11 +29,11 @@ print(json.dumps({name: problem_of(name) for name in TABLE}))
 
 
 @pytest.mark.e2e
-def test_the_installed_libraries_are_as_the_table_says():
+def test_the_installed_libraries_are_as_the_table_says(warm_python):
     # In a process of its own: in this one, tests of components may have replaced the names already.
-    done = subprocess.run([sys.executable, "-c", PROBLEMS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(TABLE, "")
+    done = warm_python("-c", PROBLEMS)
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1]) == dict.fromkeys(TABLE, "")
 
 
 def test_every_patch_of_beam_names_what_it_replaces():
@@ -66,10 +64,10 @@ fn_runner.ProgressRequester.run = lambda self, how=None: run(self)
         (OTHERWISE, "ProgressRequester.run takes self, how"),
     ],
 )
-def test_beam_runs_unpatched_where_a_name_changed(change, problem):
-    done = subprocess.run([sys.executable, "-c", COUNT.format(change=change)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_beam_runs_unpatched_where_a_name_changed(warm_python, change, problem):
+    done = warm_python("-c", COUNT.format(change=change))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
     assert "COUNT 7" in lines
     [warning] = [line for line in lines if line.startswith("WARNING the libraries are used unpatched")]
     assert problem in warning

@@ -1,8 +1,6 @@
 """TensorFlow Transform inside a node's process."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -67,13 +65,12 @@ print(json.dumps({"ours": ours, "stock": export("/stock")}))
 
 
 @pytest.mark.e2e
-def test_a_model_that_is_exported_with_its_transformation_is_the_same_as_stock(tmp_path):
+def test_a_model_that_is_exported_with_its_transformation_is_the_same_as_stock(warm_python, tmp_path):
     script = tmp_path / "export.py"  # AutoGraph reads source from files only
     script.write_text(EXPORT)
-    command = [sys.executable, str(script), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = warm_python(script, tmp_path)
+    assert done.code == 0, done.err
+    found = json.loads(done.out.splitlines()[-1])
     ours, stock = found["ours"], found["stock"]
     assert ours["answers"] == stock["answers"] == {"s": [1, 0], "x": [1.0, 0.0]}
     assert ours["operations"] == stock["operations"]

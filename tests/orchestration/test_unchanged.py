@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 import json
 import stat
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -334,6 +336,35 @@ def test_a_damaged_database_is_named(tmp_path):
         pass
     assert raised.value.database == str(file)
     assert file.read_bytes() == b"not a database" * 100
+
+
+HOLD = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.soak  # ML Metadata waits for half a minute before it gives up
+def test_a_database_that_another_program_holds_is_named(tmp_path):
+    file = tmp_path / "metadata.sqlite"
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(file)
+    # SQLite's locks are those of a process: one of its own has to hold it.
+    other = [sys.executable, "-I", "-S", "-c", HOLD, str(file)]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(
+                DatabaseUnusableError, match=r"Concurrent writes .*retries\. If another program holds it"
+            ) as raised,
+            Database(config.SerializeToString(), "ConnectionConfig", "").open(),
+        ):
+            pass
+        holder.stdin.close()
+    assert raised.value.database == str(file)
 
 
 def test_the_hour_is_a_part(monkeypatch):

@@ -13,7 +13,7 @@ from mlplatform.errors import GateError
 from mlplatform.orchestration.local import LocalRunner
 from mlplatform.pipelines.item_category import create_pipeline
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("warm_start")]
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("warm_start")]
 Run = Callable[..., str]
 
 
@@ -44,6 +44,7 @@ def rewrite(listing: Path, change: Callable[[int, dict[str, str]], dict[str, str
         writer.writerows(rows)
 
 
+@pytest.mark.slow
 def test_a_drifted_month_is_told_and_can_stop_the_run(run: Run, tmp_path: Path) -> None:
     june = run(photos(tmp_path / "june", seed=1), "DataValidator")
     assert "warning" not in june

@@ -70,6 +70,13 @@ def test_photos_are_split_by_seller_where_the_listing_names_them(
     assert _split_by(find_photos(tmp_path, "listing.csv", settings.splits), settings) == column
 
 
+def test_the_servers_environment_reaches_the_gate(tmp_path: Path) -> None:
+    (tmp_path / "listing.csv").write_text("path,color\na.jpg,red\n", "utf-8")
+    made = create_pipeline(tmp_path, tmp_path / "home", serving_environment="/opt/server")
+    (gate,) = (node for node in made.components if node.id == "ModelValidator")
+    assert gate.exec_properties["serving_environment"] == "/opt/server"
+
+
 NAMES = ["red", "pink", "blue"]
 
 

@@ -225,7 +225,7 @@ class Commands(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=15,
+    max_examples=6,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,

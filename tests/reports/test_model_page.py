@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from mlplatform.evaluation.classification import Classification
-from mlplatform.reports.model_page import CheckResult, Cost, Figure, Mistake, ModelPage, write_model_page
+from mlplatform.reports.model_page import (
+    CheckResult,
+    Cost,
+    Mistake,
+    ModelPage,
+    QualityFigure,
+    write_model_page,
+)
 from mlplatform.reports.page import picture
 
 CLASSES = 1200
@@ -29,8 +36,8 @@ def test_1200_classes_fit_on_a_page(tmp_path: Path) -> None:
             reasons=["top-1 is 0.5000, below 0.9000"],
             records=4000,
             figures=[
-                Figure("first answer right", 0.5, 0.4, 0.6, 0.9, 0.45),
-                Figure("log loss", 2.0, is_share=False),
+                QualityFigure("first answer right", 0.5, 0.4, 0.6, 0.9, 0.45),
+                QualityFigure("log loss", 2.0, is_share=False),
             ],
             baseline="Compared with version 7.",
             sections=tally.sections(),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 MODELS_PROGRAM = Path(__file__).with_name("models.py")
 
@@ -60,9 +61,15 @@ class Held:
 
 
 class ServerProcess:
-    """`mlplatform serve` as a process; ready when its ready line is there."""
+    """`mlplatform serve` as a process; ready when its ready line is there.
 
-    def __init__(self, *flags: str, log: Path) -> None:
+    Args:
+        flags: As on the command line.
+        log: File of what it writes.
+        processes: What starts it: the module `subprocess`, or the fixture `warm_processes`.
+    """
+
+    def __init__(self, *flags: str, log: Path, processes: Any = subprocess) -> None:
         self.log = log
         command = [
             sys.executable,
@@ -75,7 +82,7 @@ class ServerProcess:
             "0",
         ]
         with log.open("w") as file:
-            self.process = subprocess.Popen([*command, *flags], stdout=file, stderr=file)
+            self.process = processes.Popen([*command, *flags], stdout=file, stderr=file)
         deadline = time.monotonic() + 120
         while True:
             text = log.read_text("utf-8", "replace")

@@ -14,7 +14,7 @@ from PIL import Image
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, predict_pb2
 
-from mlplatform.serving.http_body import inflated
+from mlplatform.serving.compressed import inflated
 from mlplatform.serving.http_connection import is_allowed_host
 from mlplatform.serving.image_headers import ENDLESS, ImageSize, declared_size
 from mlplatform.serving.inference import serialized_examples

@@ -813,10 +813,11 @@ class TestClient:
             ):
                 asking.predict("m", {"x": X})
 
-    def test_the_client_needs_no_tensorflow(self, running: Any, models: Path, tmp_path: Path) -> None:
-        server = running.ServerProcess(
-            "--model_name", "m", "--model_base_path", str(models / "half_plus_two"), log=tmp_path / "log"
-        )
+    def test_the_client_needs_no_tensorflow(
+        self, running: Any, warm_processes: Any, models: Path, tmp_path: Path
+    ) -> None:
+        flags = ("--model_name", "m", "--model_base_path", str(models / "half_plus_two"))
+        server = running.ServerProcess(*flags, log=tmp_path / "log", processes=warm_processes)
         program = (
             "import sys, numpy as np\n"
             "from mlplatform.serving import Client\n"
@@ -876,12 +877,12 @@ class TestStop:
         assert "stopped" in server.log.read_text()
 
     def test_the_process_ends_though_a_request_goes_on(
-        self, running: Any, models: Path, tmp_path: Path, hold: Any
+        self, running: Any, warm_processes: Any, models: Path, tmp_path: Path, hold: Any
     ) -> None:
         held = hold()
         server = running.ServerProcess(
             "--model_name", "m", "--model_base_path", str(models / "everything"),
-            "--lame_duck_s", "0", "--drain_s", "0.5", log=tmp_path / "log",
+            "--lame_duck_s", "0", "--drain_s", "0.5", log=tmp_path / "log", processes=warm_processes,
         )  # fmt: skip
         with grpc.insecure_channel(server.grpc) as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -909,7 +910,9 @@ class TestStop:
         assert max(takes_it) != pid
         assert server.process.wait(timeout=30) == 0
 
-    def test_sighup_reloads_and_sigterm_still_stops(self, running: Any, models: Path, tmp_path: Path) -> None:
+    def test_sighup_reloads_and_sigterm_still_stops(
+        self, running: Any, warm_processes: Any, models: Path, tmp_path: Path
+    ) -> None:
         def config(*names: str) -> str:
             entries = (
                 f'config {{ name: "{name}" base_path: "{models / name}" model_platform: "tensorflow" }}'
@@ -919,7 +922,8 @@ class TestStop:
 
         file = tmp_path / "models.config"
         file.write_text(config("half_plus_two"))
-        server = running.ServerProcess("--model_config_file", str(file), log=tmp_path / "log")
+        flags = ("--model_config_file", str(file))
+        server = running.ServerProcess(*flags, log=tmp_path / "log", processes=warm_processes)
         file.write_text(config("half_plus_two", "half_plus_three"))
         server.process.send_signal(signal.SIGHUP)
         with Client(server.grpc) as asking:

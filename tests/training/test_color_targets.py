@@ -2,17 +2,26 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mlplatform.config import parse_config
 from mlplatform.config_file import ConfigError
-from mlplatform.training.color_classifier import choose_colors, read_truths, soft_target, train
+from mlplatform.training.color_classifier import (
+    _head,
+    _Photos,
+    choose_colors,
+    read_truths,
+    soft_target,
+    train,
+)
 from mlplatform.training.color_classifier_settings import ColorSettings
 from mlplatform.training.errors import NoExamplesError, TooFewClassesError
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.color.vocabulary import MULTICOLOUR, NAMES
+from mlplatform.vision.features import FeatureStore
 
 COLORS = ["red", "pink", "blue", "black"]
 
@@ -99,3 +108,32 @@ def test_nothing_to_learn_is_one_clear_error(
     )
     with pytest.raises(error):
         train(task)
+
+
+@pytest.mark.parametrize("drawn", [0, 60])
+def test_photos_like_the_drawn_ones_are_known_where_there_are_some(drawn: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(100, 1, 6)).astype(np.float16)
+    features[:drawn, :, 2] += 8
+    labels = np.array([number % 2 + (2 if number < drawn else 0) for number in range(100)], np.int32)
+    store = FeatureStore(tmp_path, 100)
+    np.savez(store.shards[0], features=features, labels=labels)
+    truths = ["red", "blue", "red\t", "blue\t"]
+    photos = _Photos(
+        files=[],
+        records=100,
+        truths=truths,
+        counts=np.bincount(labels, minlength=4),
+        targets=np.eye(2, dtype=np.float32)[[0, 1, 0, 1]],
+        weights=np.array([1, 1, 0.1, 0.1], np.float32),
+        left_out=0,
+        truth_of=read_truths("color"),
+    )
+    head = _head(store, photos, ColorSettings(), 2)
+    assert head(features[:, 0].astype(np.float32)).shape == (100, 2)
+    assert ("like_drawn" in [layer.name for layer in head.layers]) == bool(drawn)
+    if drawn:
+        likeness = keras.Model(head.inputs, head.get_layer("like_drawn").output)
+        found = np.asarray(likeness(features[:, 0].astype(np.float32)))[:, 0]
+        assert found[:drawn].min() > 0.9
+        assert found[drawn:].max() < 0.1

@@ -17,7 +17,7 @@ _KINDS = {0x0A: "bytes", 0x12: "float32", 0x1A: "int64"}  # by the tag of a Feat
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureValues:
     """The values of one kind of a feature.
 
     Attributes:
@@ -38,7 +38,7 @@ class Column:
         is_empty: bool, shape (records,): the record has the feature, with no value of any kind.
     """
 
-    parts: dict[str, Part]
+    parts: dict[str, FeatureValues]
     is_empty: Bools
 
     def array(self, kind: "pa.DataType") -> "pa.Array":
@@ -116,7 +116,7 @@ def _column(buffer: Bytes, begins: Int64s, sizes: Int64s) -> Column:
             records = np.concatenate([quick, slow])
             order = np.argsort(records)
             lists, records = lists.take(pa.array(order)), records[order]
-        parts[kind] = Part(records, lists)
+        parts[kind] = FeatureValues(records, lists)
     return Column(parts, (sizes >= 0) & ~is_known)
 
 

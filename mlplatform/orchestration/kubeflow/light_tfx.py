@@ -24,7 +24,7 @@ def prepare() -> None:
     if "tfx" in sys.modules:
         return
     defer_imports(_PLUGIN, "tfx.components")
-    with _absent("tensorflow"):  # of which it takes decorators for documentation, or else makes its own
+    with absent("tensorflow"):  # of which it takes decorators for documentation, or else makes its own
         importlib.import_module("tfx.utils.doc_controls")
     from tfx.dsl.io import filesystem, filesystem_registry
 
@@ -47,8 +47,12 @@ def complete() -> None:
 
 
 @contextmanager
-def _absent(name: str) -> Iterator[None]:
-    """Let a module that is not imported yet be one that is not installed, within the block."""
+def absent(name: str) -> Iterator[None]:
+    """Let a module that is not imported yet be one that is not installed, within the block.
+
+    Args:
+        name: A module that TFX only looks whether it is there.
+    """
     if name in sys.modules:
         yield
         return

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from mlplatform.orchestration.kubeflow.entrypoint_errors import InvocationError
 from mlplatform.storage.urls import parent
 
@@ -17,6 +15,7 @@ UNRESOLVED = "unresolved"  # metadata of what a resolver did not find
 RESOLVED = "resolved"  # metadata of what a resolver found: all artifacts, as JSON
 RUN_ID = "KFP_RUN_ID"  # the environment's name for it, which components read
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TITLE = re.compile(r"title: ([A-Za-z_][\w.]*)(\n|\Z)")
 _OF_THE_SYSTEM = "system."  # types of artifacts that the launcher adds
 _OF_THE_DRIVER = frozenset({"display_name", "store_session_info"})  # metadata that it adds
 
@@ -134,8 +133,12 @@ def parse_task(arguments: Sequence[str]) -> PodTask:
 
 def title_of(kind: Mapping[str, Any]) -> str:
     """Return the title of a type as specifications hold it; empty where it has none."""
-    if kind.get("instanceSchema"):
-        return str((yaml.safe_load(kind["instanceSchema"]) or {}).get("title", ""))
+    if schema := kind.get("instanceSchema"):
+        if (plain := _TITLE.match(schema)) is not None:  # as TFX writes it
+            return plain[1]
+        import yaml
+
+        return str((yaml.safe_load(schema) or {}).get("title", ""))
     return str(kind.get("schemaTitle", ""))
 
 

@@ -14,6 +14,7 @@ from tfx.types import artifact as artifact_types
 from tfx.types import standard_artifacts
 
 from mlplatform.orchestration.kubeflow.entrypoint_errors import UnknownArtifactTypeError
+from mlplatform.orchestration.kubeflow.light_tfx import absent
 from mlplatform.orchestration.kubeflow.task import GivenArtifact
 from mlplatform.tfx_io.launcher_paths import LocalCopies
 
@@ -48,9 +49,11 @@ def tfx_artifacts(given: Mapping[str, Iterable[GivenArtifact]], uris: Mapping[st
         given: The artifacts by key.
         uris: The local path of each URI that has one.
     """
-    return {
-        key: [_tfx_artifact(one, uris.get(one.uri, one.uri)) for one in some] for key, some in given.items()
-    }
+    with absent("setuptools"):  # each artifact imports it, only to know whether all of TFX is installed
+        return {
+            key: [_tfx_artifact(one, uris.get(one.uri, one.uri)) for one in some]
+            for key, some in given.items()
+        }
 
 
 def artifact_id(name: str) -> int:

@@ -18,7 +18,7 @@ from mlplatform.orchestration.local.cache.unchanged import Memory, database_of
 from mlplatform.orchestration.local.display import Display
 from mlplatform.orchestration.local.errors import NodeFailedError, PipelineNotLoadedError
 from mlplatform.orchestration.local.mlmd.lineage import Database, newest_of, repeat_executions
-from mlplatform.orchestration.local.mlmd.repair import end_executions, repair_dead_runs
+from mlplatform.orchestration.local.mlmd.repair import clear_attempt, end_executions, repair_dead_runs
 from mlplatform.orchestration.local.plan import NodeOutcome, NodePlan, Plan
 from mlplatform.orchestration.local.processes.failures import Failure
 from mlplatform.orchestration.local.processes.fork_server import (
@@ -27,7 +27,7 @@ from mlplatform.orchestration.local.processes.fork_server import (
     Started,
     can_fork_this_process,
 )
-from mlplatform.orchestration.local.processes.node_process import JobMessage, Processes
+from mlplatform.orchestration.local.processes.node_process import STOP_GRACE_S, JobMessage, Processes
 from mlplatform.orchestration.local.records import (
     FINISHED_WELL,
     RUNNER_LOG,
@@ -66,9 +66,13 @@ class ActiveRun:
         self._is_shared = False
         self._plan: Plan | None = None
         self._previous: dict[str, str] = {}
-        self._jobs: dict[int, str] = {}
+        self._jobs: dict[int, NodePlan] = {}
         self._job_began: dict[int, float] = {}
         self._outcomes: dict[int, NodeOutcome] = {}
+        self._reported: dict[int, Failure] = {}
+        self._overdue: dict[int, float] = {}  # jobs that took too long, and when they were asked to end
+        self._attempts: dict[str, int] = {}
+        self._wait_until: dict[str, float] = {}  # nodes that are tried again, and when
         self._failures: dict[str, Failure] = {}
         self._handlers: dict[int, Any] = {}
         self._events = RunEvents(home, self.folder)
@@ -322,10 +326,11 @@ class ActiveRun:
             if not self._failures:
                 for node in self._ready(plan)[: self._parallelism - len(self._jobs)]:
                     self._start(plan, node)
-            if not self._jobs:
+            if not self._jobs and (self._failures or not self._wait_until):
                 return
             for event in processes.events(TICK_S):
                 self._handle(event)
+            self._end_overdue(processes)
             self._display.tick()
 
     def _ready(self, plan: Plan) -> list[NodePlan]:
@@ -334,6 +339,7 @@ class ActiveRun:
             node
             for node in plan.nodes
             if states[node.id] == "waiting"
+            and self._wait_until.get(node.id, 0.0) <= time.monotonic()
             and all(states.get(upstream, "done") in FINISHED_WELL for upstream in node.upstream)
         ]
 
@@ -341,6 +347,7 @@ class ActiveRun:
         job = self._running_processes().start(
             f"{NODE}:run_node",
             self.folder.log(node.id),
+            environment=node.options.env,
             run=str(self.folder.path),
             node=node,
             connection=plan.connection,
@@ -350,7 +357,9 @@ class ActiveRun:
             previous=self._previous.get(node.id, ""),
             reference=self.record.reference,
         )
-        self._jobs[job], self._job_began[job] = node.id, time.monotonic()
+        self._jobs[job], self._job_began[job] = node, time.monotonic()
+        self._attempts[node.id] = self._attempts.get(node.id, 0) + 1
+        self._wait_until.pop(node.id, None)
         record = self.record.node(node.id)
         record.started_at = now()
         self._change(record, "running")
@@ -361,7 +370,7 @@ class ActiveRun:
         elif isinstance(event, Started) and event.job in self._jobs:
             self._job_began[event.job] = time.monotonic()
         elif isinstance(event, JobMessage) and event.job in self._jobs:
-            record = self.record.node(self._jobs[event.job])
+            record = self.record.node(self._jobs[event.job].id)
             if event.kind == "progress":
                 self._display.progressed(record, event.content)
             elif event.kind == "line":
@@ -369,26 +378,68 @@ class ActiveRun:
             elif event.kind == "result":
                 self._outcomes[event.job] = event.content
             elif event.kind == "failure":
-                self._failures[record.id] = event.content
+                self._reported[event.job] = event.content
         elif isinstance(event, Exited) and event.job in self._jobs:
             self._node_ended(event)
 
     def _node_ended(self, exited: Exited) -> None:
-        record = self.record.node(self._jobs.pop(exited.job))
+        node = self._jobs.pop(exited.job)
+        record = self.record.node(node.id)
         record.seconds = round(time.monotonic() - self._job_began.pop(exited.job), 3)
         record.peak_memory_mb = round(exited.peak_memory_kb / 1024, 1)
         record.cpu_s = round(exited.cpu_s, 3)
-        outcome = self._outcomes.pop(exited.job, None)
+        outcome, reported = self._outcomes.pop(exited.job, None), self._reported.pop(exited.job, None)
+        is_overdue = self._overdue.pop(exited.job, None) is not None
+        self._compare_memory(node, record)
+        attempt = f"attempt {self._attempts[node.id]} of {node.options.retries + 1}"
         if outcome is not None and exited.status == 0:
             record.why, record.execution_id = outcome.why, outcome.execution_id
+            if self._attempts[node.id] > 1:
+                record.why = f"{outcome.why} ({attempt})"
             record.inputs, record.outputs = outcome.inputs, outcome.outputs
             record.made_in = outcome.made_in
             self._change(record, outcome.state)
             return
-        failure = self._failures.setdefault(record.id, Failure.of_death(killed(exited)))
+        overdue = f"it took longer than {node.options.timeout_s} s, its timeout_s, and was ended"
+        failure = reported or Failure.of_death(overdue if is_overdue else killed(exited))
         record.error = cause_of(failure)
         record.why = record.error.splitlines()[0]
+        # What a gate refuses, and wrong usage, are the same the next time.
+        if failure.exit_code == 1 and self._attempts[node.id] <= node.options.retries:
+            self._try_again(node, record, f"{attempt} failed: {record.why}")
+            return
+        self._failures[record.id] = failure
         self._change(record, "failed")
+
+    def _try_again(self, node: NodePlan, record: NodeRecord, why: str) -> None:
+        assert self._plan is not None
+        clear_attempt(self._database(self._plan), self.record, node.id)
+        wait_s = node.options.wait_after(self._attempts[node.id])
+        self._wait_until[node.id] = time.monotonic() + wait_s
+        record.state, record.why, record.error = "waiting", why, ""
+        self._write()
+        self._display.print_line(f"  {node.id}: {why}; the next in {wait_s:g} s")
+
+    def _end_overdue(self, processes: Processes) -> None:
+        """End the jobs that took longer than they may: politely first, then for certain."""
+        moment = time.monotonic()
+        for job, node in self._jobs.items():
+            if job in self._overdue:
+                if moment - self._overdue[job] > STOP_GRACE_S:
+                    processes.signal(signal.SIGKILL, job)
+            elif (
+                node.options.timeout_s is not None and moment - self._job_began[job] > node.options.timeout_s
+            ):
+                self._overdue[job] = moment
+                processes.signal(signal.SIGTERM, job)
+
+    def _compare_memory(self, node: NodePlan, record: NodeRecord) -> None:
+        limit_mb = node.options.memory_mb
+        if limit_mb is not None and record.peak_memory_mb > limit_mb:
+            self._display.print_line(
+                f"  {node.id}: it used {record.peak_memory_mb:,.0f} MB of memory; on a cluster it may use "
+                f"{limit_mb:,.0f} MB, its option memory, and would be ended"
+            )
 
     def _change(self, record: NodeRecord, state: NodeState) -> None:
         record.state = state

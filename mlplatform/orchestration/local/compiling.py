@@ -9,7 +9,7 @@ import runpy
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from mlplatform.orchestration.local.errors import (
 )
 from mlplatform.orchestration.local.mlmd.lineage import RUN_CONTEXT
 from mlplatform.orchestration.local.mlmd.metadata import LockedMetadata
-from mlplatform.orchestration.local.plan import NodePlan, Plan
+from mlplatform.orchestration.local.plan import LocalOptions, NodePlan, Plan
 from mlplatform.orchestration.local.reference import find_function, make_pipeline
 
 _PARAMETER_TYPES = {
@@ -49,6 +49,7 @@ _PARAMETER_TYPES = {
     pipeline_pb2.RuntimeParameter.DOUBLE: float,
     pipeline_pb2.RuntimeParameter.STRING: str,
 }
+_OPTIONS = "mlplatform.orchestration.kubeflow.options"
 RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 # Operations on inputs that `ForEach` is compiled to; others may ask ML Metadata for more.
 _WITHIN_A_RUN = frozenset({"tfx.internal.Unnest"})
@@ -86,15 +87,37 @@ def compile_reference(
         **options: As for `plan_of`.
     """
     start_recording()
-    first, second = (_compiled(make_pipeline(reference, data, root, overrides), engine) for _ in range(2))
+    pipeline, again = (make_pipeline(reference, data, root, overrides) for _ in range(2))
+    first, second = (_compiled(each, engine) for each in (pipeline, again))
     sources = stop_recording()
     is_reproducible = _canonical(first) == _canonical(second)
-    return replace(plan_of(first, **options), sources=sources, is_reproducible=is_reproducible)
+    plan = plan_of(first, **options, node_options=_local_options(pipeline))
+    return replace(plan, sources=sources, is_reproducible=is_reproducible)
 
 
 def compile_pipeline(pipeline: Any, **options: Any) -> Plan:
     """Compile a pipeline object."""
-    return plan_of(_compiled(pipeline), **options)
+    return plan_of(_compiled(pipeline), **options, node_options=_local_options(pipeline))
+
+
+def _local_options(pipeline: Any) -> dict[str, LocalOptions]:
+    """Return what of the options of a pipeline's nodes holds on this machine; nothing for default ones."""
+    if _OPTIONS not in sys.modules:  # so nobody gave it any
+        return {}
+    from mlplatform.orchestration.kubeflow.options import options_of, quantity
+
+    options = options_of(pipeline).options
+    if not options.model_fields_set:
+        return {}
+    found = {}
+    for component in pipeline.components:
+        own = options.of(component.id)
+        taken = {
+            name: getattr(own, name) for name in LocalOptions.__dataclass_fields__ if name != "memory_mb"
+        }
+        memory_mb = quantity(own.memory) / 2**20 if own.memory is not None else None
+        found[component.id] = LocalOptions(**taken, memory_mb=memory_mb)
+    return found
 
 
 def _compiled(pipeline: Any, engine: Engine | None = None) -> pipeline_pb2.Pipeline:
@@ -119,6 +142,7 @@ def plan_of(
     force: Sequence[str] = (),
     partial_run: pipeline_pb2.PartialRun | None = None,
     parameters: Mapping[str, Any] | None = None,
+    node_options: Mapping[str, LocalOptions] | None = None,
 ) -> Plan:
     """Make a compiled pipeline ready to run once, and write it to `ir_path`.
 
@@ -131,6 +155,7 @@ def plan_of(
         force: Nodes whose earlier results are not taken.
         partial_run: TFX's own form of `from_nodes` and `to_nodes`.
         parameters: Values of the pipeline's runtime parameters; a text is read as the parameter's type.
+        node_options: Options of nodes; of those that are not in it, the default ones.
 
     Raises:
         NodeNameError: A node that was named is not there.
@@ -147,7 +172,9 @@ def plan_of(
     if unknown:
         raise NodeNameError(name, unknown, ids)
     bindings = bind_parameters(ir, parameters or {})
-    values = json.dumps(bindings, sort_keys=True).encode()
+    options = node_options or {}
+    optional = {"options": {node: asdict(each) for node, each in options.items()}} if options else {}
+    values = json.dumps({**bindings, **optional}, sort_keys=True).encode()
     digest = hashlib.sha256(b"\n".join([values, _canonical(given)])).hexdigest()
     bindings[constants.PIPELINE_RUN_ID_PARAMETER_NAME] = run_id
     runtime_parameter_utils.substitute_runtime_parameter(ir, bindings)
@@ -166,7 +193,15 @@ def plan_of(
             to_nodes=partial_run.to_nodes or None,
             snapshot_settings=partial_run.snapshot_settings,
         )
-    nodes = [_plan_node(ir, place, deployment, set(force)) for place in range(len(ir.nodes))]
+    for node in ir.nodes:
+        caching = node.pipeline_node.execution_options.caching_options
+        chosen = options.get(node.pipeline_node.node_info.id, LocalOptions()).cache
+        if chosen is not None:
+            caching.enable_cache = chosen
+    nodes = [
+        replace(each, options=options.get(each.id, LocalOptions()))
+        for each in (_plan_node(ir, place, deployment, set(force)) for place in range(len(ir.nodes)))
+    ]
     for node in ir.nodes:
         if node.pipeline_node.node_info.id in force:
             node.pipeline_node.execution_options.caching_options.enable_cache = False

@@ -16,7 +16,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from mlplatform.beam.job_server import require_job_server
 from mlplatform.beam.remote_jobs import follow_jobs
 from mlplatform.beam.runners import runs_in_process
-from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, artifact_digest
+from mlplatform.orchestration.local.cache.cache_key import KeyedArtifact, artifact_digest
 from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
 from mlplatform.orchestration.local.compiling import connect
 from mlplatform.orchestration.local.errors import InputsNotResolvedError
@@ -30,7 +30,7 @@ _OUTPUT_EVENTS = (
     metadata_store_pb2.Event.INTERNAL_OUTPUT,
     metadata_store_pb2.Event.DECLARED_OUTPUT,
 )
-Artifacts = dict[str, list[ArtifactFacts]]
+Artifacts = dict[str, list[KeyedArtifact]]
 
 
 def run_node(
@@ -165,7 +165,7 @@ def _records(artifacts: Artifacts, cache: ContentCache) -> dict[str, list[Artifa
     }
 
 
-def _properties(artifact: ArtifactFacts) -> dict[str, Any]:
+def _properties(artifact: KeyedArtifact) -> dict[str, Any]:
     every = {**artifact.properties, **artifact.custom_properties}
     return {name: value for name, value in every.items() if isinstance(value, (str, int, float))}
 

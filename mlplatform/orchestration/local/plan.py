@@ -8,6 +8,35 @@ from mlplatform.roles import Role
 
 
 @dataclass(frozen=True)
+class LocalOptions:
+    """What of a node's options holds on this machine, too.
+
+    Attributes:
+        env: Environment variables of its process.
+        memory_mb: The memory that it is to get by with, in units of 2^20 bytes; None for any.
+        timeout_s: Seconds after which an attempt is ended; None: never.
+        retries: Further attempts after a failure.
+        retry_wait_s: Seconds before the first of them.
+        retry_factor: What the wait is multiplied with before each further one.
+        retry_max_wait_s: The longest wait in seconds.
+        cache: Whether an earlier result may be reused; None: as the pipeline says.
+    """
+
+    env: dict[str, str] = field(default_factory=dict)
+    memory_mb: float | None = None
+    timeout_s: int | None = None
+    retries: int = 0
+    retry_wait_s: float = 0.0
+    retry_factor: float = 2.0
+    retry_max_wait_s: float = 3600.0
+    cache: bool | None = None
+
+    def wait_after(self, attempts: int) -> float:
+        """Return the seconds between an attempt, 1 for the first, and the next one."""
+        return float(min(self.retry_wait_s * self.retry_factor ** (attempts - 1), self.retry_max_wait_s))
+
+
+@dataclass(frozen=True)
 class NodePlan:
     """One node.
 
@@ -22,6 +51,7 @@ class NodePlan:
         looks_back: It looks for artifacts of earlier runs.
         is_resolver: It does nothing but look for artifacts.
         roles: The declared roles of its parameters.
+        options: Its options.
     """
 
     id: str
@@ -34,6 +64,7 @@ class NodePlan:
     looks_back: bool
     is_resolver: bool = False
     roles: dict[str, Role] = field(default_factory=dict)
+    options: LocalOptions = field(default_factory=LocalOptions)
 
 
 @dataclass(frozen=True)
@@ -52,7 +83,8 @@ class Plan:
         main_path: The script that the caller runs, where it defines components itself; else empty.
         sources: What making it read.
         is_reproducible: Made twice, it was the same: no clock and no chance is in it.
-        digest: Of the compiled pipeline and the values of its runtime parameters, without the run's id.
+        digest: Of the compiled pipeline, the values of its runtime parameters and its options, without the
+            run's id.
     """
 
     pipeline: str

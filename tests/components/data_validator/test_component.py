@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,16 +255,15 @@ LocalDagRunner().run(pipeline.Pipeline("p", root, components=[gen, first, second
 
 
 @pytest.mark.e2e
-def test_a_stock_csv_example_gen_feeds_it_under_the_stock_runner(tmp_path: Path) -> None:
+def test_a_stock_csv_example_gen_feeds_it_under_the_stock_runner(
+    warm_python: Callable[..., Any], tmp_path: Path
+) -> None:
     (tmp_path / "data").mkdir()
     lines = [f"{n % 50},{1.5 * (n % 9)},{('cash', 'card')[n % 2]},{'' if n % 10 else 7}" for n in range(300)]
     (tmp_path / "data" / "trips.csv").write_text("miles,fare,payment,tips\n" + "\n".join(lines))
     root = tmp_path / "root"
-    done = subprocess.run(
-        [sys.executable, "-c", PIPELINE, str(tmp_path / "data"), str(root)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm_python("-c", PIPELINE, tmp_path / "data", root)
+    assert done.code == 0, done.err[-3000:]
     (verdict,) = (root / "second" / "verdict").rglob("verdict.json")
     found = json.loads(verdict.read_text())
     assert found["accepted"] is True

@@ -1,5 +1,6 @@
 """A stored version as the Examples of a pipeline."""
 
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,9 +106,12 @@ def test_a_cache_sees_what_a_name_comes_to_mean(
     assert changed(third, keys()) == ["latest", "good", "v1"]
 
 
-def test_item_category_takes_a_version_instead_of_a_folder(store: DatasetStore, tmp_path: Path) -> None:
-    from mlplatform.pipelines.item_category import check_arguments, create_pipeline
-
+@pytest.mark.parametrize("pipeline", ["item_category", "item_color"])
+def test_a_pipeline_takes_a_version_instead_of_a_folder(
+    store: DatasetStore, tmp_path: Path, pipeline: str
+) -> None:
+    module = importlib.import_module(f"mlplatform.pipelines.{pipeline}")
+    check_arguments, create_pipeline = module.check_arguments, module.create_pipeline
     root = tmp_path / "home"
     check_arguments("items@v1", root)
     nodes = [node.id for node in create_pipeline("items@v1", root).components]

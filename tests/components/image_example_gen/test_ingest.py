@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -695,17 +693,14 @@ Path(base, "span-2/hat/0.jpg").rename(Path(base, "span-2/shoe/moved.jpg")); run(
 
 
 @pytest.mark.e2e
-def test_under_the_stock_runner_spans_work_and_a_moved_photo_is_seen(shop: Path, tmp_path: Path) -> None:
+def test_under_the_stock_runner_spans_work_and_a_moved_photo_is_seen(
+    warm_python: Callable[..., Any], shop: Path, tmp_path: Path
+) -> None:
     base, root = tmp_path / "base", tmp_path / "root"
     shutil.copytree(shop / "hat", base / "span-1" / "hat")
     shutil.copytree(shop, base / "span-2")
-    done = subprocess.run(
-        [sys.executable, "-c", PIPELINE + CHANGES, str(base), str(root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm_python("-c", PIPELINE + CHANGES, base, root)
+    assert done.code == 0, done.err[-3000:]
     runs = sorted((root / "ImageExampleGen" / "rejects").iterdir(), key=lambda path: int(path.name))
     assert len(runs) == 2, "the second run is cached, the third is not"
     for run in runs:

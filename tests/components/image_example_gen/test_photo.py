@@ -1,6 +1,7 @@
 """What is a photo and what is not, by its bytes alone."""
 
 import io
+import random
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +89,26 @@ def test_other_formats_are_refused_by_name(kind: str, make_photo: MakePhoto) -> 
     assert isinstance(refusal, PhotoRefusal)
     assert refusal.reason == "unsupported_format"
     assert kind in refusal.detail
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_of_every_format_are_photos_or_refusals(seed: int, make_photo: MakePhoto) -> None:
+    """AVIF and DDS too, whose readers raise what no other does; nothing but the formats we take is opened."""
+    chance = random.Random(seed)
+    file = io.BytesIO()
+    Image.new("RGBA", (16, 16)).save(file, "DDS")
+    avif = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B" + chance.randbytes(200)
+    whole = [make_photo(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    reasons = set()
+    for encoded in [*whole, file.getvalue(), avif] * 20:
+        damaged = bytearray(encoded)
+        for _ in range(chance.randint(0, 8)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        found = looked(bytes(damaged[: chance.choice([len(damaged), chance.randrange(len(damaged))])]))
+        reasons.add(found.reason if isinstance(found, PhotoRefusal) else "photo")
+    assert reasons >= {"photo", "truncated", "not_an_image", "unsupported_format"}
+    assert isinstance(looked(file.getvalue()), PhotoRefusal)
+    assert isinstance(looked(avif), PhotoRefusal)
 
 
 def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(make_photo: MakePhoto) -> None:

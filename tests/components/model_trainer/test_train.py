@@ -40,6 +40,8 @@ from mlplatform.vision.fine_tuning import NoBlocksError
 from mlplatform.vision.signatures import LabelError
 from mlplatform.vision.small_cnn import small_cnn
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
 MODEL = "mlplatform.training.image_classifier:train"
 SETTINGS = {
     "image_size": 32,
@@ -92,22 +94,6 @@ def photos(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
     colours.write(folder / "few.gz", [records[n] for n in order[:24]])
     colours.write(folder / "eval.gz", [records[n] for n in order[128:]])
     return folder
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A backbone of next to nothing, named by blocks; which blocks the default one has, other tests show."""
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.Input((32, 32, 3)),
-        keras.layers.Rescaling(1 / 127.5, offset=-1.0),
-        keras.layers.Conv2D(8, 4, 4, activation="relu", name="block1_conv"),
-        keras.layers.Conv2D(16, 4, 4, activation="relu", name="block2_conv"),
-        keras.layers.Flatten(),
-    ]
-    file = tmp_path_factory.mktemp("network") / "network.keras"
-    keras.Sequential(layers).save(file)
-    return str(file)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -19,6 +20,17 @@ def parsed(records: Sequence[bytes]) -> list[tf.train.Example]:
     return [tf.train.Example.FromString(record) for record in records]
 
 
+@pytest.fixture(autouse=True)
+def _probes_are_quick(quick_probes: None) -> None:
+    """For every test here."""
+
+
+@pytest.fixture
+def real_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test's probes be processes as users have them."""
+    monkeypatch.setattr("mlplatform.components.model_validator.serving_check.psutil", psutil)
+
+
 @pytest.fixture(scope="session")
 def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`new` knows all colours; `old` takes red for green."""
@@ -30,7 +42,7 @@ def models(colours: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def safe(models: Path, colours: ModuleType) -> ServingCheck:
+def safe(models: Path, colours: ModuleType, quick_probes: None) -> ServingCheck:
     """What the serving check finds of `new`, as of `old`, which answers other names with the same scores."""
     return check_serving(models / "new", parsed(colours.examples(2)), Budget())
 

@@ -46,6 +46,7 @@ def failed(check: ServingCheck) -> set[str]:
     return {finding.name for finding in check.findings if not finding.passed}
 
 
+@pytest.mark.usefixtures("real_probes")
 def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
     colours: ModuleType, good_model: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
     assert 0 < check.figures["peak_memory_mb"] < budget.peak_memory_mb
 
 
+@pytest.mark.usefixtures("real_probes")
 @pytest.mark.parametrize(
     ("budget", "cause"),
     [

@@ -14,8 +14,8 @@ from mlplatform.evaluation.classification import NOT_FOUND
 from mlplatform.evaluation.kind import Scored
 
 
-def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0.0) -> None:
-    """Evaluate ten cups (7 first, 1 second, 1 fourth, 1 never), four hats (1 first, 3 sixth), a key."""
+def scores() -> tuple[list[Record], Scored]:
+    """Return ten cups (7 first, 1 second, 1 fourth, 1 never), four hats (1 first, 3 sixth), a key."""
     truths = ["cup"] * 10 + ["hat"] * 4 + ["key"]
     ranks = np.array([0] * 7 + [1, 3, NOT_FOUND] + [0, 5, 5, 5] + [NOT_FOUND])
     records = [Record(n, tf.train.Example(), (), "", ()) for n in range(len(truths))]
@@ -26,9 +26,13 @@ def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0
         answer=truths.__getitem__,
         columns={"rank": ranks, "label": np.array(truths)},
     )
+    return records, scored
+
+
+def evaluated(folder: Path, thresholds: dict[str, float], top_1_floor: float = 0.0) -> None:
     folder.mkdir(exist_ok=True)
     with AnswersFile(folder / "answers.tfrecord") as answers:
-        answers.write(records, scored)
+        answers.write(*scores())
     question = Question.of(thresholds=thresholds)
     evaluate(answers, question, ["cup", "hat"], folder, top_1_floor=top_1_floor)
 
@@ -76,3 +80,17 @@ def test_tfma_reads_its_own_results(evaluation: Path) -> None:
 def test_the_baseline_can_ask_for_more(tmp_path: Path) -> None:
     evaluated(tmp_path, {"top_1": 0.5}, top_1_floor=0.6)
     assert failures(tmp_path) == {("", "top_1"): 0.5333}
+
+
+def test_records_that_differ_by_the_name_of_an_unjudged_class_become_one(tmp_path: Path) -> None:
+    with AnswersFile(tmp_path / "answers.tfrecord") as answers:
+        answers.write(*scores())
+        answers.name_only({"hat"})
+    found = set()
+    for record in tf.data.TFRecordDataset(answers.path).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        label, rank = features["label"].bytes_list.value[0], features["rank"].int64_list.value[0]
+        found.add((label, rank, features["weight"].float_list.value[0]))
+    of_hats = {(b"hat", 0, 1), (b"hat", 5, 3)}
+    assert found == {(b"", 0, 7), (b"", 1, 1), (b"", 3, 1), (b"", NOT_FOUND, 2), *of_hats}
+    assert answers.records == 15

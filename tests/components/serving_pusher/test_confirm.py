@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import keras
 import pytest
@@ -29,7 +30,6 @@ from mlplatform.serving import ModelServer
 from mlplatform.serving.client import ServerAddressError
 from mlplatform.serving.warmup import WARMUP_FILE
 from mlplatform.vision.signatures import export_image_classifier
-from mlplatform.vision.small_cnn import small_cnn
 
 pytestmark = pytest.mark.e2e
 
@@ -230,10 +230,12 @@ push_and_confirm(Path(sys.argv[1]), ModelStore(Path(sys.argv[2])), "scale", serv
 """
 
 
-def killed_while_it_waits(store: ModelStore, model: Path) -> None:
+def killed_while_it_waits(processes: Any, store: ModelStore, model: Path) -> None:
     """Push, with a server that is not there, and die as soon as the version is to be seen."""
     before = visible(store) if store.names() else []
-    process = subprocess.Popen([sys.executable, "-c", PUSH, str(model), str(store.models_dir)])
+    command = [sys.executable, "-c", PUSH, str(model), str(store.models_dir)]
+    with (model.parent / "pushing.log").open("w") as log:
+        process = processes.Popen(command, stdout=log)
     deadline = time.monotonic() + 120
     while not store.names() or visible(store) == before:
         assert process.poll() is None
@@ -245,10 +247,10 @@ def killed_while_it_waits(store: ModelStore, model: Path) -> None:
 
 @pytest.mark.parametrize("decision", ["push", "promote"])
 def test_a_version_that_was_taken_as_it_is_after_a_kill_stays(
-    store: ModelStore, tmp_path: Path, decision: str
+    warm_processes: Any, store: ModelStore, tmp_path: Path, decision: str
 ) -> None:
     model = scaling_model(tmp_path / "m", 3.0)
-    killed_while_it_waits(store, model)
+    killed_while_it_waits(warm_processes, store, model)
     if decision == "push":
         push_and_confirm(model, store, "scale")
     else:
@@ -273,10 +275,10 @@ def test_whatever_ends_the_waiting_takes_the_push_back(
 
 
 def test_a_push_killed_while_it_waits_is_decided_by_the_next(
-    store: ModelStore, server: str, tmp_path: Path
+    warm_processes: Any, store: ModelStore, server: str, tmp_path: Path
 ) -> None:
     model = scaling_model(tmp_path / "m", 3.0, golden_answer=7.0)
-    killed_while_it_waits(store, model)
+    killed_while_it_waits(warm_processes, store, model)
 
     with pytest.raises(PushRejectedByServerError, match="rolled back"):
         push_and_confirm(model, store, "scale", servers=[server], timeout_s=30)
@@ -304,9 +306,15 @@ def test_an_image_model_is_confirmed_though_classes_that_score_alike_change_plac
     colours: ModuleType, store: ModelStore, tmp_path: Path
 ) -> None:
     """All of 24 classes score about alike; another processor ranks those in another order."""
-    features = small_cnn(32)
-    alike = keras.layers.Dense(24, kernel_initializer=keras.initializers.RandomNormal(stddev=1e-4))
-    network = keras.Model(features.inputs, alike(features.outputs[0]))
+    network = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.AveragePooling2D(8),
+            keras.layers.Flatten(),
+            keras.layers.Dense(24, kernel_initializer=keras.initializers.RandomNormal(stddev=1e-4)),
+        ]
+    )
     folder = tmp_path / "m"
     export_image_classifier(network, [f"c{n}" for n in range(24)], 32, folder, samples=colours.examples(2))
     logs = read_logs(folder)

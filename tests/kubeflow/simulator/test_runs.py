@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 
 from mlplatform.registry.artifacts import PastRuns, Wanted
 from mlplatform.registry.ledger import Ledger
-from mlplatform.testing.kubeflow import SimulatedRun, Simulator
+from mlplatform.testing.kubeflow import RecurringRun, SimulatedRun, Simulator
+from mlplatform.testing.kubeflow.recurring import with_macros
 
 HERE = Path(__file__).parent
 # What the components import; TensorFlow is not among it.
@@ -115,6 +117,23 @@ def test_later_runs_take_the_cache_and_start_from_the_blessed_model(runs: list[S
     assert third.tasks["push"].state == "SUCCEEDED"
 
 
+def test_what_is_replaced_in_a_recurring_runs_parameters() -> None:
+    moment = datetime(2026, 11, 28, 2, 30, tzinfo=timezone(timedelta(hours=-3)))
+    texts = {
+        "day": "[[ScheduledTime.2006-01-02]]",
+        "at": "s3://b/[[ScheduledTime]]/[[Index]]",
+        "now": "[[CurrentTime.15:04]] 100%",
+        "run": "[[RunUUID]] [[Else]]",
+    }
+    assert with_macros({**texts, "n": 3}, moment, 7, "abc") == {
+        "day": "2026-11-28",
+        "at": "s3://b/20261128053000/7",
+        "now": "05:30 100%",
+        "run": "abc [[Else]]",
+        "n": 3,
+    }
+
+
 def test_the_exit_handler_hears_how_it_ended(cluster: Cluster, runs: list[SimulatedRun]) -> None:
     assert cluster.status()["state"] == "SUCCEEDED"
     handler = runs[-1].tasks["tell"]
@@ -155,3 +174,24 @@ def test_the_ledger_and_the_logs_lie_under_the_root(cluster: Cluster, runs: list
     pushed = past.latest_pushed_model()
     assert pushed is not None
     assert pushed.uri == made[0]
+
+
+def test_a_recurring_run(cluster: Cluster, runs: list[SimulatedRun]) -> None:
+    """Each of its runs takes the cache, and starts from the model that was blessed before it."""
+    recurring = RecurringRun(
+        cluster.simulator, cluster.package(marker=f"{cluster.root}/marker"), {"least": 1}
+    )
+    moment = datetime(2026, 11, 28, 2, tzinfo=timezone.utc)
+    first, second = (recurring.start(moment + timedelta(days=day)) for day in range(2))
+    assert first
+    assert second
+    assert recurring.runs == [first, second]
+    assert first.state == second.state == "SUCCEEDED", first.failures() + second.failures()
+    assert second.tasks["count-words"].state == "CACHED"
+    assert known(second) == known(first) + 3
+    recurring.pause()
+    assert recurring.start(moment) is None
+    recurring.resume()
+    recurring.delete()
+    assert recurring.start(moment) is None
+    assert len(recurring.runs) == 2

@@ -96,6 +96,18 @@ def Sleep(trace: Parameter[str], seconds: Parameter[float], out: OutputArtifact[
 
 
 @component
+def Meet(trace: Parameter[str], count: Parameter[int], out: OutputArtifact[String]):
+    """Waits until so many of them run at the same time."""
+    note(trace, "start")
+    deadline = time.monotonic() + 120
+    while (Path(trace) / "calls").read_text().count("start") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    note(trace, "end")
+    out.write("met")
+
+
+@component
 def Fail(
     trace: Parameter[str], how: Parameter[str], source: InputArtifact[String], out: OutputArtifact[String]
 ):

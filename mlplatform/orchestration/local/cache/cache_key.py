@@ -71,7 +71,7 @@ class KeyParts:
 
 
 @dataclass(frozen=True)
-class ArtifactFacts:
+class KeyedArtifact:
     """An artifact as far as it matters to who reads it.
 
     Attributes:
@@ -95,8 +95,8 @@ def make_key(
     node: str,
     component: str,
     executor: str,
-    inputs: Mapping[str, Sequence[ArtifactFacts]],
-    outputs: Mapping[str, Sequence[ArtifactFacts]],
+    inputs: Mapping[str, Sequence[KeyedArtifact]],
+    outputs: Mapping[str, Sequence[KeyedArtifact]],
     parameters: Mapping[str, Any],
     digests: Digests,
     roles: Mapping[str, Role] | None = None,
@@ -158,7 +158,7 @@ def make_key(
     return made
 
 
-def artifact_digest(artifact: ArtifactFacts, digests: Digests) -> str:
+def artifact_digest(artifact: KeyedArtifact, digests: Digests) -> str:
     """Return the digest of an artifact: its type, its properties and what lies at its place.
 
     What lies elsewhere than on this machine is identified by its place and id alone.
@@ -249,7 +249,7 @@ def _parsed(text: str) -> object:
     return text
 
 
-def _named(artifact: ArtifactFacts) -> str:
+def _named(artifact: KeyedArtifact) -> str:
     left_out = _OF_TYPE.get(artifact.type, frozenset())
     own = {k: v for k, v in artifact.properties.items() if k not in left_out}
     custom = {k: v for k, v in artifact.custom_properties.items() if k not in left_out | _OF_THE_EXECUTION}

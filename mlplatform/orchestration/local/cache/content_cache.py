@@ -20,7 +20,7 @@ from tfx.types.standard_artifacts import PushedModel
 from mlplatform.fingerprints.digests import Digests, digest_or_empty
 from mlplatform.fingerprints.imported import imported_files, is_edited
 from mlplatform.fingerprints.libraries import is_ours
-from mlplatform.orchestration.local.cache.cache_key import ArtifactFacts, KeyParts, make_key
+from mlplatform.orchestration.local.cache.cache_key import KeyedArtifact, KeyParts, make_key
 from mlplatform.orchestration.local.cache.key_changes import changes_between, describe_changes
 from mlplatform.orchestration.local.cache.pushed import versions_digest
 from mlplatform.orchestration.local.cache.writes import Writes
@@ -297,9 +297,9 @@ class ContentCache:
         return details
 
 
-def artifact_facts(artifact: metadata_store_pb2.Artifact, type_name: str) -> ArtifactFacts:
+def artifact_facts(artifact: metadata_store_pb2.Artifact, type_name: str) -> KeyedArtifact:
     """Return an ML Metadata artifact as facts."""
-    return ArtifactFacts(
+    return KeyedArtifact(
         type_name,
         artifact.uri,
         artifact.id,
@@ -315,7 +315,7 @@ def _values(properties: Mapping[str, metadata_store_pb2.Value]) -> dict[str, Any
     }
 
 
-def _all_facts(artifacts: Mapping[str, Sequence[Any]] | None) -> dict[str, list[ArtifactFacts]]:
+def _all_facts(artifacts: Mapping[str, Sequence[Any]] | None) -> dict[str, list[KeyedArtifact]]:
     return {
         name: [artifact_facts(artifact.mlmd_artifact, artifact.type_name) for artifact in found]
         for name, found in (artifacts or {}).items()

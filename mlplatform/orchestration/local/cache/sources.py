@@ -51,7 +51,7 @@ class Sources:
     world: tuple[str, ...] = ()
 
 
-class _Recorder:
+class _OpenedFiles:
     """Hears of every file and folder that this process opens, while `is_on`."""
 
     def __init__(self) -> None:
@@ -118,14 +118,14 @@ class _Recorder:
             self.is_on = True
 
 
-_recorder: _Recorder | None = None
+_recorder: _OpenedFiles | None = None
 
 
 def start_recording() -> None:
     """Hear of what this process reads from now on; its forked children go on hearing."""
     global _recorder
     if _recorder is None:
-        _recorder = _Recorder()
+        _recorder = _OpenedFiles()
         sys.addaudithook(_recorder.hook)
         tensorflow_files.listen(_TENSORFLOW_READS, _recorder.tensorflow_reads)
     _recorder.is_on = True

@@ -58,7 +58,8 @@ def _opened(config: Any) -> Any:
         return ml_metadata.MetadataStore(config)
     except (ml_metadata.errors.StatusError, RuntimeError) as error:
         place = config.sqlite.filename_uri if hasattr(config, "sqlite") else f"{config.host}:{config.port}"
-        raise DatabaseUnusableError(place or "the database", " ".join(str(error).split())) from error
+        problem = " ".join(str(error).split()).rstrip(".")
+        raise DatabaseUnusableError(place or "the database", problem) from error
 
 
 def newest_of(store: Any, pipeline: str, *, is_alone: bool) -> list[str]:
@@ -116,6 +117,31 @@ def repeat_executions(store: Any, run_id: str, executions: Sequence[int]) -> dic
             copy, pairs, contexts, reuse_context_if_already_exist=True, force_reuse_context=False
         )
     return repeated
+
+
+def end_attempt(store: Any, run_id: str, node: str) -> list[int]:
+    """Mark what a failed attempt of a node left as running; return the ids of all its executions in the run.
+
+    Args:
+        store: ML Metadata.
+        run_id: The run.
+        node: The node, as ML Metadata names it: `PIPELINE.NODE`.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    states = metadata_store_pb2.Execution
+    own = [
+        execution
+        for execution in (store.get_executions_by_context(context.id) if context is not None else ())
+        if any(each.name == node for each in store.get_contexts_by_execution(execution.id))
+    ]
+    left = [e for e in own if e.last_known_state in (states.NEW, states.RUNNING)]
+    for execution in left:
+        execution.last_known_state = states.FAILED
+    if left:
+        store.put_executions(left)
+    return [execution.id for execution in own]
 
 
 def end_running(store: Any, run_id: str, *, is_failed: bool) -> list[int]:

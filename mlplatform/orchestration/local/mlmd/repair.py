@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlplatform.home import Home
-from mlplatform.orchestration.local.mlmd.lineage import Database, end_running
+from mlplatform.orchestration.local.mlmd.lineage import Database, end_attempt, end_running
 from mlplatform.orchestration.local.records import RunRecord, run_folders
 from mlplatform.storage.urls import is_local
 
@@ -34,6 +34,14 @@ def end_executions(database: Database, record: RunRecord, *, is_failed: bool) ->
         ended = end_running(store, record.run_id, is_failed=is_failed)
     if is_local(record.pipeline_root):
         _remove_outputs(Path(record.pipeline_root), [node.id for node in record.nodes], ended)
+
+
+def clear_attempt(database: Database, record: RunRecord, node: str) -> None:
+    """Make a node that failed ready to be tried again: nothing of it runs, and what it wrote is removed."""
+    with database.open() as store:
+        executions = end_attempt(store, record.run_id, f"{record.pipeline}.{node}")
+    if is_local(record.pipeline_root):
+        _remove_outputs(Path(record.pipeline_root), [node], executions)
 
 
 def _remove_outputs(pipeline_root: Path, nodes: Sequence[str], executions: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -56,7 +56,7 @@ class JobMessage:
 
 
 @dataclass
-class _Job:
+class _NodeJob:
     channel: Connection
     pid: int | None = None
     exited: Exited | None = None
@@ -126,7 +126,7 @@ class Processes:
 
     log: Path
     is_forked: bool = False
-    _jobs: dict[int, _Job] = field(default_factory=dict)
+    _jobs: dict[int, _NodeJob] = field(default_factory=dict)
     _next_job: int = 0
     _is_stopped: bool = False
     _server: Any = None
@@ -171,13 +171,22 @@ class Processes:
         """Import `module`s, or call `module:function` with `arguments`; `hear` yields a `Preloaded`."""
         self._send(Preload(targets, arguments, tuple(sys.path), str(self.log)))
 
-    def start(self, target: str, log: Path, **arguments: Any) -> int:
-        """Call `module:function` in a process of its own; return the job's number."""
+    def start(
+        self, target: str, log: Path, environment: Mapping[str, str] | None = None, **arguments: Any
+    ) -> int:
+        """Call `module:function` in a process of its own; return the job's number.
+
+        Args:
+            target: `module:function`.
+            log: File for what it prints.
+            environment: Variables that it has beside those of this process.
+            **arguments: The function's arguments.
+        """
         job, self._next_job = self._next_job, self._next_job + 1
         mine, theirs = socket.socketpair()
-        self._jobs[job] = _Job(Connection(mine.detach()))
+        self._jobs[job] = _NodeJob(Connection(mine.detach()))
         self._selector.register(self._jobs[job].channel, selectors.EVENT_READ, job)
-        seen = seen_environment()
+        seen = {**seen_environment(), **(environment or {})}
         names = self._environment.keys() | seen.keys()
         changed = {n: seen.get(n) for n in names if self._environment.get(n) != seen.get(n)}
         message = Start(job, target, arguments, str(log), tuple(sys.path), _working_folder(), changed)
@@ -202,6 +211,11 @@ class Processes:
     def is_alive(self) -> bool:
         """Say whether the fork server can still start jobs."""
         return not self._is_stopped and self._server.poll() is None
+
+    def signal(self, number: int, job: int) -> None:
+        """Send a signal to a running job, and to all that it started."""
+        if job in self._jobs and self._jobs[job].exited is None:
+            _signal_group(self._jobs[job].pid, number)
 
     def end_jobs(self) -> None:
         """End every running job: politely first, then for certain.
@@ -240,7 +254,7 @@ class Processes:
             self._kill_groups()
         self._jobs.clear()
 
-    def _running(self) -> list[_Job]:
+    def _running(self) -> list[_NodeJob]:
         return [job for job in self._jobs.values() if job.pid is not None and job.exited is None]
 
     def _wait_while(self, holds: Callable[[], bool]) -> None:

@@ -1,0 +1,1 @@
+"""What the team adds to mlplatform."""
