@@ -1,19 +1,11 @@
 """The pages about all of a root: what is going on, what gates refused, lineage, disk, and reports."""
 
-import os
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from mlplatform.errors import MlplatformError
-from mlplatform.home import Home
 from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.reports.kept import kept_reports
-from mlplatform.retention.collect import collect
-from mlplatform.retention.policy import RetentionPolicy, read_policy
 from mlplatform.storage.urls import is_local
 from mlplatform.ui.approval_pages import waiting_rows
 from mlplatform.ui.index import RunFilter
@@ -24,7 +16,6 @@ from mlplatform.ui.site import Data, PageNotFoundError, Request, Site
 
 _MOST_NODES = 80  # drawn in one graph
 _RECENT = 8
-_DISK_KNOWN_FOR_S = 60.0
 
 
 def home(site: Site, request: Request) -> Data:
@@ -116,63 +107,11 @@ def _cut(part: LineageGraph) -> LineageGraph:
 
 
 def disk(site: Site, request: Request) -> Data:
-    """How large each part of the root is, and what `mlplatform gc` would remove.
-
-    Measured anew after a minute, as that reads every folder.
-    """
+    """How large the parts of the root are, and what `mlplatform gc` would remove, once that is known."""
     del request
-    known = _known_sizes.get(site.home.root)
-    if known is None or time.monotonic() - known[0] > _DISK_KNOWN_FOR_S:
-        data = {"root": site.home.root, "parts": _parts(site.home), "gc": _would_remove(site.home)}
-        known = _known_sizes[site.home.root] = (time.monotonic(), data)
-    return known[1]
-
-
-_known_sizes: dict[str, tuple[float, Data]] = {}
-
-
-def _parts(home: Home) -> list[dict[str, Any]]:
-    if not is_local(home.root) or not Path(home.root).is_dir():
-        return []
-    with os.scandir(home.root) as entries:
-        folders = sorted((e.name, e.path) for e in entries if e.is_dir(follow_symlinks=False))
-    return [{"part": name, **_measured(path)} for name, path in folders]
-
-
-def _would_remove(home: Home) -> dict[str, Any]:
-    """Return what `mlplatform gc` would remove, by the root's policy or else the default one."""
-    try:
-        policy = read_policy(home)
-        found = collect(home, policy or RetentionPolicy(), datetime.now(timezone.utc), is_dry_run=True)
-    except MlplatformError as error:  # a policy that cannot be used hides no sizes
-        return {"problem": str(error), "has_policy": False, "bytes": 0, "removed_runs": [], "freed": []}
-    freed = [asdict(each) for each in found.freed if each.count]
-    return {
-        "problem": "",
-        "has_policy": policy is not None,
-        "bytes": found.bytes,
-        "removed_runs": list(found.removed_runs),
-        "freed": freed,
-    }
-
-
-def _measured(folder: str) -> dict[str, int]:
-    size, files, left, seen = 0, 0, [folder], set()
-    while left:
-        try:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                        continue
-                    facts = entry.stat(follow_symlinks=False)
-                    files += 1
-                    if facts.st_nlink == 1 or facts.st_ino not in seen:  # a checkout links the store's files
-                        seen.add(facts.st_ino)
-                        size += facts.st_blocks * 512
-        except OSError:  # deleted meanwhile
-            continue
-    return {"bytes": size, "files": files}
+    found = site.disk.last()
+    nothing: Data = {"parts": [], "gc": {}, "measured_at": ""}
+    return {"root": site.home.root, "is_live": found is None, **(found or nothing)}
 
 
 def report_file(site: Site, request: Request) -> bytes:

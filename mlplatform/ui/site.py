@@ -23,6 +23,7 @@ from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.lineage_graph import LineageGraph
 from mlplatform.registry.model_ledger import ModelLedger
 from mlplatform.storage.urls import is_local
+from mlplatform.ui.disk import DiskUse
 from mlplatform.ui.index import RunFilter, RunIndex, is_young
 from mlplatform.ui.lineage import read_graph
 from mlplatform.ui.servers import Servers
@@ -106,6 +107,7 @@ class Site:
         self.index = RunIndex(home, every_s=every_s)
         self.ledger = Ledger(home.ledger)
         self.servers = Servers(servers)
+        self.disk = DiskUse(home)
         self.approvals = Approvals(self.ledger)
         self.models = ModelStore(home.models)
         self.datasets = DatasetStore(home.datasets)

@@ -337,7 +337,12 @@ def test_what_the_dataset_store_does_not_need_is_said(own_home: Home) -> None:
     left.write_bytes(bytes(5000))
     os.utime(left, (1, 1))  # of a commit that was killed long ago
     site = Site(own_home)
-    data = json.loads(Pages(site).answer("/disk.json").body)
+    pages = Pages(site)
+    before = json.loads(pages.answer("/disk.json").body)  # a request waits for no measurement
+    assert before["is_live"] or before["parts"]
+    site.disk.wait()
+    data = json.loads(pages.answer("/disk.json").body)
+    assert not data["is_live"]
     assert data["gc"]["freed"] == [{"kind": "dataset files", "count": 1, "bytes": 5000}]
     assert {part["part"] for part in data["parts"]} >= {"datasets", "ledger", "models", "reports", "runs"}
     assert all(part["bytes"] > 0 for part in data["parts"] if part["part"] != "cache")
