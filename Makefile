@@ -5,7 +5,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-browser test-e2e test-engines test-kubernetes test-s3 lint format constraints \
-	bench bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving \
+	bench bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving bench-ui \
 	flink-up flink-down soak clean
 
 help: ## List the targets
@@ -23,8 +23,8 @@ $(NATIVE)/library.abi3.so: $(wildcard $(NATIVE)/*.[ch] $(NATIVE)/*/*.[chS]) | $(
 	@rm -f $@
 	@$(PY) setup.py --quiet build_ext --inplace --force
 
-# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`. The test modules'
-# own byte code, which pytest takes long to make, is kept from one run to the next.
+# Tests start hundreds of Pythons: none of them is to compile what was edited since `make env`. They write no byte
+# code themselves: tests edit code twice within a second, which byte code does not see.
 COMPILED := $(PY) -m compileall -q mlplatform components pipelines >/dev/null
 
 env: $(READY) ## Make the environment (.venv) and nothing else
@@ -32,7 +32,7 @@ env: $(READY) ## Make the environment (.venv) and nothing else
 demo: $(READY) ## Run the whole trip on embedded photos: ingest, version, validate, train, push, serve, ask
 	@$(PY) -m mlplatform.cli.main demo run $(ARGS)
 
-PYTEST := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## Run the tests but those of test-e2e (choose with ARGS="tests/datasets", ARGS="-k name", ...)
 	@$(COMPILED)
@@ -81,6 +81,14 @@ bench-search: $(READY) ## Search at 100,000 and 1,000,000 vectors: recall, CPU, 
 bench-serving: $(READY) ## Model server against the in-process model and a Python peer
 	@$(PY) tests/benchmarks/bench_serving.py $(ARGS)
 
+# Playwright drives Debian's Chromium; neither is needed for anything else.
+BROWSER ?= $(HOME)/.cache/mlplatform/browser
+$(BROWSER)/playwright: | $(READY)
+	@$(VENV)/bin/uv pip install -q --python $(PY) --target $(BROWSER) playwright==1.65.2 axe-playwright-python==0.1.8
+
+bench-ui: $(READY) $(BROWSER)/playwright ## Dashboard over 10,000 runs: CPU of its pages, and in Chromium beside MLflow's
+	@PYTHONPATH=$(BROWSER) $(PY) tests/benchmarks/bench_ui.py $(ARGS)
+
 test-kubernetes: $(READY) ## Run the tests on a real API server of Kubernetes and with podman; skips with the reason
 	@KUBERNETES=$(KUBERNETES) $(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
 
@@ -98,11 +106,6 @@ S3_TESTS := tests/storage tests/datasets/test_backends.py tests/registry tests/s
 test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is built with Go once
 	@$(COMPILED)
 	@S3_SERVER=$$(sh tools/s3_server.sh) && export S3_SERVER && $(PY) -m pytest $(S3_TESTS) $(ARGS)
-
-# Playwright drives Debian's Chromium; neither is needed for anything else.
-BROWSER ?= $(HOME)/.cache/mlplatform/browser
-$(BROWSER)/playwright: | $(READY)
-	@$(VENV)/bin/uv pip install -q --python $(PY) --target $(BROWSER) playwright==1.65.2 axe-playwright-python==0.1.8
 
 test-browser: $(READY) $(BROWSER)/playwright ## Look at every page of dashboard and demo in Chromium, with axe-core
 	@$(COMPILED)

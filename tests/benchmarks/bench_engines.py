@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
-from steps import STEPS, Arguments, Found, Step, prepare, shards
+from data_steps import STEPS, Arguments, Found, Step, prepare, shards
 
 TARGET = 0.9
 BATCH = 32  # as the gate asks about photos

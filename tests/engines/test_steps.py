@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from comparing import assert_same
-from steps import STEPS, Found, prepare
+from data_steps import STEPS, Found, prepare
 
 from mlplatform.orchestration.engine import parse_engine
 
