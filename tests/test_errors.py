@@ -8,11 +8,13 @@ import pkgutil
 import sys
 import typing
 from collections.abc import Iterator, Mapping
+from datetime import date
 from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
+import pydantic
 import pytest
 
 import mlplatform
@@ -20,7 +22,7 @@ from mlplatform.errors import MlplatformError
 
 VALUES: dict[Any, Any] = {
     str: "text", int: 3, float: 0.5, bool: True, bytes: b"bytes", Path: Path("/nowhere/file"),
-    object: "thing", Any: "anything", type(None): None,
+    date: date(2026, 1, 2), object: "thing", Any: "anything", type(None): None,
     Exception: ValueError("cause"), BaseException: ValueError("cause"),
 }  # fmt: skip
 
@@ -84,7 +86,7 @@ def instance(kind: type[Any]) -> Any:
     if kind.__init__ is Exception.__init__:
         return kind("text")
     parameters = inspect.signature(kind).parameters.values()
-    hints = typing.get_type_hints(kind.__init__)
+    hints = typing.get_type_hints(kind if issubclass(kind, pydantic.BaseModel) else kind.__init__)
     by_place, by_name = [], {}
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
