@@ -1,5 +1,6 @@
 """The pages of a live demo: the model with its limits, and what it answers."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -22,7 +23,7 @@ from mlplatform.errors import MlplatformError, UsageError
 from mlplatform.reports.page import visible
 from mlplatform.reports.thumbnails import thumbnail
 from mlplatform.ui.access import Refusal
-from mlplatform.ui.server import Answer, json_body
+from mlplatform.ui.server import Answer, json_body, strict
 from mlplatform.ui.site import BadQueryError, PageNotFoundError
 
 _OWN = files("mlplatform.demo") / "templates"
@@ -311,4 +312,7 @@ def _short(value: float | None) -> str:
 
 
 def _pretty(value: object) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    except TypeError:  # half of a surrogate pair, or an integer of more than 64 bits
+        return json.dumps(strict(value), indent=2, default=str, ensure_ascii=False)
