@@ -52,7 +52,7 @@ AFTER = {
 
 
 class Started:
-    """A run in processes of its own, told apart by a mark in their environment.
+    """A run in processes of its own, distinguished by a mark in their environment.
 
     What it says is in the file `screen`; with `is_read`, it is for the test to read.
     """
