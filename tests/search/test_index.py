@@ -176,3 +176,22 @@ def test_a_large_subset_is_searched_with_a_wider_probe(
     assert np.mean(shares) >= 0.9
     few = parse_filter('{"price": [0, 600]}')  # 61 rows, more than are scanned here
     assert sorted(index.search(query, 61, few).item_ids) == sorted(exact.search(query, 61, few).item_ids)
+
+
+def test_a_subset_that_lies_together_is_found_from_afar(
+    samples: Any, make_index: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("mlplatform.search.engines.SCANNED_UP_TO", 50)
+    monkeypatch.setattr("mlplatform.search.engines._LEAST_SEEN", 150)
+    made = samples.unit_vectors(4060, 16, clusters=40)
+    vectors, queries = made[:4000], made[4000:]
+    index = make_index(vectors, samples.entries_of(4000, queries=300), kind="ivf", goal=0.9)
+    exact = make_index(vectors, name="exact")
+    allowed = np.zeros(4000, np.bool_)
+    allowed[np.argsort(-(vectors @ vectors[0]))[:400]] = True
+    shares = []
+    for query in queries:
+        found, wanted = (one.engine.nearest(query, 10, allowed)[0] for one in (index, exact))
+        shares.append(len({*found.tolist()} & {*wanted.tolist()}) / 10)
+    assert np.mean(shares) >= 0.98  # 0.92 of those in the cells nearest to the query
