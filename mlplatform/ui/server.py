@@ -127,7 +127,8 @@ class Pages:
     def prepare(self) -> None:
         """Do what the first request for a page would wait for: read runs and lineage, compile templates."""
         try:
-            self.answer("/")
+            for page in ("/", "/gates"):
+                self.answer(page)
             self._site.graph()
         except Exception:
             log.exception("the pages could not be prepared")

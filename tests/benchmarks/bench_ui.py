@@ -36,7 +36,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mlplat
 MLFLOW = "mlflow==3.17.2"
 PAGES = (
     "/", "/runs", "/runs?state=failed", "/runs?q=item", "/runs/{run}", "/runs/{run}/nodes/Trainer",
-    "/runs/{run}/logs/Trainer", "/compare?run={run}&run={other}", "/datasets", "/models", "/models/items",
+    "/runs/{run}/logs/Trainer", "/compare?run={run}&run={other}", "/datasets", "/models",
     "/lineage", "/lineage?what=run:{run}", "/lineage?what=model:items@1", "/gates", "/disk",
 )  # fmt: skip
 PAGE_CPU_S, READY_S, RUN_SEEN_S, LINE_SEEN_S = 0.05, 1.5, 2.0, 1.0
@@ -147,12 +147,12 @@ def pages(pid: int, address: str, names: list[str]) -> list[tuple[str, float, fl
     return found
 
 
-def seconds_until(is_there: Callable[[], bool]) -> float:
-    """Return how long it takes until something is there, asked again and again; at most a minute."""
+def seconds_until(is_there: Callable[[], bool], at_most_s: float = 60) -> float:
+    """Return how long it takes until something is there, asked again and again."""
     started = time.perf_counter()
     while not is_there():
-        if time.perf_counter() - started > 60:
-            raise SystemExit("it was not seen within a minute")
+        if time.perf_counter() - started > at_most_s:
+            raise SystemExit(f"it was not seen within {at_most_s:g} s")
     return time.perf_counter() - started
 
 
@@ -225,9 +225,11 @@ def one_line(scratch: Path) -> Iterator[str]:
     with subprocess.Popen(
         [*command, str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
-        seconds_until(lambda: answers(port))
-        yield f"http://127.0.0.1:{port}/"
-        process.terminate()
+        try:
+            seconds_until(lambda: answers(port))
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
 
 
 @contextmanager
@@ -256,8 +258,8 @@ def mlflow(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, st
         (scratch / "mlflow.log").open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log, cwd=scratch, start_new_session=True) as process,
     ):
-        seconds_until(lambda: answers(port))
         try:
+            seconds_until(lambda: answers(port), at_most_s=240)
             yield f"http://127.0.0.1:{port}", f"run-{options.runs - 1}"
         finally:
             os.killpg(process.pid, 15)
