@@ -253,7 +253,11 @@ class SharedRoot:
         self.models = [model.version for model in models]
         for model in models:
             assert model.push is not None
-            events = Ledger(self.home.ledger).events(f"runs/{model.push.run}")
+            ledger = Ledger(self.home.ledger)
+            events = ledger.events(f"runs/{model.push.run}")
+            # A gate whose result was reused gave its verdict in the run that made it.
+            made_in = {event.facts.get("made_in") for event in events} - {None, ""}
+            events = [*events, *(event for run in sorted(made_in) for event in ledger.events(f"runs/{run}"))]
             gates = {event.facts["gate"] for event in events if event.kind == "verdict"}
             assert {"DataValidator", "ModelValidator"} <= gates
         self._wait_until_served(self.models[-1])
