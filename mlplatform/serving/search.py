@@ -197,7 +197,7 @@ class Searches:
         if len(filters) != len(vectors):
             raise invalid_argument(f"{FILTER} has {len(filters)} rows for {len(vectors)} requests")
         live, count = self.live(), self._results
-        # Lists become arrays once: right after a model ran, each call of NumPy finds cold caches.
+        # Lists become arrays once: right after a model ran, caches are cold, and each call of NumPy counts.
         item_ids, scores = [], []
         for vector, condition, name in zip(vectors, filters, own, strict=True):
             found = self._find(np.ascontiguousarray(vector, np.float32), condition, name, live)

@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,3 +270,20 @@ def test_a_stock_csv_example_gen_feeds_it_under_the_stock_runner(
     assert found["accepted"] is True
     assert sum(found["records"].values()) == 300
     assert found["problems"] == []
+
+
+def test_statistics_of_fewer_records_than_the_version_has_are_an_error() -> None:
+    from tfx.types.standard_artifacts import Examples
+
+    from mlplatform.beam.accounting import RecordsLostError
+    from mlplatform.components.data_validator import executor
+    from mlplatform.components.data_validator.baseline import Version
+
+    examples, version = Examples(), Version("/store", "items", "v3", {"train": 6, "eval": 2})
+    found: Any = SimpleNamespace(verdict=SimpleNamespace(records={"train": 6, "eval": 1}))
+    executor._check_records(found, {"examples": [examples]}, version)  # other data than the version's
+    examples.set_string_custom_property("dataset_version", version.name)
+    with pytest.raises(RecordsLostError, match=r"split eval of items@v3.*2.*1"):
+        executor._check_records(found, {"examples": [examples]}, version)
+    found.verdict.records["eval"] = 2
+    executor._check_records(found, {"examples": [examples]}, version)

@@ -99,9 +99,7 @@ def Sleep(trace: Parameter[str], seconds: Parameter[float], out: OutputArtifact[
 def Meet(trace: Parameter[str], count: Parameter[int], out: OutputArtifact[String]):
     """Waits until so many of them run at the same time."""
     note(trace, "start")
-    deadline = time.monotonic() + 120
     while (Path(trace) / "calls").read_text().count("start") < count:
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     note(trace, "end")
     out.write("met")
