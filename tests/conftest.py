@@ -43,6 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(*CHILD_GC_THRESHOLDS)  # as nodes do, too
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Number cases of bytes: their text may differ between two processes (a time within), the names of tests may not."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 def pytest_report_header() -> str:
     """Print what repeats a study that failed."""
     return f"soak studies: SOAK_SEED={SOAK_SEED}"
