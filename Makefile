@@ -110,7 +110,7 @@ test-s3: $(READY) ## Run the tests on S3 with a real server, versitygw, which is
 test-browser: $(READY) $(BROWSER)/playwright ## Look at every page of dashboard and demo in Chromium, with axe-core
 	@$(COMPILED)
 	@PYTHONPATH=$(BROWSER) $(PY) -m pytest -m soak tests/ui/test_pages.py tests/ui/test_questions.py \
-		tests/demo/test_live.py tests/demo/test_offline.py $(ARGS)
+		tests/demo/test_live.py tests/demo/test_offline.py tests/reports/test_ids_in_a_browser.py $(ARGS)
 
 test-engines: $(READY) ## Run the tests on real Beam engines; needs a JDK 17 and Maven, skips with the reason
 	@$(COMPILED)

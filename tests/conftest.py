@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Number cases of bytes: their text may differ between two processes (a time within), the names of tests may not."""
+    """Number cases of bytes: their text may hold a time, and differ between the tests' processes."""
     return "bytes" if isinstance(val, bytes) else None
 
 

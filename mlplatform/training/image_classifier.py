@@ -9,6 +9,7 @@ from mlplatform.config import parse_config
 from mlplatform.exported_model.tflite_export import export_tflite
 from mlplatform.progress import track
 from mlplatform.serving.mixed_precision import BFLOAT16, ask_for_bfloat16
+from mlplatform.training.devices import gpus, trainable
 from mlplatform.training.errors import NoEvaluationExamplesError, NoExamplesError, TooFewClassesError
 from mlplatform.training.fit import FitState, fit
 from mlplatform.training.history import write_history
@@ -182,9 +183,11 @@ def _fit_network(
     """Fit all trainable layers on the photos themselves."""
     labels = list(contents.per_label)
     steps = math.ceil(contents.records / settings.batch_size)
-    trained = keras.Model(network.inputs, network.outputs)
-    _compile(trained, settings, learning_rate, epochs * steps, len(labels))
-    with naming_unreadable([*task.train_files, *task.eval_files]):
+    with (
+        naming_unreadable([*task.train_files, *task.eval_files]),
+        trainable(network, settings.fit_precision, gpus()) as trained,
+    ):
+        _compile(trained, settings, learning_rate, epochs * steps, len(labels))
         return fit(
             trained,
             lambda epoch: photo_batches(

@@ -33,6 +33,8 @@ class ClassifierSettings(Config):
     augment: bool = True
     # Of the features of training photos: auto computes them in bfloat16 on a CPU with instructions for it.
     feature_precision: Literal["auto", "float32"] = "auto"
+    # Of the network where it learns from photos: auto computes in bfloat16 on GPUs with instructions for it.
+    fit_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     # balanced: each class weighs the same, however few photos it has; none: each photo weighs the same.
     class_weights: Literal["none", "balanced"] = "none"
     # How many of the backbone's last blocks are trained further after the head; 0 for none.

@@ -1,6 +1,11 @@
 """Differences in words."""
 
+import json
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlplatform.orchestration.local.cache.key_changes import changes_between, describe_changes
 
@@ -39,3 +44,15 @@ def test_the_most_telling_changes_come_first():
         {"library b": "1", "parameter a": "1"}, {"library b": "2", "parameter a": "2", "code c": "3"}
     )
     assert describe_changes(changes) == "code newly used: c; parameter a: 1 -> 2 and 1 more"
+
+
+VALUES = st.text("0123456789abcdef", min_size=64, max_size=64) | st.text(max_size=400)
+KEYS = st.sampled_from(["parameter a", "library b", "variable c", "schema d", "uncertain"])
+
+
+@given(KEYS, VALUES, VALUES | st.dictionaries(st.text(max_size=20), VALUES, max_size=30).map(json.dumps))
+def test_a_change_is_one_line_without_long_digests(part: str, before: str, now: str) -> None:
+    said = describe_changes(changes_between({part: before}, {part: now}))
+    assert len(said.splitlines()) <= 1
+    assert not re.search("[0-9a-f]{64}", said)
+    assert len(said) <= 400

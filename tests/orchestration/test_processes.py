@@ -161,6 +161,19 @@ class TestSurroundings:
         if lines:  # newer releases of TensorFlow do not export the function that logs
             assert [line.split()[-1] for line in lines] == logged
 
+    @pytest.mark.parametrize(("given", "found"), [(None, "true"), ("false", "false")])
+    def test_gpus_give_memory_as_it_is_needed_unless_the_user_says_otherwise(
+        self, tmp_path, monkeypatch, given, found
+    ):
+        name = "TF_FORCE_GPU_ALLOW_GROWTH"
+        monkeypatch.delenv(name, raising=False)
+        if given is not None:
+            monkeypatch.setenv(name, given)
+        processes = Processes(tmp_path / "server.log")
+        assert result_of(processes, "jobs:variable_of_c", tmp_path, name=name) == found
+        assert result_of(processes, "jobs:surroundings", tmp_path, name=name)[1] == given
+        processes.stop()
+
     def test_what_a_module_adds_to_the_import_path_stays(self, processes, tmp_path, monkeypatch):
         processes.preload("jobs:add_to_path", entry="/added/here")
         assert next_event(processes, Preloaded).failure is None

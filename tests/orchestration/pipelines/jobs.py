@@ -50,6 +50,13 @@ def add_to_path(entry: str) -> None:
     sys.path.append(entry)
 
 
+def variable_of_c(name: str) -> str:
+    """Return a variable as libraries written in C read it; empty where there is none."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    return (getenv(name.encode()) or b"").decode()
+
+
 def log_with_tensorflow() -> str | None:
     """Have TensorFlow's C++ code log; return the variable that its level comes from.
 

@@ -38,9 +38,9 @@ def describe_change(change: Mapping[str, str]) -> str:
     if kind == "input":
         return f"input {name} has other content"
     if kind == "library":
-        return f"library {name}: {before or 'not there'} -> {now or 'not there'}"
+        return f"library {name}: {shortened(before) or 'not there'} -> {shortened(now) or 'not there'}"
     if kind == "uncertain":
-        return now or "no key identified its last result"
+        return shortened(now) or "no key identified its last result"
     if kind == "variable":
         return f"environment variable {name} changed"
     if kind == "parameter" and is_digest(before) and is_digest(now):

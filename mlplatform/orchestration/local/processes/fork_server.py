@@ -43,7 +43,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _RUNNER_THREAD_ENDED = signal.SIGRTMIN  # the kernel's word for the thread that started the fork server
 ENDING = (signal.SIGTERM, _RUNNER_THREAD_ENDED)
-_LOG_LEVEL, _ERRORS_ALONE = "TF_CPP_MIN_LOG_LEVEL", "2"
+# For TensorFlow in nodes, unless the user says otherwise: it logs errors alone (it warns of GPUs that nobody
+# has), and leaves memory of a GPU to the other nodes.
+_FOR_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 # How TensorFlow, gRPC and CUDA name their threads (the kernel cuts names at 15 characters).
 _UNSAFE_THREAD_NAMES = (
     "tf_", "grpc", "event_engine", "default-executo", "resolver-execut", "timer_manager", "cuda",
@@ -349,14 +351,15 @@ def redirect_output(log: str) -> None:
     os.close(nothing)
 
 
-def quieten_tensorflow() -> None:
-    """Have TensorFlow log errors alone, unless the user says otherwise: it warns of GPUs that nobody has.
+def set_up_tensorflow() -> None:
+    """Set TensorFlow's variables for nodes, where the user has not.
 
-    TensorFlow reads the variable from the C library. Python's own `os.environ` stays as the user made it, and
-    with it all that depends on a variable: the user's code and the keys of results.
+    TensorFlow reads them from the C library. Python's own `os.environ` stays as the user made it, and with it
+    all that depends on a variable: the user's code and the keys of results.
     """
-    if _LOG_LEVEL not in os.environ:
-        os.putenv(_LOG_LEVEL, _ERRORS_ALONE)  # not os.environ: see above
+    for name, value in _FOR_TENSORFLOW.items():
+        if name not in os.environ:
+            os.putenv(name, value)  # not os.environ: see above
 
 
 def can_fork_this_process() -> bool:
@@ -407,7 +410,7 @@ def serve_forked(control: socket.socket, log: str, environment: dict[str, str]) 
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
-    quieten_tensorflow()
+    set_up_tensorflow()
     _left.extend((sys.stdin, sys.stdout, sys.stderr))
     redirect_output(log)
     sys.stdin, sys.stdout, sys.stderr = (_standard_stream(number) for number in range(3))
@@ -440,5 +443,5 @@ def _forget_modules_of_the_user() -> None:
 
 def main() -> None:
     """Serve the runner at the socket whose number is the first argument."""
-    quieten_tensorflow()
+    set_up_tensorflow()
     ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
