@@ -184,7 +184,11 @@ def build_wheel(project: Path, into: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "SOURCE_DATE_EPOCH": "315532800"},  # 1980, the first that a zip file can hold
+            env={
+                **os.environ,
+                "SOURCE_DATE_EPOCH": "315532800",  # 1980, the first that a zip file can hold
+                "CFLAGS": f"{os.environ.get('CFLAGS', '')} -g0",  # else it names the folder
+            },
         )
     if done.returncode:
         raise WheelError(str(project), done.stderr or done.stdout)
