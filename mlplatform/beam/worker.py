@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlplatform.private_names import Patch, apply_patches
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run a worker until the engine ends it; `words` are the arguments of the engine."""
@@ -53,7 +55,7 @@ def _work(given: argparse.Namespace, folder: Path) -> None:
 
     from apache_beam.runners.worker import sdk_worker_main
 
-    _connect_before_unpickling()
+    apply_patches((CONNECT_FIRST,))
     sdk_worker_main.main(["sdk_worker_main"])
 
 
@@ -77,6 +79,15 @@ def _connect_before_unpickling() -> None:
         return build(processor, descriptor)
 
     bundle_processor.BundleProcessor.create_execution_tree = connect_and_build
+
+
+CONNECT_FIRST = Patch(
+    _connect_before_unpickling,
+    (
+        "apache_beam.runners.worker.bundle_processor:BundleProcessor.create_execution_tree",
+        "apache_beam.runners.worker.data_plane:GrpcClientDataChannelFactory.create_data_channel",
+    ),
+)
 
 
 def _fetch(info: Any, endpoint: str, worker: str, folder: Path) -> None:

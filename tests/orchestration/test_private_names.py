@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from mlplatform.beam import worker
 from mlplatform.orchestration.local.patches import beam_in_process
-from mlplatform.orchestration.local.patches.private_names import TABLE, Patch, apply_patches
+from mlplatform.private_names import TABLE, Patch, apply_patches
 
 COUNT = """
 import logging, sys
@@ -23,7 +24,7 @@ with beam.Pipeline() as pipeline:
 
 PROBLEMS = """
 import json
-from mlplatform.orchestration.local.patches.private_names import TABLE, problem_of
+from mlplatform.private_names import TABLE, problem_of
 print(json.dumps({name: problem_of(name) for name in TABLE}))
 """
 
@@ -37,7 +38,8 @@ def test_the_installed_libraries_are_as_the_table_says(warm_python):
 
 
 def test_every_patch_of_beam_names_what_it_replaces():
-    assert all(patch.names and set(patch.names) <= TABLE.keys() for patch in beam_in_process.PATCHES)
+    patches = (*beam_in_process.PATCHES, worker.CONNECT_FIRST)
+    assert all(patch.names and set(patch.names) <= TABLE.keys() for patch in patches)
 
 
 RENAMED = """

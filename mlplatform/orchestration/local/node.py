@@ -14,9 +14,14 @@ from tfx.orchestration.local import runner_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from mlplatform.beam.job_server import require_job_server
-from mlplatform.beam.runners import followed, runs_in_process
+from mlplatform.beam.runners import followed, is_one_process, runs_in_process
 from mlplatform.orchestration.local.cache.cache_key import KeyedArtifact, artifact_digest
-from mlplatform.orchestration.local.cache.content_cache import CachingLauncher, ContentCache, artifact_facts
+from mlplatform.orchestration.local.cache.content_cache import (
+    CachingLauncher,
+    Check,
+    ContentCache,
+    artifact_facts,
+)
 from mlplatform.orchestration.local.compiling import connect
 from mlplatform.orchestration.local.errors import InputsNotResolvedError
 from mlplatform.orchestration.local.patches import beam_in_process, tft_in_process
@@ -89,6 +94,7 @@ def run_node(
     handle = connect(connection, connection_kind, lock)
     node_launcher = CachingLauncher(
         cache,
+        _record_check(node.executor, [*beam_arguments]),
         pipeline_node=compiled,
         mlmd_connection=handle,
         pipeline_info=ir.pipeline_info,
@@ -119,6 +125,15 @@ def run_node(
         outputs=_records(outputs, cache),
         made_in=cache.made_in,
     )
+
+
+def _record_check(executor: str, beam_arguments: list[str]) -> Check | None:
+    """Return what checks that a stock component lost no record; None where Beam works in one process."""
+    if not beam_arguments or is_one_process(beam_arguments):
+        return None
+    from mlplatform.orchestration.local.stock_accounting import check_records
+
+    return lambda execution, output: check_records(executor, execution, output, beam_arguments)
 
 
 def _import_module_file_from_its_place(node: pipeline_pb2.PipelineNode) -> None:

@@ -5,13 +5,14 @@ one custom property: it is published with the execution in one step, and is ther
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration.portable import launcher
+from tfx.orchestration.portable import launcher, outputs_utils
+from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.proto.orchestration import execution_result_pb2, pipeline_pb2
 from tfx.types import artifact_utils
@@ -29,6 +30,7 @@ from mlplatform.roles import Role
 from mlplatform.storage.urls import parent
 
 RESULT_PROPERTY = "mlplatform_result"
+Check = Callable[[ExecutionInfo, execution_result_pb2.ExecutorOutput], None]  # raises
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,23 @@ class Result:
 
 
 class CachingLauncher(launcher.Launcher):
-    """TFX's launcher, whose cache is ours."""
+    """TFX's launcher, whose cache is ours; what an executor left is checked before it is published."""
 
-    def __init__(self, cache: "ContentCache", **arguments: Any) -> None:
+    def __init__(self, cache: "ContentCache", check: Check | None, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._cache = cache
+        self._cache, self._check = cache, check
         launcher.cache_utils = cache
+
+    def _run_executor(self, execution_info: ExecutionInfo) -> execution_result_pb2.ExecutorOutput:
+        output = super()._run_executor(execution_info)
+        if self._check is None:
+            return output
+        try:
+            self._check(execution_info, output)
+        except BaseException:
+            outputs_utils.remove_output_dirs(execution_info.output_dict)
+            raise
+        return output
 
     def _publish_successful_execution(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlplatform.beam.metrics import records_in
 from mlplatform.beam.runners import runs_in_process
-from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
+from mlplatform.private_names import Patch, apply_patches
 from mlplatform.progress import Task, track
 
 ASK_EVERY_S = 1.0

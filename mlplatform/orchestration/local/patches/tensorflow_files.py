@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
+from mlplatform.private_names import Patch, apply_patches
 
 _FILE_IO = "tensorflow.python.lib.io.file_io:_pywrap_file_io"
 Tell = Callable[[str, tuple[Any, ...]], None]  # the function that is called, and what it is given

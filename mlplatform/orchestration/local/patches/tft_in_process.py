@@ -6,7 +6,7 @@ What is replaced is replaced in this process alone, which ends with its node.
 import sys
 from typing import Any
 
-from mlplatform.orchestration.local.patches.private_names import Patch, apply_patches
+from mlplatform.private_names import Patch, apply_patches
 
 _LAYER = "tensorflow_transform:TransformFeaturesLayer.__call__"
 

@@ -1,4 +1,4 @@
-"""The private names of Beam, TFX and TensorFlow that a node's process replaces, in one table.
+"""The private names of Beam, TFX and TensorFlow that a node or a Beam worker replaces, in one table.
 
 A release may rename or change any of them without a word. Before a name is replaced, it is compared with the
 table; where it is missing or takes other parameters, the library works unpatched, and one warning says so.
@@ -52,6 +52,12 @@ TABLE = {
     ),
     "apache_beam.runners.portability.fn_api_runner.fn_runner:ProgressRequester.run": PrivateName(
         _BEAM, ("self",)
+    ),
+    "apache_beam.runners.worker.bundle_processor:BundleProcessor.create_execution_tree": PrivateName(
+        _BEAM, ("self", "descriptor")
+    ),
+    "apache_beam.runners.worker.data_plane:GrpcClientDataChannelFactory.create_data_channel": PrivateName(
+        _BEAM, ("self", "remote_grpc_port")
     ),
     "tfx.dsl.components.base.base_beam_executor:dependency_utils.make_beam_dependency_flags": PrivateName(
         _TFX, ("beam_pipeline_args",)
