@@ -19,13 +19,13 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CsvRows:
     """Rows of CSV files with a header, by patterns of Beam."""
 
     patterns: tuple[str, ...]
 
 
-def count(sources: Sequence[Records | Rows], beam_arguments: Sequence[str], counts_file: str) -> list[int]:
+def count(sources: Sequence[Records | CsvRows], beam_arguments: Sequence[str], counts_file: str) -> list[int]:
     """Count the records of several sources in one job.
 
     Args:
@@ -55,7 +55,7 @@ def count_rows(file: str) -> int:
     return rows
 
 
-def _counted(pipeline: beam.Pipeline, source: Records | Rows, number: int) -> beam.PCollection:
+def _counted(pipeline: beam.Pipeline, source: Records | CsvRows, number: int) -> beam.PCollection:
     patterns = pipeline | f"Files[{number}]" >> beam.Create(source.patterns)
     if isinstance(source, Records):
         records = patterns | f"Read[{number}]" >> ReadAllFromTFRecord()

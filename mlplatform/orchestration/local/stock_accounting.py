@@ -21,7 +21,7 @@ from tfx.types import Artifact, artifact_utils
 from tfx.utils import json_utils
 
 from mlplatform.beam.accounting import check_all_left
-from mlplatform.beam.counting import Records, Rows, count
+from mlplatform.beam.counting import CsvRows, Records, count
 from mlplatform.storage import open_storage
 from mlplatform.storage.urls import join
 
@@ -45,7 +45,7 @@ class Execution:
     properties: Mapping[str, Any]
 
 
-Side = Records | Rows | int
+Side = Records | CsvRows | int
 Balance = tuple[str, Side, Side]  # of what, what went in, what came out
 
 
@@ -98,7 +98,7 @@ def _count(sides: Sequence[Side], beam_arguments: Sequence[str], work_dir: str) 
     return known | dict(zip(files, count(files, beam_arguments, counts_file), strict=True))
 
 
-def _of_example_gen(execution: Execution, kind: type[Records] | type[Rows]) -> Iterator[Balance]:
+def _of_example_gen(execution: Execution, kind: type[Records] | type[CsvRows]) -> Iterator[Balance]:
     config = json_format.Parse(execution.properties["input_config"], example_gen_pb2.Input())
     base = execution.properties["input_base"]
     entered = tuple(posixpath.join(base, split.pattern) for split in config.splits)
@@ -163,7 +163,7 @@ def _splits(artifact: Artifact) -> list[str]:
 
 
 _BALANCES: dict[str, Callable[[Execution], Iterator[Balance]]] = {
-    "tfx.components.example_gen.csv_example_gen.executor.Executor": lambda e: _of_example_gen(e, Rows),
+    "tfx.components.example_gen.csv_example_gen.executor.Executor": lambda e: _of_example_gen(e, CsvRows),
     "tfx.components.example_gen.import_example_gen.executor.Executor": lambda e: _of_example_gen(e, Records),
     "tfx.components.statistics_gen.executor.Executor": _of_statistics,
     "tfx.components.transform.executor.Executor": _of_transform,
