@@ -12,7 +12,7 @@ from mlplatform.beam.runners import pipeline_options
 
 
 @dataclass(frozen=True)
-class Records:
+class TfRecords:
     """Records of TFRecord files, by patterns of Beam; a file whose name ends with `.gz` is compressed."""
 
     patterns: tuple[str, ...]
@@ -25,7 +25,9 @@ class CsvRows:
     patterns: tuple[str, ...]
 
 
-def count(sources: Sequence[Records | CsvRows], beam_arguments: Sequence[str], counts_file: str) -> list[int]:
+def count(
+    sources: Sequence[TfRecords | CsvRows], beam_arguments: Sequence[str], counts_file: str
+) -> list[int]:
     """Count the records of several sources in one job.
 
     Args:
@@ -55,9 +57,9 @@ def count_rows(file: str) -> int:
     return rows
 
 
-def _counted(pipeline: beam.Pipeline, source: Records | CsvRows, number: int) -> beam.PCollection:
+def _counted(pipeline: beam.Pipeline, source: TfRecords | CsvRows, number: int) -> beam.PCollection:
     patterns = pipeline | f"Files[{number}]" >> beam.Create(source.patterns)
-    if isinstance(source, Records):
+    if isinstance(source, TfRecords):
         records = patterns | f"Read[{number}]" >> ReadAllFromTFRecord()
         return records | f"Records[{number}]" >> beam.combiners.Count.Globally()
     files = patterns | f"Match[{number}]" >> fileio.MatchAll() | f"Spread[{number}]" >> beam.Reshuffle()
