@@ -89,10 +89,12 @@ $(BROWSER)/playwright: | $(READY)
 bench-ui: $(READY) $(BROWSER)/playwright ## Dashboard over 10,000 runs: CPU of its pages, in Chromium beside MLflow's, a run beside ten tabs
 	@PYTHONPATH=$(BROWSER) $(PY) tests/benchmarks/bench_ui.py $(ARGS)
 
-test-kubernetes: $(READY) ## Run the tests on a real API server of Kubernetes and with podman; skips with the reason
-	@KUBERNETES=$(KUBERNETES) $(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+test-kubernetes: $(READY) ## Run the tests on a real Kubernetes of one node, started here; skips with the reason
+	@$(COMPILED)
+	@S3_SERVER=$$(sh tools/s3_server.sh || :) KUBERNETES=$(KUBERNETES) \
+		$(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
 
-# Where the server's programs are built the first time (minutes).
+# Where its programs are built the first time (some 10 minutes).
 KUBERNETES ?= $(HOME)/.cache/mlplatform/kubernetes
 
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load

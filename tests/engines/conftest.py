@@ -38,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.engines)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_words_of_pytest() -> Iterator[None]:
+    """TFX's Beam executors parse this process's command line, where -v would be a flag of theirs."""
+    before, sys.argv = sys.argv, sys.argv[:1]
+    yield
+    sys.argv = before
+
+
 @dataclass(frozen=True)
 class Flink:
     """A running cluster.
