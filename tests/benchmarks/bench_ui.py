@@ -48,7 +48,7 @@ PAGE_CPU_S, READY_S, RUN_SEEN_S, LINE_SEEN_S = 0.05, 1.5, 2.0, 1.0
 FLOOR_TIMES, OF_MLFLOW, ROWS_OF_MLFLOW = 4.0, 0.2, 0.1
 FOLLOWED_TIMES = 1.05
 TABS = (
-    "/", "/runs", *("/runs/{run}",) * 2, *("/runs/{run}/nodes/Work2",) * 2,
+    "/", "/runs", *("/runs/{run}",) * 2, *("/runs/{run}/nodes/Work4",) * 2,
     *("/runs/{run}/logs/Work2?follow=1", "/runs/{run}/logs/Work4?follow=1") * 2,
 )  # fmt: skip
 NODES = ("ExampleGen", "Statistics", "Schema", "Validator", "Trainer", "Evaluator", "Pusher")
