@@ -86,6 +86,7 @@ class Followers:
             return bytes(answer.read())
 
 
+@pytest.mark.slow
 def test_ten_followers_of_a_run_fail_none_of_its_writes(tmp_path, pipeline, trace, warm_start):
     import steps
     from tfx.orchestration.metadata import sqlite_metadata_connection_config
