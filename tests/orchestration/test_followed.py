@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
+import pytest
+
 from mlplatform.home import Home
 from mlplatform.orchestration.local import LocalRunner
 from mlplatform.ui.access import access_for
