@@ -55,7 +55,7 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Resolve the pinned dependency sets anew
 	@UV=$(VENV)/bin/uv sh tools/make_constraints.sh
 
-bench: bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving ## Run every benchmark
+bench: bench-datasets bench-demo bench-engines bench-gates bench-local bench-root bench-search bench-serving bench-ui ## Run every benchmark
 
 bench-datasets: $(READY) ## Dataset store against DVC and a plain copy
 	@$(PY) tests/benchmarks/bench_datasets.py $(ARGS)
@@ -86,13 +86,15 @@ BROWSER ?= $(HOME)/.cache/mlplatform/browser
 $(BROWSER)/playwright: | $(READY)
 	@$(VENV)/bin/uv pip install -q --python $(PY) --target $(BROWSER) playwright==1.65.2 axe-playwright-python==0.1.8
 
-bench-ui: $(READY) $(BROWSER)/playwright ## Dashboard over 10,000 runs: CPU of its pages, and in Chromium beside MLflow's
+bench-ui: $(READY) $(BROWSER)/playwright ## Dashboard over 10,000 runs: CPU of its pages, in Chromium beside MLflow's, a run beside ten tabs
 	@PYTHONPATH=$(BROWSER) $(PY) tests/benchmarks/bench_ui.py $(ARGS)
 
-test-kubernetes: $(READY) ## Run the tests on a real API server of Kubernetes and with podman; skips with the reason
-	@KUBERNETES=$(KUBERNETES) $(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+test-kubernetes: $(READY) ## Run the tests on a real Kubernetes of one node, started here; skips with the reason
+	@$(COMPILED)
+	@S3_SERVER=$$(sh tools/s3_server.sh || :) KUBERNETES=$(KUBERNETES) \
+		$(PY) -m pytest -m kubernetes tests/kubernetes $(ARGS)
 
-# Where the server's programs are built the first time (minutes).
+# Where its programs are built the first time (some 10 minutes).
 KUBERNETES ?= $(HOME)/.cache/mlplatform/kubernetes
 
 soak: $(READY) ## Run the minutes-long studies: kills, races, mixed load

@@ -86,7 +86,7 @@ def _keys_at(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             field = inner.model_fields.get(part)
             inner = field.annotation if field else None
-        elif get_origin(inner) in (dict, list):
+        elif get_origin(inner) in (dict, list, Sequence):
             inner = get_args(inner)[-1]
         if get_origin(inner) in (Union, UnionType):  # such as a block that may be missing
             inner = next((each for each in get_args(inner) if each is not type(None)), None)

@@ -285,8 +285,14 @@ def look_at(browser: Any) -> Callable[..., None]:
     return look_at
 
 
+@pytest.fixture(scope="session")
+def s3_host() -> str:
+    """The address of this machine that the S3 server has: where pods are to reach it, theirs for it."""
+    return "127.0.0.1"
+
+
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3(tmp_path_factory: pytest.TempPathFactory, s3_host: str) -> Iterator[str]:
     """A bucket of an S3 server; other processes reach it by the environment.
 
     The server is moto's, in this process; or the program that the environment's S3_SERVER names (versitygw),
@@ -295,7 +301,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import fsspec
 
     program = os.environ.get("S3_SERVER")
-    server = versitygw(program, tmp_path_factory.mktemp("versitygw")) if program else moto()
+    server = versitygw(program, tmp_path_factory.mktemp("versitygw"), s3_host) if program else moto(s3_host)
     with server as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
@@ -316,11 +322,11 @@ CREDENTIALS = {
 
 
 @contextmanager
-def moto() -> Iterator[str]:
+def moto(host: str) -> Iterator[str]:
     """Run moto's S3 server in this process; gives its address."""
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = ThreadedMotoServer(ip_address=host, port=0)
     server.start()
     host, port = server.get_host_and_port()
     try:
@@ -330,7 +336,7 @@ def moto() -> Iterator[str]:
 
 
 @contextmanager
-def versitygw(program: str, folder: Path) -> Iterator[str]:
+def versitygw(program: str, folder: Path, host: str) -> Iterator[str]:
     """Run versitygw on a folder; gives its address. Others may take the port that was free before."""
     for name in ("files", "metadata"):
         (folder / name).mkdir()
@@ -338,8 +344,8 @@ def versitygw(program: str, folder: Path) -> Iterator[str]:
     keys += ["--region", CREDENTIALS["AWS_DEFAULT_REGION"]]
     backend = ["posix", "--sidecar", str(folder / "metadata"), str(folder / "files")]
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        with socket.create_server((host, 0)) as free:
+            address = f"{host}:{free.getsockname()[1]}"
         with open(folder / "log", "ab") as log:
             server = subprocess.Popen([program, "--port", address, *keys, *backend], stdout=log, stderr=log)
         try:

@@ -21,7 +21,7 @@ from mlplatform.home import Home
 from mlplatform.notices.send import Notice, send
 from mlplatform.registry import tree_digest
 from mlplatform.registry.approvals import ApprovalAnswer, ApprovalRequest, Approvals
-from mlplatform.registry.events import NOTICE_FAILED, NOTICE_SENT, run_stream
+from mlplatform.registry.events import NOTICE_FAILED, NOTICE_SENT, is_notified, run_stream
 from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.model_ledger import ledger_of
 from mlplatform.tfx_io.artifacts import fetched, published
@@ -57,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
 
         def asked(request: ApprovalRequest, is_new: bool) -> None:
             progress.report_line(_question(request))
-            if is_new:
+            if is_new or not _is_notified(ledger, request):  # killed in between
                 _notify(home_of(models_dir), ledger, request)
 
         try:
@@ -88,6 +88,10 @@ def _question(request: ApprovalRequest) -> str:
         f"{request.model!r} waits for an approval{who} until {request.expires_at}: mlplatform approve "
         f"{request.name} --by NAME --why ..."
     )
+
+
+def _is_notified(ledger: Ledger, request: ApprovalRequest) -> bool:
+    return is_notified(ledger.events(run_stream(request.run)), "approval_wanted") if request.run else True
 
 
 def _notify(home: Home | None, ledger: Ledger, request: ApprovalRequest) -> None:

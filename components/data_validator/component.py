@@ -10,11 +10,12 @@ from tfx.types import channel, component_spec, standard_artifacts
 
 from mlplatform.artifacts import DatasetVersion, DataVerdict
 from mlplatform.components.data_validator import executor
-from mlplatform.components.data_validator.policy import Policy, today
+from mlplatform.components.data_validator.policy import Policy
 from mlplatform.config import Config, check_config, parse_config
 from mlplatform.roles import READ, WRITTEN
 from mlplatform.storage.urls import absolute
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
+from mlplatform.waivers import today
 
 
 class _Settings(Config):

@@ -28,7 +28,7 @@ from mlplatform.components.data_validator.baseline import (
     read_brightness,
 )
 from mlplatform.components.data_validator.errors import DataRejectedError
-from mlplatform.components.data_validator.policy import Policy, today
+from mlplatform.components.data_validator.policy import Policy
 from mlplatform.components.data_validator.report import write_report
 from mlplatform.components.data_validator.schema import read_schema
 from mlplatform.components.data_validator.validate import Data, Statistics, Validated, measure, validate
@@ -43,6 +43,7 @@ from mlplatform.tfx_io.artifacts import fetched, where_beam_runs
 from mlplatform.tfx_io.beam_executor import BeamExecutor
 from mlplatform.tfx_io.dataset_version import read_taxonomy_of
 from mlplatform.tfx_io.runs import note_verdict, run_id
+from mlplatform.waivers import today
 
 SCHEMA_FILE, VERDICT_FILE, REPORT_FILE = "schema.pbtxt", "verdict.json", "report.html"
 Artifacts = dict[str, list[types.Artifact]]

@@ -1,12 +1,13 @@
 """What each kind of problem does: block, warn or ignore; and which ones are let through for a while."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, timezone
-from typing import Annotated, Literal, get_args
+from datetime import date
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from mlplatform.config import Config
+from mlplatform.waivers import Waiver, counting_on
 
 Action = Literal["block", "warn", "ignore"]
 Kind = Literal[
@@ -40,36 +41,22 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Actions = dict[Kind, Action]
 
 
-_Line = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
-
-
-class Waiver(Config):
-    """A problem that would block and is let through until a day, because a person says so.
+class DataWaiver(Waiver):
+    """A problem that would block and is let through until a day.
 
     Attributes:
         kind: The kind of problem.
         feature: The feature; empty for a problem of the whole split.
         split: The split, or several as the verdict names them (`train, eval`); empty for any.
-        by: Who decided so.
-        why: The reason.
-        until: The last day on which it counts, in UTC.
     """
 
     kind: Kind
     feature: str = ""
     split: str = ""
-    by: _Line
-    why: _Line
-    until: date
 
     def covers(self, kind: Kind, feature: str, split: str) -> bool:
         """Say whether it is about such a problem."""
         return (self.kind, self.feature) == (kind, feature) and self.split in ("", split)
-
-
-def today() -> date:
-    """Return the day, in UTC."""
-    return datetime.now(timezone.utc).date()
 
 
 class Policy(Config):
@@ -131,7 +118,7 @@ class Policy(Config):
     near_duplicate: Action = "warn"
     other: Action = "warn"
     features: dict[str, Actions] = Field(default={})
-    waivers: Sequence[Waiver] = Field(default=())
+    waivers: Sequence[DataWaiver] = Field(default=())
 
     def action(self, kind: Kind, feature: str) -> Action:
         """Return what a problem of `feature` does; an empty name means the whole split."""
@@ -140,9 +127,9 @@ class Policy(Config):
 
     def on(self, day: date) -> "Policy":
         """Return the policy without the waivers that are over on a day."""
-        return self.model_copy(update={"waivers": [each for each in self.waivers if day <= each.until]})
+        return self.model_copy(update={"waivers": counting_on(day, self.waivers)})
 
-    def waiver(self, kind: Kind, feature: str, split: str) -> Waiver | None:
+    def waiver(self, kind: Kind, feature: str, split: str) -> DataWaiver | None:
         """Return the waiver of a problem; None where there is none."""
         return next((each for each in self.waivers if each.covers(kind, feature, split)), None)
 

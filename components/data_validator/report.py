@@ -59,17 +59,12 @@ def _problem(problem: Problem) -> ProblemRow:
         split=problem.split,
         description=problem.description,
         records=problem.records,
-        waived=_waived(problem),
+        waived=problem.waiver.words if problem.waiver else "",
         offenders=[
             OffenderCard(o.split, o.item_id, o.label, o.value, picture(o.thumbnail) if o.thumbnail else "")
             for o in problem.offenders
         ],
     )
-
-
-def _waived(problem: Problem) -> str:
-    waiver = problem.waiver
-    return f"waived by {waiver.by} until {waiver.until}: {waiver.why}" if waiver else ""
 
 
 def _classes(found: Validated) -> list[ClassRow]:

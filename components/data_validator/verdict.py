@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mlplatform.components.data_validator.policy import Action, Kind, Waiver
+from mlplatform.components.data_validator.policy import Action, DataWaiver, Kind
 from mlplatform.reports.page import picture
+from mlplatform.waivers import waiver_facts
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Problem:
     description: str
     records: int | None = None
     offenders: tuple[Offender, ...] = ()
-    waiver: Waiver | None = None
+    waiver: DataWaiver | None = None
 
     def with_offenders(self, records: int | None, offenders: Sequence[Offender]) -> "Problem":
         """Return the problem with some of the records that have it, and how many if that is known."""
@@ -91,7 +92,7 @@ class Verdict:
     baseline: str = ""
     serving_records: int | None = None
     duplicates: Mapping[str, int] = field(default_factory=dict)
-    waivers: tuple[Waiver, ...] = ()
+    waivers: tuple[DataWaiver, ...] = ()
 
     @property
     def waived(self) -> tuple[Problem, ...]:
@@ -101,8 +102,7 @@ class Verdict:
     @property
     def waiver_facts(self) -> list[dict[str, Any]]:
         """The waivers that count, as JSON holds them; `is_used`: there was such a problem."""
-        used = [problem.waiver for problem in self.waived]
-        return [{**each.model_dump(mode="json"), "is_used": each in used} for each in self.waivers]
+        return waiver_facts(self.waivers, [waiver for p in self.problems if (waiver := p.waiver)])
 
     @property
     def accepted(self) -> bool:

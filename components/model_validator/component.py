@@ -11,10 +11,12 @@ from tfx.utils import proto_utils
 from mlplatform.artifacts import DatasetVersion
 from mlplatform.components.model_validator import driver, executor
 from mlplatform.components.model_validator.settings import Question, parse_budget
+from mlplatform.components.model_validator.waivers import parse_waivers
 from mlplatform.config_file import ConfigError
 from mlplatform.registry import check_model_name
 from mlplatform.roles import READ, VALUE, WRITTEN
 from mlplatform.tfx_io.parameters import Late, converted, is_late, late_names
+from mlplatform.waivers import counting_on, today
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis import EvalConfig
@@ -37,6 +39,7 @@ class ModelValidatorSpec(component_spec.ComponentSpec):
         "slice_thresholds": component_spec.ExecutionParameter(type=str, optional=True),
         "eval_config": component_spec.ExecutionParameter(type=str, optional=True),
         "serving_environment": component_spec.ExecutionParameter(type=str, optional=True),
+        "waivers": component_spec.ExecutionParameter(type=str, optional=True),
     }
     PARAMETER_ROLES = {  # noqa: RUF012 - the local runner reads it
         "models_dir": VALUE,
@@ -95,11 +98,12 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
         eval_config: "EvalConfig | None" = None,
         dataset: channel.BaseChannel | None = None,
         serving_environment: str | Late | None = None,
+        waivers: Sequence[Mapping[str, Any]] | Late = (),
     ) -> None:
         """Declare the validation.
 
-        Each parameter may be a `RuntimeParameter`: the splits and `slices` then are JSON lists, thresholds
-        and budget JSON objects.
+        Each parameter may be a `RuntimeParameter`: the splits, `slices` and `waivers` then are JSON lists,
+        thresholds and budget JSON objects.
 
         Args:
             model: Model, a SavedModel whose signature `serving_default` takes serialized Examples, or inputs
@@ -130,11 +134,13 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
             serving_environment: Folder of a virtual environment, or a Python executable, on the machine that
                 judges, with the server's own version of TensorFlow: it is to load the model, too, and give
                 the same answers.
+            waivers: Thresholds that may be missed until a day, each with `threshold`, `class_name` and
+                `slice` where it is of one, `by`, `why` and `until`; see `docs/how-to/validate-models.md`.
 
         Raises:
             UnknownKindError: There is no such kind.
-            ConfigError: `eval_splits` is empty or trained on, a key of `thresholds` or `budget` is unknown, a
-                value does not fit, or `models_dir` is given without `model_name`.
+            ConfigError: `eval_splits` is empty or trained on, a key of `thresholds`, `budget` or `waivers` is
+                unknown, a value does not fit, or `models_dir` is given without `model_name`.
             InvalidModelNameError: `model_name` cannot be a pushed model's name.
         """
         if not is_late(eval_splits):
@@ -151,6 +157,10 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
         }
         if not late_names(question):  # else the run checks it
             Question.of(**question)
+        if not is_late(waivers):
+            # One that is over is no part of the declaration: results that it let through are not reused.
+            counting = counting_on(today(), parse_waivers(None if is_late(kind) else kind, waivers))
+            waivers = [each.model_dump(mode="json") for each in counting]
         if not is_late(budget):
             parse_budget(budget or {})
         if model_name is not None and not is_late(model_name):
@@ -176,6 +186,7 @@ class ModelValidator(base_beam_component.BaseBeamComponent):
                 label=label,
                 output=output,
                 serving_environment=converted(serving_environment),
+                waivers=converted(waivers, lambda some: json.dumps(some) if some else None),
                 slices=converted(slices, lambda some: json.dumps([list(names) for names in some])),
                 slice_thresholds=_json_object(slice_thresholds),
                 eval_config=None if eval_config is None else proto_utils.proto_to_json(eval_config),

@@ -15,6 +15,7 @@ from mlplatform.beam.runners import is_one_process, runs_in_process
 from mlplatform.components.model_validator.baseline import BaselineModel, pushed_model
 from mlplatform.components.model_validator.driver import saved_model
 from mlplatform.components.model_validator.settings import Question, parse_budget
+from mlplatform.components.model_validator.waivers import ThresholdWaiver, parse_waivers
 from mlplatform.storage import open_storage
 from mlplatform.storage.urls import is_local, join
 from mlplatform.storage.urls import name as name_of
@@ -23,6 +24,7 @@ from mlplatform.tfx_io.beam_executor import BeamExecutor
 from mlplatform.tfx_io.dataset_version import read_taxonomy_of
 from mlplatform.tfx_io.examples import split_files
 from mlplatform.tfx_io.runs import note_verdict, run_id
+from mlplatform.waivers import counting_on, today
 
 # What TFX's Evaluator and InfraValidator write, and its Pusher reads
 # (tfx/components/evaluator/constants.py, whose import would load every component).
@@ -70,6 +72,7 @@ class Executor(BeamExecutor):
                 run=run_id(self._context),
                 model_uri="" if is_local(model.uri) else model.uri,
                 serving_environment=exec_properties.get("serving_environment") or "",
+                waivers=_waivers(exec_properties),
                 engine=None
                 if is_alone
                 else ScoringEngine(arguments, _where_it_lies(model, folder), work_dir),
@@ -89,6 +92,7 @@ class Executor(BeamExecutor):
                     is_accepted=not verdict.reasons,
                     reasons=verdict.reasons,
                     report=verdict.report,
+                    waivers=verdict.waivers,
                 )
             verdict.raise_if_rejected()
             for note in verdict.notes:
@@ -123,6 +127,12 @@ def _question(exec_properties: dict[str, Any], dataset: Path | None) -> Question
         slice_thresholds=json.loads(exec_properties.get("slice_thresholds") or "{}"),
         taxonomy=read_taxonomy_of(str(dataset)) if dataset else None,
     )
+
+
+def _waivers(exec_properties: dict[str, Any]) -> list[ThresholdWaiver]:
+    """Return the waivers of today: one may be over since the pipeline was composed."""
+    given = json.loads(exec_properties.get("waivers") or "[]")
+    return counting_on(today(), parse_waivers(exec_properties.get("kind") or "classification", given))
 
 
 def _eval_config(given: str | None) -> Any:

@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.serving_environment import ask_elsewhere, find_python
 from mlplatform.components.model_validator.settings import Budget, Question
+from mlplatform.components.model_validator.waivers import WAIVABLE_COSTS
+from mlplatform.evaluation.limits import Missed
 from mlplatform.progress import Task, track
 
 _PROBE = "mlplatform.components.model_validator.probe"
@@ -33,11 +35,13 @@ class Finding:
         name: What.
         passed: It is as it must be.
         detail: What was found, where that says more.
+        cost: Key of the budget that it holds a measured figure against; empty where it does not.
     """
 
     name: str
     passed: bool
     detail: str = ""
+    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,22 @@ class ServingCheck:
         return any(finding.name == "signatures" and finding.passed for finding in self.findings)
 
     @property
-    def reasons(self) -> list[str]:
-        """One sentence for each check that did not pass."""
+    def missed(self) -> list[Missed]:
+        """The checks that did not pass; those that nobody can waive are no measured threshold."""
         return [
-            f"{finding.name}: {finding.detail or 'not passed'}"
+            Missed(
+                finding.cost,
+                f"{finding.name}: {finding.detail or 'not passed'}",
+                is_measured=finding.cost in WAIVABLE_COSTS and math.isfinite(self.figures[finding.cost]),
+            )
             for finding in self.findings
             if not finding.passed
         ]
+
+    @property
+    def reasons(self) -> list[str]:
+        """One sentence for each check that did not pass."""
+        return [missed.text for missed in self.missed]
 
 
 def check_serving(
@@ -240,7 +253,7 @@ def _over_budget(figures: dict[str, float], budget: Budget) -> list[Finding]:
         "model_size_mb": budget.model_size_mb,
     }
     return [
-        Finding(f"budget: {name}", figures[name] <= limit, f"{figures[name]:.4g}, allowed {limit:.4g}")
+        Finding(f"budget: {name}", figures[name] <= limit, f"{figures[name]:.4g}, allowed {limit:.4g}", name)
         for name, limit in limits.items()
         if name in figures
     ]

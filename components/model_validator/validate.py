@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlplatform.beam.job_server import require_job_server
 from mlplatform.components.model_validator.baseline import BaselineModel
@@ -38,8 +38,9 @@ from mlplatform.components.model_validator.tfma_evaluation import (
     evaluate_as_asked,
 )
 from mlplatform.components.model_validator.verdict import REPORT_FILE, VERDICT_FILE, ModelVerdict
+from mlplatform.components.model_validator.waivers import ThresholdWaiver, apart
 from mlplatform.evaluation.kind import Figure, Kind
-from mlplatform.evaluation.limits import Limits, fallen, missed
+from mlplatform.evaluation.limits import Limits, Missed, fallen, in_words, missed
 from mlplatform.prediction.errors import ModelNotLoadableError
 from mlplatform.prediction.served_model import ServedModel, brief
 from mlplatform.progress import track
@@ -49,6 +50,7 @@ from mlplatform.serving.tflite_model import TFLITE_FOLDER
 from mlplatform.storage.urls import join
 from mlplatform.training.trained_on import read_trained_on, record_batches
 from mlplatform.vision.decoding import READS_WEBP
+from mlplatform.waivers import waiver_facts
 
 METRICS_FILE = "metrics.json"
 SAMPLES, FORM_SAMPLES = 8, 64
@@ -76,6 +78,7 @@ class Terms:
         engine: The Beam engine that asks about the records; None asks in this process.
         serving_environment: Virtual environment or Python executable whose TensorFlow is to load the model,
             too; empty for none.
+        waivers: The thresholds that it may miss; each of them counts.
     """
 
     splits: Sequence[str]
@@ -90,6 +93,7 @@ class Terms:
     model_uri: str = ""
     engine: "ScoringEngine | None" = None
     serving_environment: str = ""
+    waivers: Sequence[ThresholdWaiver] = ()
 
 
 @dataclass(frozen=True)
@@ -165,13 +169,18 @@ def judge(
                     answers.name_only(_supported(found.measured, limits))
             found = _with_tfma(found, answers, model_dir, records, terms, output_dir)
     made_at = datetime.now(timezone.utc)
-    reasons = [*found.reasons, *serving.reasons]
+    unsafe, waived_costs = apart(serving.missed, terms.waivers)
+    serving_reasons = in_words(unsafe)
+    reasons = [*found.reasons, *serving_reasons]
+    waived = [*found.waived, *waived_costs]
+    notes = [*(f"{missed.text}; {waiver.words}" for missed, waiver in waived), *found.notes]
+    used = [waiver for _, waiver in waived]
     question = terms.question
     facts = {
         "title": terms.title,
         "accepted": not reasons,
         "quality_reasons": found.reasons,
-        "serving_reasons": serving.reasons,
+        "serving_reasons": serving_reasons,
         "reasons": reasons,
         "made_at": made_at.isoformat(timespec="seconds"),
         "model": terms.model_uri or str(model_dir),
@@ -185,7 +194,11 @@ def judge(
         "slices": [_slice_json(part) for part in found.slices],
         "baseline": found.compared.as_json() if found.compared else None,
         "serving": _serving_json(serving),
-        "notes": found.notes,
+        "notes": notes,
+        "waived": [
+            {"reason": missed.text, "waiver": waiver.model_dump(mode="json")} for missed, waiver in waived
+        ],
+        "waivers": waiver_facts(terms.waivers, used),
     }
     with track("write the report", total=1, unit="reports") as bar:
         page = write_report(
@@ -193,7 +206,7 @@ def judge(
             title=terms.title,
             made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
             reasons=reasons,
-            notes=found.notes,
+            notes=[*notes, *_unused(terms.waivers, used)],
             measured=found.measured,
             slices=found.slices,
             question=question,
@@ -220,6 +233,7 @@ class Quality:
         reasons: Why it is not good enough, one sentence each.
         notes: What else is worth knowing.
         answers: What workers of an engine left for TFMA; None without one.
+        waived: What would be a reason if nobody had waived it.
     """
 
     measured: Measured | None = None
@@ -228,6 +242,10 @@ class Quality:
     reasons: Sequence[str] = ("its quality could not be measured, as it cannot be loaded or asked",)
     notes: Sequence[str] = ()
     answers: Answers | None = None
+    waived: Sequence["_Waived"] = ()
+
+
+_Waived: TypeAlias = tuple[Missed, ThresholdWaiver]
 
 
 def measure_quality(
@@ -257,14 +275,22 @@ def measure_quality(
         return Quality(reasons=[f"its quality could not be measured: {error}"])
     new, compared = scores.new, _Comparison.of(baseline, scores, kind)
     figures, slices = new.tally.figures(), new.slices()
+    limits, change = question.limits, compared.change
+    overall = [*missed(kind, figures, limits), *fallen(kind, figures, compared.figures, limits, change)]
+    overall, waived = apart(overall, terms.waivers)
+    of_slices, waived_of_slices = apart(_missed_of_slices(kind, slices, question), terms.waivers)
     reasons = [
         *new.faults(),
-        *missed(kind, figures, question.limits),
-        *fallen(kind, figures, compared.figures, question.limits, compared.change),
-        *_missed_of_slices(kind, slices, question)[:_SLICE_REASONS],
+        *in_words(overall),
+        *in_words(of_slices)[:_SLICE_REASONS],
         *_trained_on(records.files, terms.run_dir),
     ]
-    return Quality(new, slices, compared, reasons, _notes(new, compared, question), answers)
+    notes = _notes(new, compared, question)
+    return Quality(new, slices, compared, reasons, notes, answers, [*waived, *waived_of_slices])
+
+
+def _unused(waivers: Sequence[ThresholdWaiver], used: Sequence[ThresholdWaiver]) -> list[str]:
+    return [f"nothing that was found is {each.about}, {each.words}" for each in waivers if each not in used]
 
 
 def _trained_on(files: Sequence[str], run_dir: Path | None) -> list[str]:
@@ -346,13 +372,13 @@ def _supported(measured: Measured, limits: Limits) -> list[str]:
     return [] if is_too_many else found
 
 
-def _missed_of_slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[str]:
+def _missed_of_slices(kind: Kind, slices: Sequence[Slice], question: Question) -> list[Missed]:
     limits = question.slice_limits
     return [
-        reason
+        each
         for part in slices
         if part.records >= limits.min_support
-        for reason in missed(kind, part.figures, limits, where=f"{part.name}: ")
+        for each in missed(kind, part.figures, limits, part.name)
     ]
 
 

@@ -23,6 +23,8 @@ class ModelVerdict:
         report: The kept HTML page, of rejected models too; None where there is no reports folder.
         notes: What else is worth knowing, such as a pushed model that does not load.
         facts: All that was found, as in `metrics.json`.
+        waived: What would be a reason if nobody had waived it; with who did is it among the notes.
+        waivers: The waivers that counted, as JSON holds them; `is_used`: it let something through.
     """
 
     quality_reasons: tuple[str, ...]
@@ -30,6 +32,8 @@ class ModelVerdict:
     report: str | None
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    waived: tuple[str, ...] = ()
+    waivers: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], report: str | None) -> "ModelVerdict":
@@ -40,6 +44,8 @@ class ModelVerdict:
             report,
             tuple(facts["notes"]),
             facts,
+            tuple(each["reason"] for each in facts.get("waived", ())),
+            tuple(facts.get("waivers", ())),
         )
 
     @property

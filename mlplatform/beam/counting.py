@@ -12,20 +12,22 @@ from mlplatform.beam.runners import pipeline_options
 
 
 @dataclass(frozen=True)
-class Records:
+class TfRecords:
     """Records of TFRecord files, by patterns of Beam; a file whose name ends with `.gz` is compressed."""
 
     patterns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Rows:
+class CsvRows:
     """Rows of CSV files with a header, by patterns of Beam."""
 
     patterns: tuple[str, ...]
 
 
-def count(sources: Sequence[Records | Rows], beam_arguments: Sequence[str], counts_file: str) -> list[int]:
+def count(
+    sources: Sequence[TfRecords | CsvRows], beam_arguments: Sequence[str], counts_file: str
+) -> list[int]:
     """Count the records of several sources in one job.
 
     Args:
@@ -55,9 +57,9 @@ def count_rows(file: str) -> int:
     return rows
 
 
-def _counted(pipeline: beam.Pipeline, source: Records | Rows, number: int) -> beam.PCollection:
+def _counted(pipeline: beam.Pipeline, source: TfRecords | CsvRows, number: int) -> beam.PCollection:
     patterns = pipeline | f"Files[{number}]" >> beam.Create(source.patterns)
-    if isinstance(source, Records):
+    if isinstance(source, TfRecords):
         records = patterns | f"Read[{number}]" >> ReadAllFromTFRecord()
         return records | f"Records[{number}]" >> beam.combiners.Count.Globally()
     files = patterns | f"Match[{number}]" >> fileio.MatchAll() | f"Spread[{number}]" >> beam.Reshuffle()

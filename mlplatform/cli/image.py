@@ -22,9 +22,14 @@ def image() -> None:
 @click.option(
     "--base",
     metavar="IMAGE",
-    default=_BASE,
-    show_default=True,
-    help="The image to build on; one with CUDA's libraries for pods that have GPUs.",
+    default=None,
+    help=f"The image to build on; one with CUDA's libraries for pods that have GPUs [default: {_BASE}].",
+)
+@click.option(
+    "--update",
+    metavar="IMAGE",
+    default=None,
+    help="Build on the image of an earlier build instead, and install only what differs.",
 )
 @click.option(
     "--extra",
@@ -74,7 +79,8 @@ def image() -> None:
 def build(
     code: tuple[Path, ...],
     tag: str | None,
-    base: str,
+    base: str | None,
+    update: str | None,
     extras: tuple[str, ...],
     requirements: tuple[Path, ...],
     constraints: Path | None,
@@ -92,6 +98,9 @@ def build(
         raise click.UsageError("--context-only needs --context DIR, where the context is kept")
     if not context_only and tag is None:
         raise click.UsageError("an image needs a name: --tag REGISTRY/NAME:TAG")
+    if base is not None and update is not None:
+        raise click.UsageError("--update names the image to build on: leave --base out")
+    on = update or base or _BASE
     from mlplatform.orchestration.container_image.build import BUILDERS, build_image, find_builder
     from mlplatform.orchestration.container_image.context import write_context
 
@@ -103,11 +112,12 @@ def build(
     with tempfile.TemporaryDirectory(prefix="mlplatform-image-") as tmp:
         made = write_context(
             context or Path(tmp) / "context",
-            base=base,
+            base=on,
             code=code,
             extras=extras,
             requirements=requirements,
             constraints=constraints,
+            is_update=update is not None,
         )
         if chosen is not None and tag is not None and not context_only:
             build_image(made.folder, tag, chosen, builder_options)
@@ -115,7 +125,7 @@ def build(
         "image": None if context_only else tag,
         "builder": None if context_only else chosen,
         "context": str(context) if context else None,
-        "base": base,
+        "base": on,
         "wheels": list(made.wheels),
         "code": list(made.code),
         "requirements": list(made.requirements),
@@ -125,7 +135,7 @@ def build(
     elif context_only:
         click.echo(f"{made.folder}: {len(made.wheels)} wheels, {len(made.code)} files and folders of code")
     else:
-        click.echo(f"{tag}: built by {chosen} on {base}")
+        click.echo(f"{tag}: built by {chosen} on {on}")
 
 
 def _check_tag(tag: str) -> None:

@@ -448,6 +448,7 @@ class ClassTally:
                 count,
                 one.support,
                 is_supported=one.support >= self._min_support,
+                name=one.label,
             )
             for one, count in zip(classes, hits, strict=True)
         ]

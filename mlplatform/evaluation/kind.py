@@ -54,6 +54,7 @@ class PartOfRecords:
         hits: Its records that are answered rightly, where the value is their share.
         records: Its records; 0 where the value is no share of records.
         is_supported: It has enough records to be judged by its value.
+        name: What waivers call it, such as the class; empty where that is `words`.
     """
 
     words: str
@@ -61,6 +62,7 @@ class PartOfRecords:
     hits: int = 0
     records: int = 0
     is_supported: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True)

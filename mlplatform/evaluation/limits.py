@@ -94,51 +94,93 @@ def _model(kind: Kind) -> type[BaseModel]:
     return made
 
 
-def missed(kind: Kind, figures: Mapping[str, Figure], limits: Limits, where: str = "") -> list[str]:
-    """Return the levels that figures do not reach, one sentence each.
+@dataclass(frozen=True)
+class Missed:
+    """A threshold that is not reached.
+
+    Attributes:
+        threshold: Its key, such as `top_1` or `max_top_1_drop`.
+        text: What was found, one sentence.
+        class_name: The class, where each is judged by itself; empty for a figure of all records.
+        slice: The slice; empty for all records.
+        is_measured: There is a value, a finite number, that does not reach it.
+        parts_words: What is judged class by class; empty for a figure of all records.
+    """
+
+    threshold: str
+    text: str
+    class_name: str = ""
+    slice: str = ""
+    is_measured: bool = True
+    parts_words: str = ""
+
+
+def in_words(found: Sequence[Missed]) -> list[str]:
+    """Return one sentence each; of one threshold's classes the first 20, and how many more there are."""
+    groups: dict[tuple[str, str, str], list[Missed]] = {}
+    for each in found:
+        groups.setdefault((each.threshold, each.slice, each.parts_words), []).append(each)
+    sentences: list[str] = []
+    for (_, of_slice, words), some in groups.items():
+        shown = some[:_PARTS_SHOWN] if words else some
+        sentences += [each.text for each in shown]
+        if more := len(some) - len(shown):
+            sentences.append(f"{_where(of_slice)}{words}: {more} more classes likewise, in metrics.json")
+    return sentences
+
+
+def _where(of_slice: str) -> str:
+    return f"{of_slice}: " if of_slice else ""
+
+
+def missed(kind: Kind, figures: Mapping[str, Figure], limits: Limits, of_slice: str = "") -> list[Missed]:
+    """Return the levels that figures do not reach.
 
     Args:
         kind: Their kind.
         figures: Figures by metric name.
         limits: What they must reach.
-        where: Beginning of each sentence, such as the slice.
+        of_slice: The slice that they are of; empty for all records.
     """
     found = []
+    where = _where(of_slice)
     for name, limit in limits.levels.items():
         metric = kind.metrics[name]
         figure = figures.get(name)
         if figure is None or (figure.parts is None and math.isnan(figure.value)):
-            found.append(f"{where}{metric.words} is not measured for these answers, and must reach {limit:g}")
+            text = f"{where}{metric.words} is not measured for these answers, and must reach {limit:g}"
+            found.append(Missed(name, text, slice=of_slice, is_measured=False))
             continue
         if figure.parts is not None:
-            parts = _missed_parts(metric, figure.parts, limit, limits)
             found += [
-                f"{where}{part.words} is {number(metric, part.value)}, {_side(metric)} "
-                f"{number(metric, limit)}{_blind(metric, figure)}{_certain(part, limits)}"
-                for part in parts[:_PARTS_SHOWN]
+                Missed(
+                    name,
+                    f"{where}{part.words} is {number(metric, part.value)}, {_side(metric)} "
+                    f"{number(metric, limit)}{_blind(metric, figure)}{_certain(part, limits)}",
+                    part.name or part.words,
+                    of_slice,
+                    math.isfinite(part.value),
+                    metric.words,
+                )
+                for part in _missed_parts(metric, figure.parts, limit, limits)
             ]
-            found += _and_more(f"{where}{metric.words}", len(parts))
             continue
         bound = figure.low if metric.is_higher_better else figure.high
         is_bound = limits.at_lower_bound and bound is not None
         value = bound if is_bound and bound is not None else figure.value
         if metric.is_worse(value, limit + _slack(metric)):
             end = f" at the worse end of its 95 % interval (measured {number(metric, figure.value)})"
-            found.append(
+            text = (
                 f"{where}{metric.words} is {number(metric, value)}{end if is_bound else ''}, "
                 f"{_side(metric)} {number(metric, limit)}{_blind(metric, figure)}"
             )
+            found.append(Missed(name, text, slice=of_slice, is_measured=math.isfinite(figure.value)))
     return found
 
 
 def _slack(metric: Metric) -> float:
     """Return what a limit is moved by: the comparison is right where a value only just reaches it."""
     return -_SLACK if metric.is_higher_better else _SLACK
-
-
-def _and_more(words: str, count: int) -> list[str]:
-    more = count - _PARTS_SHOWN
-    return [f"{words}: {more} more classes likewise, in metrics.json"] if more > 0 else []
 
 
 def _certain(part: PartOfRecords, limits: Limits) -> str:
@@ -195,8 +237,8 @@ def _blind(metric: Metric, figure: Figure) -> str:
 
 def fallen(
     kind: Kind, new: Mapping[str, Figure], old: Mapping[str, Figure], limits: Limits, change: str
-) -> list[str]:
-    """Return which figures fall behind the baseline's by more than allowed, one sentence each.
+) -> list[Missed]:
+    """Return which figures fall behind the baseline's by more than allowed.
 
     Args:
         kind: Their kind.
@@ -210,15 +252,20 @@ def fallen(
         metric = kind.metrics[name]
         if name not in new or name not in old:
             continue
+        key = change_key(name, metric)
         parts, parts_before = new[name].parts, old[name].parts
         if parts is not None and parts_before is not None:
-            pairs = _fallen_parts(metric, parts, parts_before, allowed, limits)
             found += [
-                f"{now.words} is {number(metric, now.value)} and falls behind the baseline's "
-                f"{number(metric, was.value)} by more than {allowed:g}{_certain(now, limits)}"
-                for now, was in pairs[:_PARTS_SHOWN]
+                Missed(
+                    key,
+                    f"{now.words} is {number(metric, now.value)} and falls behind the baseline's "
+                    f"{number(metric, was.value)} by more than {allowed:g}{_certain(now, limits)}",
+                    now.name or now.words,
+                    is_measured=math.isfinite(now.value),
+                    parts_words=metric.words,
+                )
+                for now, was in _fallen_parts(metric, parts, parts_before, allowed, limits)
             ]
-            found += _and_more(metric.words, len(pairs))
             continue
         if math.isnan(old[name].value):
             continue
@@ -227,10 +274,11 @@ def fallen(
         limit = allowed if metric.is_bounded else allowed * abs(before)
         if not worse <= limit + _SLACK:
             more = f"{allowed:g}" if metric.is_bounded else f"{100 * allowed:g} % of it"
-            found.append(
+            text = (
                 f"{metric.words} falls behind the baseline's {number(metric, before)} by "
                 f"{number(metric, worse)}, more than {more}{f' ({change})' if change else ''}"
             )
+            found.append(Missed(key, text, is_measured=math.isfinite(now)))
     return found
 
 

@@ -81,6 +81,11 @@ def dataset_stream(name: str) -> str:
     return f"datasets/{name}"
 
 
+def is_notified(happened: Sequence[Event], occasion: str) -> bool:
+    """Say whether the events of a run show that people were notified of an occasion, as far as that went."""
+    return any(e.kind in (NOTICE_SENT, NOTICE_FAILED) and e.get("occasion") == occasion for e in happened)
+
+
 def node_finished(
     ledger: Ledger,
     run: str,

@@ -9,6 +9,7 @@ Source: the schema of ML Metadata, version 10 (`ml_metadata/util/metadata_source
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -103,32 +104,54 @@ class OldRows:
 
 @contextmanager
 def metadata(file: Path, *, is_written: bool) -> Iterator[sqlite3.Connection]:
-    """Yield ML Metadata's SQLite file in a transaction, while no node of the local runner uses it.
+    """Yield ML Metadata's SQLite file to write to, while no node of the local runner uses it; else a copy.
 
-    The transaction ends with the block, and is undone where that raises or the process is killed in it.
+    What is written is one transaction that ends with the block, and is undone where that raises or the
+    process is killed in it. Who only reads keeps nodes waiting as long as the copy takes, whatever is read.
 
     Raises:
         MetadataVersionError: It has another schema.
     """
-    lock = Path(f"{file}.lock")
+    if is_written:
+        with _locked(file, is_written=True), _opened(file, "rw") as database:
+            _check_schema(database, file)
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")
+        return
+    with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
+        copy = Path(scratch) / file.name
+        with _locked(file, is_written=False), _opened(file, "ro") as database, _opened(copy, "rwc") as target:
+            target.execute("PRAGMA synchronous = OFF")
+            try:
+                database.backup(target)
+            except sqlite3.Error as error:
+                raise MetadataVersionError(str(file), f"({error})") from error
+        with _opened(copy, "rw") as database:
+            _check_schema(database, file)
+            yield database
+
+
+@contextmanager
+def _locked(file: Path, *, is_written: bool) -> Iterator[None]:
+    """Hold the lock that the local runner's nodes take turns with."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT if is_written else os.O_RDONLY)
+        descriptor = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT if is_written else os.O_RDONLY)
     except OSError:  # no node ever ran, or the root may only be read
         if is_written:
             raise
-        descriptor = -1
+        yield
+        return
     try:
-        if descriptor >= 0:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if is_written else fcntl.LOCK_SH)
-        uri = f"{file.absolute().as_uri()}?mode={'rw' if is_written else 'ro'}"
-        with closing(sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None)) as database:
-            _check_schema(database, file)
-            database.execute("BEGIN IMMEDIATE" if is_written else "BEGIN")
-            yield database
-            database.execute("COMMIT")
+        fcntl.flock(descriptor, fcntl.LOCK_EX if is_written else fcntl.LOCK_SH)
+        yield
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+        os.close(descriptor)
+
+
+def _opened(file: Path, mode: str) -> closing[sqlite3.Connection]:
+    uri = f"{file.absolute().as_uri()}?mode={mode}"
+    return closing(sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None))
 
 
 def find_old_rows(database: sqlite3.Connection, runs: Collection[str]) -> OldRows:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ _SEED = 1234
 class SearchEngine(Protocol):
     """Finds rows."""
 
-    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[list[int], list[float]]:
         """Return the nearest rows, the best first, and their scores.
 
         Args:
@@ -35,7 +36,7 @@ class SearchEngine(Protocol):
             allowed: bool (rows,); None allows all.
 
         Returns:
-            int64 rows and float32 scores; fewer than `count` only where there are no more.
+            Rows and scores; fewer than `count` only where there are no more.
         """
 
 
@@ -58,12 +59,14 @@ class ExactEngine:
     def __init__(self, vectors: Array) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
 
-    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[list[int], list[float]]:
         if allowed is None:
-            return best_of(self._vectors @ query, count)
-        rows = np.flatnonzero(allowed)
-        places, scores = best_of(scores_of(self._vectors, rows, query), count)
-        return rows[places], scores
+            rows, scores = best_of(self._vectors @ query, count)
+        else:
+            passing = np.flatnonzero(allowed)
+            places, scores = best_of(scores_of(self._vectors, passing, query), count)
+            rows = passing[places]
+        return rows.tolist(), scores.tolist()
 
 
 class FaissEngine:
@@ -81,15 +84,15 @@ class FaissEngine:
         # Not as np.memmap, whose indexing is a call of Python: a query reads some rows, one by one.
         self._vectors = vectors.view(np.ndarray)
         self.probe, self.candidates = probe, candidates
-        faiss = load_faiss()
-        self._unfiltered = faiss.SearchParametersIVF(nprobe=probe)
+        self._faiss, self._thread_memory = load_faiss(), threading.local()
+        self._unfiltered = self._faiss.SearchParametersIVF(nprobe=probe)
         self._decode = decoder(vectors.shape[1])
 
-    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[Array, Array]:
+    def nearest(self, query: Array, count: int, allowed: Array | None) -> tuple[list[int], list[float]]:
         rows = len(self._vectors)
         passing = rows if allowed is None else int(np.count_nonzero(allowed))
         if passing == 0:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+            return [], []
         if allowed is not None and passing <= SCANNED_UP_TO:
             return self._best(query, count, np.flatnonzero(allowed))
         probe = min(-(-self.probe * rows // passing), self._index.nlist)
@@ -102,28 +105,34 @@ class FaissEngine:
                 return self._best(query, count, found[:wanted])
             probe = min(2 * probe, self._index.nlist)
 
-    def _best(self, query: Array, count: int, rows: Array) -> tuple[Array, Array]:
-        if len(rows) <= _FEW:  # what a request without a filter comes to: few calls of libraries
-            scores = self._vectors[rows].astype(np.float32) @ query
-            order = np.argsort(-scores, kind="stable")[:count]
-            return rows[order], scores[order]
+    # Right after a model ran, caches are cold, and each further function of a library costs more than its
+    # work: a request without a filter makes few calls.
+    def _best(self, query: Array, count: int, rows: Array) -> tuple[list[int], list[float]]:
+        if len(rows) <= _FEW:
+            scores = np.dot(self._vectors[rows], query).tolist()  # in float32, as the query is
+            order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:count]
+            found = rows.tolist()
+            return [found[place] for place in order], [scores[place] for place in order]
         blocks = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
-        scores = np.concatenate([self._decode(self._vectors[some]) @ query for some in blocks])
-        places, scores = best_of(scores, count)
-        return rows[places], scores
+        products = np.concatenate([self._decode(self._vectors[some]) @ query for some in blocks])
+        places, best = best_of(products, count)
+        return rows[places].tolist(), best.tolist()
 
     def _candidates(self, query: Array, wanted: int, probe: int, allowed: Array | None) -> Array:
-        faiss = load_faiss()
-        faiss.omp_set_num_threads(1)  # a server has threads of its own; the setting is this thread's
+        faiss, memory = self._faiss, self._thread_memory
+        if not hasattr(memory, "ids"):
+            faiss.omp_set_num_threads(1)  # a server has threads of its own; the setting is this thread's
+        if not hasattr(memory, "ids") or memory.ids.shape[1] != wanted:
+            memory.ids, memory.scores = np.empty((1, wanted), np.int64), np.empty((1, wanted), np.float32)
         parameters, bitmap = self._unfiltered, None
         if allowed is not None or probe != self.probe:
             parameters = faiss.SearchParametersIVF(nprobe=probe)
         if allowed is not None:
             bitmap = np.packbits(allowed, bitorder="little")  # must live as long as the search
             parameters.sel = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bitmap))
-        _, ids = self._index.search(query[None], wanted, params=parameters)
+        self._index.search(query[None], wanted, params=parameters, D=memory.scores, I=memory.ids)
         del bitmap
-        found: Array = ids[0]
+        found: Array = memory.ids[0]  # until this thread's next search
         return found if found[-1] >= 0 else found[found >= 0]  # faiss fills up with -1
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ class ItemIds:
     """The ids of all entries, on disk: `item_ids.utf8` from `id_offsets[n]` to `id_offsets[n + 1]`."""
 
     def __init__(self, text: Array, offsets: Array, order: Array) -> None:
-        # Not as np.memmap, whose indexing is a call of Python.
-        self._text, self._offsets, self._order = (part.view(np.ndarray) for part in (text, offsets, order))
+        # Single elements of a memoryview cost less than those of an array, let alone of np.memmap.
+        self._text, self._offsets, self._order = text.data, offsets.data, order.data
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -86,13 +87,13 @@ class ItemIds:
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            if self.raw(int(self._order[middle])) < wanted:
+            if self.raw(self._order[middle]) < wanted:
                 low = middle + 1
             else:
                 high = middle
         found = []
-        while low < len(self) and self.raw(int(self._order[low])) == wanted:
-            found.append(int(self._order[low]))
+        while low < len(self) and self.raw(self._order[low]) == wanted:
+            found.append(self._order[low])
             low += 1
         return found
 
@@ -131,20 +132,18 @@ class SearchIndex:
             FilterError: The filter names a column that there is not, or values of another kind.
         """
         passing = condition.passing(self.columns, self.manifest.entries) if condition else None
-        excluded = set(condition.excluded) if condition else set()
-        hidden = frozenset[str]() if live is None else live.hides
-        best: dict[str, float] = {}
+        excluded = condition.excluded if condition else frozenset()
+        hidden = live.hides if live is not None else frozenset()
+        best = self._nearest(query, count, passing, excluded | hidden)
         if live is not None and len(live):
             for item_id, score in live.scores(query, condition):
                 if item_id not in excluded:
-                    best[item_id] = max(score, best.get(item_id, -np.inf))
-        for item_id, score in self._nearest(query, count, passing, excluded | hidden).items():
-            best[item_id] = max(score, best.get(item_id, -np.inf))
+                    best[item_id] = max(score, best.get(item_id, -math.inf))
         ranked = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
         return Found([item for item, _ in ranked], [score for _, score in ranked])
 
     def _nearest(
-        self, query: Array, count: int, passing: Array | None, skipped: set[str] | frozenset[str]
+        self, query: Array, count: int, passing: Array | None, skipped: frozenset[str]
     ) -> dict[str, float]:
         """Return the best score of the nearest items, at least `count` of them where there are so many."""
         allowed = self.rows_of(passing)
@@ -155,11 +154,11 @@ class SearchIndex:
             if not available:
                 return best
             rows, scores = self.engine.nearest(query, min(wanted, available), allowed)
-            for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            for row, score in zip(rows, scores, strict=True):
                 for entry in self._entries(row):
                     if passing is None or passing[entry]:
                         item_id = self.ids[entry]
-                        if item_id not in skipped and score > best.get(item_id, -np.inf):
+                        if item_id not in skipped and score > best.get(item_id, -math.inf):
                             best[item_id] = score
             if len(best) >= count or wanted >= available:
                 return best

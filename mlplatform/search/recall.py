@@ -84,8 +84,8 @@ def recall_of(
     shares = np.zeros(len(queries))
     for place, query in enumerate(queries):
         mine = -1 if own is None else int(own[place])
-        rows, _ = engine.nearest(query, depth + (mine >= 0), allowed)
-        rows = rows[rows != mine][:depth]
+        found, _ = engine.nearest(query, depth + (mine >= 0), allowed)
+        rows = [row for row in found if row != mine][:depth]
         # Scored here, from the same vectors as the truth: a wrong score of the engine wins nothing.
         scores = np.asarray(vectors[rows], np.float32) @ query
         shares[place] = min(np.count_nonzero(scores >= truth.tenth[place] - TIE), depth) / depth

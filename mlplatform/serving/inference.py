@@ -210,7 +210,8 @@ def with_defaults(signature: Signature, inputs: dict[str, Array]) -> dict[str, A
     rows = next((len(array) for array in inputs.values() if array.ndim), 0)
     filled = dict(inputs)
     for alias in missing:
-        filled[alias] = np.full(rows, signature.defaults[alias], np.object_)
+        filled[alias] = np.empty(rows, np.object_)
+        filled[alias].fill(signature.defaults[alias])
     return {alias: filled[alias] for alias in signature.inputs}
 
 

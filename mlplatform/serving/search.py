@@ -31,7 +31,7 @@ FILTER, ITEM_ID, ITEM_IDS, SCORES, INDEX_VERSION = "filter", "item_id", "item_id
 PREDICT_METHOD = "tensorflow/serving/predict"
 NO_SCORE = -1.0  # of the places of an answer that no item fills
 
-_LOOK_AT_URL_S = 0.25  # between two looks for what was added; a local folder is looked at by each request
+_LOOK_S, _LOOK_AT_URL_S = 0.05, 0.25  # between two looks for what was added to a folder, or at a URL
 
 
 def attach_index(servable: Servable, base_path: str) -> "Searches | None":
@@ -56,7 +56,7 @@ def attach_index(servable: Servable, base_path: str) -> "Searches | None":
         index = open_index(folder)
         index.check_model(fingerprint)
         index.check_golden(run)
-        interval_s = 0.0 if is_local(base_path) else _LOOK_AT_URL_S
+        interval_s = _LOOK_S if is_local(base_path) else _LOOK_AT_URL_S
         follower = Follower(
             Segments(base_path),
             index.manifest.segment,
@@ -106,7 +106,8 @@ class Searches:
     def __init__(self, servable: Servable, index: SearchIndex, follower: Follower) -> None:
         self.index, self.follower = index, follower
         # Not the servable itself: it holds this, and is freed by the count of its references.
-        self._version, self._signatures = servable.version, servable.signatures
+        self._signatures = servable.signatures
+        self._index_version = np.array([servable.version], np.int64)
         self._problem = ""  # what was logged last of what is followed
 
     def signatures(self) -> dict[str, Signature]:
@@ -197,17 +198,19 @@ class Searches:
         if len(filters) != len(vectors):
             raise invalid_argument(f"{FILTER} has {len(filters)} rows for {len(vectors)} requests")
         live, count = self.live(), self._results
-        # Lists become arrays once: right after a model ran, caches are cold, and each call of NumPy counts.
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        # Few calls of NumPy: right after a model ran, caches are cold.
         item_ids, scores = [], []
         for vector, condition, name in zip(vectors, filters, own, strict=True):
-            found = self._find(np.ascontiguousarray(vector, np.float32), condition, name, live)
+            found = self._find(vector, condition, name, live)
             missing = count - len(found.item_ids)
             item_ids.append([item.encode() for item in found.item_ids] + [b""] * missing)
             scores.append(found.scores + [NO_SCORE] * missing)
+        shape = (len(vectors), count)
         return {
-            INDEX_VERSION: np.array([self._version] * len(vectors), np.int64),
-            ITEM_IDS: np.array(item_ids, np.object_).reshape(len(vectors), count),
-            SCORES: np.array(scores, np.float32).reshape(len(vectors), count),
+            INDEX_VERSION: self._index_version.repeat(len(vectors)),
+            ITEM_IDS: np.array(item_ids, np.object_).reshape(shape),
+            SCORES: np.array(scores, np.float32).reshape(shape),
         }
 
     def _find(self, vector: Array, condition: Filter | None, own: str | None, live: Live) -> Found:
@@ -221,14 +224,15 @@ class Searches:
 
 
 def _filters(inputs: Mapping[str, Array]) -> list[Filter | None]:
-    parsed: dict[bytes, Filter | None] = {}
-    for value in inputs[FILTER].tolist():
+    parsed: dict[bytes, Filter | None] = {b"": None}
+    values = inputs[FILTER].tolist()
+    for value in values:
         if value not in parsed:
             try:
                 parsed[value] = parse_filter(value.decode())
             except (FilterError, UnicodeDecodeError) as error:
                 raise invalid_argument(str(error)) from error
-    return [parsed[value] for value in inputs[FILTER].tolist()]
+    return [parsed[value] for value in values]
 
 
 def _signature(

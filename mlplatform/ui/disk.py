@@ -56,7 +56,8 @@ def _parts(home: Home) -> list[dict[str, Any]]:
         return []
     with os.scandir(home.root) as entries:
         folders = sorted((e.name, e.path) for e in entries if e.is_dir(follow_symlinks=False))
-    return [{"part": name, **_measured(path)} for name, path in folders]
+    parts = [{"part": name, **_measured(path)} for name, path in folders]
+    return [part for part in parts if part["files"]]
 
 
 def _would_remove(home: Home) -> dict[str, Any]:

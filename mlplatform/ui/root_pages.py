@@ -65,7 +65,8 @@ def open_waivers(waivers: Sequence[Data], day: date) -> list[Data]:
         waivers: As `Site.waivers` has them.
         day: The day, in UTC.
     """
-    names = ("pipeline", "node", "run", "kind", "feature", "split", "by", "why")
+    about = ("kind", "feature", "split", "threshold", "class_name", "slice")  # of data, and of models
+    names = ("pipeline", "node", "run", *about, "by", "why")
     rows: list[Data] = []
     for each in waivers:
         try:

@@ -79,7 +79,7 @@ def node(site: Site, request: Request) -> Data:
         "libraries": len(cache.get("parts", {})) - len(parts),
         "verdicts": [each for each in document["verdicts"] if each.get("node") == name],
         "log": _log(found, name, lines=30),
-        "is_live": about["state"] == "running",
+        "is_live": document["state"] == "running" and about["state"] in ("waiting", "running"),
     }
 
 

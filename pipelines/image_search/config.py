@@ -48,6 +48,7 @@ class ImageSearchConfig(Config):
     filter_columns: list[Annotated[str, Field(min_length=1)]] | None
     index_thresholds: IndexLimits
     serving_environment: str | None = Field(min_length=1)
+    waivers: list[dict[str, Any]]
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

@@ -100,6 +100,7 @@ def _compose(settings: ImageSearchConfig, photos: Photos, home: Home) -> "Pipeli
         thresholds=settings.thresholds,
         budget=settings.budget,
         serving_environment=settings.serving_environment,
+        waivers=settings.waivers,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,

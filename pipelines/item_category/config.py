@@ -75,6 +75,7 @@ class ItemCategoryConfig(Config):
     thresholds: Thresholds
     budget: Budget
     serving_environment: str | None = Field(min_length=1)
+    waivers: list[dict[str, Any]]
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

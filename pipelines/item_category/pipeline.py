@@ -134,6 +134,7 @@ def _compose(
         dataset=version.outputs["dataset"],
         budget=settings.budget.model_dump(),
         serving_environment=settings.serving_environment,
+        waivers=settings.waivers,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,

@@ -45,6 +45,7 @@ class ItemColorConfig(Config):
     thresholds: dict[str, float]
     budget: dict[str, float]
     serving_environment: str | None = Field(min_length=1)
+    waivers: list[dict[str, Any]]
     model_name: Name
     approval: ApprovalSettings | None
     servers: list[Address]

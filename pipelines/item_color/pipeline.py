@@ -146,6 +146,7 @@ def _compose(settings: ItemColorConfig, photos: Photos, stored: Reference | None
         thresholds=settings.thresholds,
         budget=settings.budget,
         serving_environment=settings.serving_environment,
+        waivers=settings.waivers,
         models_dir=home.models,
         model_name=settings.model_name,
         reports_dir=home.reports,

@@ -2,11 +2,16 @@
 
     make bench-ui
     make bench-ui ARGS="--runs 2000 --rounds 3"
+    make bench-ui ARGS="--only tabs --pairs 7"
 
 The root holds runs of seven nodes as the local runner leaves them, and MLflow's database as many runs with
 the same names, metrics and parameters. Chromium (Debian's, by playwright) opens in turns, each time as if for
 the first time: a page of one line, our page of runs, MLflow's page of runs. CPU is that of the server's
-process, wall time that of the browser. Exits with 1 where a target is missed.
+process, wall time that of the browser.
+
+Then a small pipeline runs in turns alone and followed by ten tabs, which are opened when the run begins and
+look again by themselves until it ends: Chromium's on this machine (of ten HTTP clients, without playwright).
+Exits with 1 where a target is missed.
 """
 
 import argparse
@@ -41,6 +46,11 @@ PAGES = (
 )  # fmt: skip
 PAGE_CPU_S, READY_S, RUN_SEEN_S, LINE_SEEN_S = 0.05, 1.5, 2.0, 1.0
 FLOOR_TIMES, OF_MLFLOW, ROWS_OF_MLFLOW = 4.0, 0.2, 0.1
+FOLLOWED_TIMES = 1.05
+TABS = (
+    "/", "/runs", *("/runs/{run}",) * 2, *("/runs/{run}/nodes/Work4",) * 2,
+    *("/runs/{run}/logs/Work2?follow=1", "/runs/{run}/logs/Work4?follow=1") * 2,
+)  # fmt: skip
 NODES = ("ExampleGen", "Statistics", "Schema", "Validator", "Trainer", "Evaluator", "Pusher")
 
 
@@ -50,23 +60,37 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7, help="of the browser")
     parser.add_argument("--mlflow", type=Path, help="Python of an environment with MLflow")
+    parser.add_argument("--pairs", type=int, default=7, help="of a run alone and one followed by ten tabs")
+    parser.add_argument("--only", choices=("pages", "browser", "tabs"), help="one part")
     options = parser.parse_args()
     checks: list[tuple[str, float, float]] = []
     with tempfile.TemporaryDirectory(prefix="bench-ui-") as scratch:
-        home = Home.at(Path(scratch) / "root")
-        names = make_root(home, options.runs)
-        with dashboard(home) as (_, _, first_s):
-            print(f"ready without an index: {first_s:.2f} s")
-        with dashboard(home) as (pid, address, ready_s):
-            checks.append(("ready with an index, s", ready_s, READY_S))
-            checks += pages(pid, address, names)
-            checks += seen(home, address, options.runs)
-            checks += browser(address, names[-1], options, Path(scratch))
+        if options.only != "tabs":
+            checks += of_many_runs(options, Path(scratch))
+        if options.only in (None, "tabs"):
+            checks += followed(options.pairs, Path(scratch))
     missed = 0
     for name, value, limit in checks:
         missed += value > limit
         print(f"{'holds ' if value <= limit else 'MISSED'} {name}: {value:.3g} (at most {limit:g})")
     sys.exit(missed > 0)
+
+
+def of_many_runs(options: argparse.Namespace, scratch: Path) -> list[tuple[str, float, float]]:
+    """Return what was found of a dashboard over many runs."""
+    checks: list[tuple[str, float, float]] = []
+    home = Home.at(scratch / "root")
+    names = make_root(home, options.runs)
+    with dashboard(home) as (_, _, first_s):
+        print(f"ready without an index: {first_s:.2f} s")
+    with dashboard(home) as (pid, address, ready_s):
+        if options.only != "browser":
+            checks.append(("ready with an index, s", ready_s, READY_S))
+            checks += pages(pid, address, names)
+            checks += seen(home, address, options.runs)
+        if options.only != "pages":
+            checks += browser(address, names[-1], options, scratch)
+    return checks
 
 
 def make_root(home: Home, runs: int) -> list[str]:
@@ -214,6 +238,139 @@ def browser(
     ]
 
 
+TOY = """
+from toy_steps import Work
+from tfx.orchestration.metadata import sqlite_metadata_connection_config
+from tfx.orchestration.pipeline import Pipeline
+from mlplatform.home import Home
+
+def create_pipeline(data, root, number=0):
+    home, nodes = Home.at(root), []
+    for place in range(6):
+        nodes.append(Work(number=number, place=place).with_id(f"Work{place}"))
+        if place:
+            nodes[-1].add_upstream_node(nodes[-2])
+    database = sqlite_metadata_connection_config(str(home.metadata_db))
+    return Pipeline("toy", str(home.pipelines / "toy"), components=nodes, metadata_connection_config=database)
+"""
+TOY_STEPS = """
+import time
+from tfx.dsl.component.experimental.annotations import OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import String
+
+@component
+def Work(number: Parameter[int], place: Parameter[int], out: OutputArtifact[String]):
+    began, line = time.process_time(), 0
+    while time.process_time() - began < 1.5:
+        if time.process_time() - began > line / 20:
+            print(f"step {line} of 30", flush=True)
+            line += 1
+    out.write(f"{number} {place}")
+"""
+
+
+def followed(pairs: int, scratch: Path) -> list[tuple[str, float, float]]:
+    """Return how much longer a run takes that ten tabs follow: the median of so many pairs."""
+    home = Home.at(scratch / "followed")
+    (scratch / "toy.py").write_text(TOY)
+    (scratch / "toy_steps.py").write_text(TOY_STEPS)
+    ratios = []
+    has_browser = importlib.util.find_spec("playwright") is not None
+    with dashboard(home) as (_, address, _):
+        run_s(home, scratch, 0, None)
+        for pair in range(1, pairs + 1):
+            alone_s = run_s(home, scratch, 2 * pair, None)
+            with (chromium_tabs if has_browser else http_tabs)(address) as open_tabs:
+                beside_s = run_s(home, scratch, 2 * pair + 1, open_tabs)
+            ratios.append(beside_s / alone_s)
+            print(f"a run alone {alone_s:.2f} s, followed {beside_s:.2f} s; load {os.getloadavg()[0]:.1f}")
+    who = "Chromium" if has_browser else "HTTP clients"
+    return [(f"a run beside ten tabs / alone, {who}", statistics.median(ratios), FOLLOWED_TIMES)]
+
+
+def run_s(home: Home, scratch: Path, number: int, open_tabs: Callable[[str], object] | None) -> float:
+    """Return the seconds of a run, of which nothing was there before."""
+    before = set(home.runs.iterdir()) if home.runs.is_dir() else set()
+    command = [
+        sys.executable,
+        "-m",
+        "mlplatform.cli.main",
+        "run",
+        str(scratch / "toy.py"),
+        "--root",
+        home.root,
+    ]
+    command += ["--data", str(scratch), "--set", f"number={number}"]
+    started = time.perf_counter()
+    with (scratch / "toy.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        if open_tabs is not None:
+            seconds_until(lambda: has_begun(home, before) or process.poll() is not None)
+            open_tabs(has_begun(home, before))
+        code = process.wait()
+    wall_s = time.perf_counter() - started
+    if code:
+        raise SystemExit((scratch / "toy.log").read_text())
+    return wall_s
+
+
+def has_begun(home: Home, before: set[Path]) -> str:
+    """Return the new run whose nodes are known; empty while there is none."""
+    for folder in set(home.runs.iterdir()) - before:
+        if (folder / "run.json").is_file() and json.loads((folder / "run.json").read_text())["nodes"]:
+            return folder.name
+    return ""
+
+
+@contextmanager
+def chromium_tabs(address: str) -> Iterator[Callable[[str], None]]:
+    """Start Chromium with ten empty tabs; yields what opens them. Each must have looked again at the end."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tabs = [chromium.new_context().new_page() for _ in TABS]
+        opened: list[float] = []
+
+        def open_tabs(run: str) -> None:
+            for tab, page in zip(tabs, TABS, strict=True):
+                tab.goto(address + page.format(run=run), wait_until="load")
+                opened.append(tab.evaluate("performance.timeOrigin"))
+
+        yield open_tabs
+        for tab, page, first in zip(tabs, TABS, opened, strict=True):
+            tab.wait_for_load_state()
+            if tab.evaluate("performance.timeOrigin") <= first:
+                raise SystemExit(f"the tab of {page} never looked again")
+        chromium.close()
+
+
+@contextmanager
+def http_tabs(address: str) -> Iterator[Callable[[str], None]]:
+    """Yield what follows a run by ten HTTP clients, as often as a browser would look again."""
+    is_over, threads, looks = threading.Event(), [], []
+
+    def follow(page: str) -> None:
+        pause_s = 1.0
+        while not is_over.wait(pause_s):
+            text = text_of(address + page)
+            if found := re.search(r'http-equiv="refresh" content="(\d+)"', text):
+                pause_s = float(found[1])
+                looks.append(page)
+
+    def open_tabs(run: str) -> None:
+        for page in TABS:
+            threads.append(threading.Thread(target=follow, args=(page.format(run=run),)))
+            threads[-1].start()
+
+    yield open_tabs
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    if len(set(looks)) < len(set(TABS)):
+        raise SystemExit("not every page was looked at while the run was going on")
+
+
 @contextmanager
 def one_line(scratch: Path) -> Iterator[str]:
     """Serve a static page of one line."""
@@ -235,10 +392,7 @@ def one_line(scratch: Path) -> Iterator[str]:
 @contextmanager
 def mlflow(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str]]:
     """Serve MLflow's own pages of as many runs; yields the address and the newest run's name."""
-    python = options.mlflow or CACHE / "mlflow" / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(CACHE / "mlflow")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", MLFLOW], check=True)
+    python = options.mlflow or installed_mlflow()
     database = scratch / "mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
     program = (
@@ -263,6 +417,17 @@ def mlflow(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, st
             yield f"http://127.0.0.1:{port}", f"run-{options.runs - 1}"
         finally:
             os.killpg(process.pid, 15)
+
+
+def installed_mlflow() -> Path:
+    """Return the Python of an environment with MLflow, which is made where it is not there."""
+    folder = CACHE / "mlflow"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if not ready.exists():  # written last: an environment that was not finished is made again
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", MLFLOW], check=True)
+        ready.touch()
+    return python
 
 
 def multiply(database: Path, runs: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mlplatform.evaluation.classification import CONFUSED_PAIRS, Classification, ClassTally
 from mlplatform.evaluation.errors import UnreadableAnswerError, UnreadableLabelError
-from mlplatform.evaluation.limits import missed, parse_limits
+from mlplatform.evaluation.limits import in_words, missed, parse_limits
 
 LABELS = ["cup", "hat", "key", "lamp", "shoe", "sofa"]
 SIX = [0.5, 0.2, 0.12, 0.09, 0.05, 0.04]
@@ -94,15 +94,15 @@ def test_missed_thresholds_are_named_with_what_was_found() -> None:
 
     # top-1 and top-5 are met exactly; vase has too few records to be judged.
     given = {"top_1": 3 / 7, "top_3": 0.9, "top_5": 5 / 7, "per_class_recall": 0.6, "log_loss": 0.1}
-    assert missed(kind, figures, parse_limits(kind, given)) == [
+    assert in_words(missed(kind, figures, parse_limits(kind, given))) == [
         "top-3 is 0.5714, below 0.9000",
         "recall of class 'cup' is 0.5000, below 0.6000",
         "recall of class 'hat' is 0.5000, below 0.6000",
         f"log loss is {figures['log_loss'].value:.4g}, above 0.1",
     ]
-    assert missed(kind, figures, parse_limits(kind, {})) == []
-    assert missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5})) == []
-    assert missed(kind, figures, parse_limits(kind, {"auc": 0.5})) == [
+    assert in_words(missed(kind, figures, parse_limits(kind, {}))) == []
+    assert in_words(missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5}))) == []
+    assert in_words(missed(kind, figures, parse_limits(kind, {"auc": 0.5}))) == [
         "AUC is not measured for these answers, and must reach 0.5"
     ]
 

@@ -11,7 +11,7 @@ from mlplatform.evaluation.embedding import Embedding
 from mlplatform.evaluation.errors import UnknownKindError, UnreadableAnswerError, UnreadableLabelError
 from mlplatform.evaluation.find import KINDS, find_kind
 from mlplatform.evaluation.kind import Figure
-from mlplatform.evaluation.limits import fallen, parse_limits
+from mlplatform.evaluation.limits import fallen, in_words, parse_limits
 from mlplatform.evaluation.multi_label import MultiLabel
 from mlplatform.evaluation.regression import Regression
 from mlplatform.evaluation.statistics import share
@@ -148,8 +148,8 @@ def test_the_interval_of_a_share_is_wilsons(hits: int, records: int, low: float,
 def test_a_change_without_bounds_is_a_share_of_the_baseline() -> None:
     kind = Regression()
     old, limits = {"rmse": Figure(4.0)}, parse_limits(kind, {})
-    assert fallen(kind, {"rmse": Figure(4.2)}, old, limits, "x") == []
-    assert fallen(kind, {"rmse": Figure(4.21)}, old, limits, "3 records") == [
+    assert in_words(fallen(kind, {"rmse": Figure(4.2)}, old, limits, "x")) == []
+    assert in_words(fallen(kind, {"rmse": Figure(4.21)}, old, limits, "3 records")) == [
         "RMSE falls behind the baseline's 4 by 0.21, more than 5 % of it (3 records)"
     ]
 

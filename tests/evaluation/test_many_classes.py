@@ -13,7 +13,7 @@ from mlplatform.evaluation.class_design import (
     two_things,
 )
 from mlplatform.evaluation.classification import Classification, ClassTally
-from mlplatform.evaluation.limits import fallen, missed, parse_limits
+from mlplatform.evaluation.limits import fallen, in_words, missed, parse_limits
 from mlplatform.evaluation.tests_of_chance import (
     benjamini_hochberg,
     binomial_tails,
@@ -80,9 +80,9 @@ class TestGates:
         figures = answered(truths, answers).figures()
         kind = Classification()
 
-        assert missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5}))
+        assert in_words(missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5})))
         by_chance = parse_limits(kind, {"per_class_recall": 0.5, "per_class_alpha": 0.05})
-        assert missed(kind, figures, by_chance) == []
+        assert in_words(missed(kind, figures, by_chance)) == []
 
     def test_a_class_that_is_never_answered_is_rejected_though_it_is_rare(self) -> None:
         truths = [0] * 15 + [1] * 100
@@ -91,16 +91,18 @@ class TestGates:
         figures = answered(truths, answers).figures()
 
         # 15 records are fewer than min_support: by the values, it is not judged.
-        assert missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5})) == []
-        assert missed(
-            kind, figures, parse_limits(kind, {"per_class_recall": 0.5, "per_class_alpha": 0.05})
+        assert in_words(missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5}))) == []
+        assert in_words(
+            missed(kind, figures, parse_limits(kind, {"per_class_recall": 0.5, "per_class_alpha": 0.05}))
         ) == ["recall of class 'class 0' is 0.0000, below 0.5000 beyond chance (0 of 15 records)"]
 
     def test_figures_can_be_held_to_the_lower_end_of_their_interval(self) -> None:
         kind = Classification()
         figures = answered([0] * 10, [0] * 8 + [1] * 2).figures()
-        assert missed(kind, figures, parse_limits(kind, {"top_1": 0.7})) == []
-        (reason,) = missed(kind, figures, parse_limits(kind, {"top_1": 0.7, "at_lower_bound": True}))
+        assert in_words(missed(kind, figures, parse_limits(kind, {"top_1": 0.7}))) == []
+        (reason,) = in_words(
+            missed(kind, figures, parse_limits(kind, {"top_1": 0.7, "at_lower_bound": True}))
+        )
         assert reason.startswith("top-1 is 0.4902 at the worse end of its 95 % interval")
 
     def test_each_class_is_compared_with_the_baselines(self) -> None:
@@ -110,11 +112,11 @@ class TestGates:
         new = answered(truths, [0] * 10 + [1] * 30 + [1] * 40).figures()
         limits = parse_limits(kind, {"max_per_class_recall_drop": 0.1, "per_class_alpha": 0.05,
                                      "max_top_1_drop": 1.0})  # fmt: skip
-        assert fallen(kind, new, old, limits, "") == [
+        assert in_words(fallen(kind, new, old, limits, "")) == [
             "recall of class 'class 0' is 0.2500 and falls behind the baseline's 0.9000 by more than 0.1 "
             "beyond chance (10 of 40 records)"
         ]
-        assert fallen(kind, old, old, limits, "") == []
+        assert in_words(fallen(kind, old, old, limits, "")) == []
 
     def test_the_rarest_fifth_of_the_classes_is_judged_together(self) -> None:
         truths = [place for place in range(10) for _ in range(5 if place < 2 else 20)]
@@ -144,7 +146,7 @@ class TestTaxonomy:
         assert figures["top_1"].value == 0.25
         assert "group_top_1" not in answered([0], [0]).figures()
         limits = parse_limits(kind, {"group_top_1": 0.6})
-        assert missed(kind, figures, limits) == ["top-1 by group is 0.5000, below 0.6000"]
+        assert in_words(missed(kind, figures, limits)) == ["top-1 by group is 0.5000, below 0.6000"]
 
     def test_an_older_model_is_judged_by_the_names_of_today(self) -> None:
         kind = Classification().with_taxonomy(self.TAXONOMY)

@@ -161,7 +161,11 @@ def place(tmp_path, pipelines):
 @pytest.mark.timeout(900)
 def test_killed_in_every_way_the_next_run_resumes_and_does_nothing_again_that_was_finished(place, soak_seed):
     random.seed(soak_seed)
-    root = place / "root"
+    root, received = place / "root", place / "received"
+    root.mkdir()
+    (root / "notices.yaml").write_text(
+        json.dumps({"command": ["sh", "-c", f"cat >> {received}; echo >> {received}"]})
+    )
     name = [str(place / "code/by_name.py"), "--data", str(place / "data"), "--root", str(root)]
     for number, (target, sent) in enumerate(WAYS):
         (place / "data/text.txt").write_text(f"text {number}")
@@ -189,6 +193,11 @@ def test_killed_in_every_way_the_next_run_resumes_and_does_nothing_again_that_wa
     assert (states["Make"], states["Fail"], states["Sleep"]) == ("cached", "cached", "done")
     assert set(states.values()) <= {"done", "cached"}
     assert (root / "calls").read_text().splitlines().count(f"make text {number}!") == 1
+    notices = [json.loads(line) for line in received.read_text().splitlines()]
+    records = [json.loads(file.read_text()) for file in sorted(root.glob("runs/*/run.json"))]
+    [killed] = [record["run_id"] for record in records if record["state"] == "interrupted"]
+    assert [each["reason"] for each in notices if each["run"] == killed] == ["the runner was killed"]
+    assert [each["occasion"] for each in notices if each["run"] == records[-1]["run_id"]] == ["recovered"]
     assert_nothing_is_half_done(root / "metadata.sqlite", root / "artifacts")
 
 

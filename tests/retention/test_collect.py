@@ -1,5 +1,6 @@
 """Retention: what the policy does not keep goes, and what is kept loses nothing, whoever is killed when."""
 
+import fcntl
 import json
 import os
 import random
@@ -29,7 +30,7 @@ from mlplatform.registry.ledger import Ledger
 from mlplatform.registry.run_marks import tag_run
 from mlplatform.reports.kept import kept_reports
 from mlplatform.retention.collect import Collection, collect
-from mlplatform.retention.metadata import MetadataVersionError, without_shared
+from mlplatform.retention.metadata import MetadataVersionError, metadata, without_shared
 from mlplatform.retention.policy import RetentionPolicy, read_policy
 from mlplatform.storage import open_storage
 
@@ -187,6 +188,17 @@ def test_places_that_share_something() -> None:
     places = ["/a/1", "/a/2", "/a/3", "/a/4"]
     assert without_shared(places, iter(["/a/2/", "/a/3/x"])) == ["/a/1", "/a/4"]
     assert without_shared(["/a/1/x", "/a/10"], iter(["/a/1"])) == ["/a/10"]
+
+
+def test_who_only_looks_keeps_no_node_waiting(history: Callable[[], Home]) -> None:
+    file = history().metadata_db
+    with metadata(file, is_written=False) as copy, open(f"{file}.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as nodes take it
+        [(before,)] = copy.execute("SELECT COUNT(*) FROM Context").fetchall()
+        with closing(sqlite3.connect(file, timeout=0)) as written, written:
+            written.execute("DELETE FROM Context")
+        assert copy.execute("SELECT COUNT(*) FROM Context").fetchall() == [(before,)]
+    assert before > 0
 
 
 def test_another_schema_is_not_touched(history: Callable[[], Home]) -> None:

@@ -261,16 +261,21 @@ def test_open_waivers_are_those_of_the_last_verdicts(own_home: Home) -> None:
     assert site.waivers() == [], "a later run's verdict has none"
     site.index.close()
     later = {**facts, "until": "9999-12-31", "is_used": False}
-    decide(SECOND, {**facts, "until": "2026-01-31", "is_used": True}, later, {**facts, "until": "soon"})
+    of_model = {"threshold": "per_class_recall", "class_name": "<i>hat", "slice": "color = red", "by": "ann",
+                "why": "new", "until": "9999-12-31", "is_used": True}  # fmt: skip
+    decide(
+        SECOND, {**facts, "until": "2026-01-31", "is_used": True}, later, of_model, {**facts, "until": "soon"}
+    )
     site = Site(own_home, every_s=0)
     found = site.waivers()
     days = {day: open_waivers(found, date(2026, *day)) for day in ((1, 30), (1, 31), (2, 1))}
-    assert [[row["days_left"] for row in rows][:-1] for rows in days.values()] == [[1], [0], []]
+    assert [[row["days_left"] for row in rows][:-2] for rows in days.values()] == [[1], [0], []]
     assert {row["run"] for row in days[1, 30]} == {SECOND}
     page = Pages(site).answer("/gates").body.decode()
     assert "Open waivers" in page
     assert "not found any more" in page
     assert "&lt;b&gt;twice&lt;/b&gt;" in page
+    assert "per class recall of <code>&lt;i&gt;hat</code> in color = red" in page
     site.index.close()
 
 

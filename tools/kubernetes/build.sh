@@ -1,13 +1,16 @@
 #!/bin/sh
-# build.sh DIR: builds kube-apiserver and kubectl into DIR/bin, from the Go module proxy; what is there is kept.
-# Needs Go 1.24 or newer, 2 GB of memory and, the first time, some 10 minutes of a processor.
+# build.sh DIR [PROGRAM...]: builds programs of Kubernetes (default: all of a node) into DIR/bin, from the Go module
+# proxy; those that are there are kept. Needs Go 1.24 or newer and 2 GB of memory; all of them take 10 minutes of two
+# cores the first time, half of that kube-apiserver.
 set -eu
 version=1.34.3
 minor=${version#1.}
 mkdir -p "$1/bin"
 bin=$(cd "$1/bin" && pwd)
+shift
+[ $# -gt 0 ] || set -- kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy
 missing=
-for program in kube-apiserver kubectl; do
+for program in "$@"; do
   [ -x "$bin/$program" ] || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

@@ -50,6 +50,25 @@ COPY constraints /opt/build/constraints
 COPY wheels /opt/build/wheels
 RUN {mounts} \\
     {pip} {constraints} {wheels}
+"""  # noqa: E501 - lines of another language
+_UPDATED = """\
+# Written by `mlplatform image build`.
+FROM {base}
+USER root
+WORKDIR /
+ENV HOME=/root
+RUN rm -rf /opt/build /app
+COPY requirements.txt /opt/build/
+COPY constraints /opt/build/constraints
+# What is there in the right version stays.
+RUN {mounts} \\
+    {pip} {constraints} -r /opt/build/requirements.txt
+COPY wheels /opt/build/wheels
+# First what they need, then themselves: their versions may be those of the code before.
+RUN {mounts} \\
+    {pip} {constraints} {wheels} && {pip} --force-reinstall --no-deps {wheels}
+"""
+_CODE = """\
 COPY code /app
 # Whoever runs it may not write here: the byte code is made now, and is valid whatever the files' times are.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
@@ -58,7 +77,7 @@ ENV PYTHONPATH=/app HOME=/tmp PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 65534:65534
 CMD ["mlplatform", "--help"]
-"""  # noqa: E501 - lines of another language
+"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ def write_context(
     extras: Sequence[str] = DEFAULT_EXTRAS,
     requirements: Sequence[Path] = (),
     constraints: Path | None = None,
+    is_update: bool = False,
 ) -> Context:
     """Write a build context.
 
@@ -104,6 +124,7 @@ def write_context(
         requirements: Requirements files, what else is to be installed.
         constraints: File of pinned versions; default: the tested ones, where this package runs from its
             sources.
+        is_update: `base` is the image of an earlier build: only what differs is installed.
 
     Raises:
         ContextFolderError: The folder holds something that is not a build context.
@@ -127,7 +148,7 @@ def write_context(
         for path in code:
             _add_code(path, aside)
         wheels = tuple(sorted(path.name for path in (aside / "wheels").iterdir()))
-        text = _DOCKERFILE.format(
+        text = (_UPDATED if is_update else _DOCKERFILE).format(
             base=base,
             mounts=_MOUNTS,
             pip=_PIP,
@@ -135,7 +156,7 @@ def write_context(
             wheels=" ".join(f"/opt/build/wheels/{name}" for name in wheels)
             or "-r /opt/build/requirements.txt",
         )
-        (aside / _MARK).write_text(text, "utf-8")
+        (aside / _MARK).write_text(text + _CODE, "utf-8")
         copied = tuple(sorted(path.name for path in (aside / "code").iterdir()))
     return Context(folder, base, tuple(needed), wheels, copied)
 
@@ -163,7 +184,11 @@ def build_wheel(project: Path, into: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "SOURCE_DATE_EPOCH": "315532800"},  # 1980, the first that a zip file can hold
+            env={
+                **os.environ,
+                "SOURCE_DATE_EPOCH": "315532800",  # 1980, the first that a zip file can hold
+                "CFLAGS": f"{os.environ.get('CFLAGS', '')} -g0",  # else it names the folder
+            },
         )
     if done.returncode:
         raise WheelError(str(project), done.stderr or done.stdout)
@@ -194,13 +219,19 @@ def _lines(files: Sequence[Path]) -> Iterator[str]:
 def _constraints(folder: Path, given: Path | None, source: Path | None) -> str:
     """Put the pinned versions into the context, and return pip's option for them."""
     if given is not None:
-        shutil.copyfile(given, folder / "constraints.txt")
+        _copy_pins(given, folder / "constraints.txt")
         return "-c /opt/build/constraints/constraints.txt"
     if source is None:
         return ""
     for stack in ("tfx116", "tfx121"):
-        shutil.copyfile(source / "constraints" / f"{stack}.txt", folder / f"{stack}.txt")
+        _copy_pins(source / "constraints" / f"{stack}.txt", folder / f"{stack}.txt")
     return f'-c "/opt/build/constraints/$({_STACK}).txt"'
+
+
+def _copy_pins(file: Path, to: Path) -> None:
+    """Copy pinned versions without comments, whose change would have builders install everything again."""
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    to.write_text("".join(line for line in lines if not line.lstrip().startswith("#")), "utf-8")
 
 
 def _check_code(path: Path) -> None:

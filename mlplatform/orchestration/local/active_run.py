@@ -59,6 +59,7 @@ class ActiveRun:
         self._began = time.monotonic()
         self.folder = RunFolder(home.runs / new_run_id())
         self.folder.create()
+        self._events = RunEvents(home, self.folder)
         self.record = RunRecord(self.folder.path.name, name, started_at=now(), versions=versions())
         self.record.options["parallelism"] = parallelism
         self._write()
@@ -75,7 +76,6 @@ class ActiveRun:
         self._wait_until: dict[str, float] = {}  # nodes that are tried again, and when
         self._failures: dict[str, Failure] = {}
         self._handlers: dict[int, Any] = {}
-        self._events = RunEvents(home, self.folder)
         self._dead: list[str] = []  # runs that were killed, until the ledger knows it
 
     def __enter__(self) -> "ActiveRun":
@@ -106,6 +106,7 @@ class ActiveRun:
         self._events.run_started(self.record)
         for run in self._dead:
             self._events.run_interrupted(run)
+        self._events.finish_earlier_runs()
 
     def _close_events(self) -> None:
         if problem := self._events.close():

@@ -12,7 +12,7 @@ _RUNS_LOOKED_AT = 20  # for the one before
 def notice_of(home: Home, ledger: Ledger, record: RunRecord) -> Notice | None:
     """Return what there is to know of a run that has ended; None where it is as it was before.
 
-    A run that was stopped on purpose is none of them.
+    A run that was stopped on purpose is none of them; one whose process was killed has failed.
 
     Args:
         home: The root.
@@ -22,7 +22,7 @@ def notice_of(home: Home, ledger: Ledger, record: RunRecord) -> Notice | None:
     Raises:
         LedgerAccessError: The ledger cannot be read.
     """
-    if record.state == "failed":
+    if record.state in ("failed", "interrupted"):
         verdicts = [e for e in ledger.events(run_stream(record.run_id)) if e.kind == VERDICT]
         refused = [e for e in verdicts if e.get("is_accepted") is False]
         if refused:
@@ -30,6 +30,7 @@ def notice_of(home: Home, ledger: Ledger, record: RunRecord) -> Notice | None:
             lines = [str(reason) for reason in reasons] if isinstance(reasons, list) else []
             return Notice("refused", record.pipeline, "\n".join(lines), record.run_id)
         causes = [f"{node.id}: {node.error or node.why}" for node in record.failed]
+        causes += ["the runner was killed"] if record.state == "interrupted" else []
         return Notice("failed", record.pipeline, "\n".join(causes), record.run_id)
     if record.state == "done" and (failed := _failed_before(home, record)):
         return Notice("recovered", record.pipeline, f"run {failed} failed", record.run_id)

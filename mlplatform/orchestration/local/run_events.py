@@ -17,6 +17,7 @@ from typing import Any
 
 from mlplatform.home import Home
 from mlplatform.notices import has_settings
+from mlplatform.orchestration.local.owed_notices import OwedNotices
 from mlplatform.orchestration.local.records import (
     RUNNER_LOG,
     ArtifactRecord,
@@ -33,6 +34,7 @@ from mlplatform.registry.events import (
     NOTICE_SENT,
     RUN_FINISHED,
     RUN_STARTED,
+    is_notified,
     run_stream,
 )
 from mlplatform.registry.ledger import Ledger
@@ -46,7 +48,9 @@ FLUSH_S = 60.0  # how long the end of a run waits for a ledger that does not ans
 
 
 class RunEvents:
-    """Writes the events of one run.
+    """Writes the events of one run, and notifies people of it.
+
+    Made before the run's first record is written: from then on, whoever is killed, the next run notifies.
 
     Args:
         home: The root.
@@ -63,6 +67,8 @@ class RunEvents:
         self._thread: threading.Thread | None = None
         self._problem = ""
         self.is_started = False  # whether `run_started` was called
+        self._owed = OwedNotices(home)
+        self._owed.add(folder.run_id)
 
     def run_started(self, record: RunRecord) -> None:
         """Note that a run began, with its nodes."""
@@ -97,10 +103,7 @@ class RunEvents:
 
     def run_finished(self, record: RunRecord) -> None:
         """Note how the run ended."""
-        facts: dict[str, Any] = {"state": record.state, "seconds": record.wall_s, "pipeline": record.pipeline}
-        facts |= {"nodes": node_states(record), "failed": [node.id for node in record.failed]}
-        facts["metrics"] = run_metrics(record)
-        facts["reused"] = sorted({node.made_in for node in record.nodes if node.made_in})
+        facts = _facts_of_the_end(record)
 
         def write() -> None:
             self._publish(RUNNER_LOG)
@@ -123,21 +126,48 @@ class RunEvents:
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("the page of run %s is not written: %s", self._folder.run_id, error)
 
-    def _notify(self, record: RunRecord) -> None:
-        """Notify people where this run failed, was refused, or ended well after one that did not."""
-        try:
-            if not has_settings(self._home):
-                return
-            from mlplatform.notices.send import send
-            from mlplatform.orchestration.local.occasions import notice_of
+    def _notify(self, record: RunRecord, *, is_late: bool = False) -> None:
+        """Notify people where a run failed, was refused, or ended well after one that did not.
 
-            ledger = Ledger(self._home.ledger)
-            notice = notice_of(self._home, ledger, record)
-            for way, problem in (send(self._home, notice) if notice is not None else {}).items():
-                facts = {"occasion": notice.occasion if notice else "", "way": way, "problem": problem}
-                self._append(NOTICE_FAILED if problem else NOTICE_SENT, **facts)
+        Args:
+            record: The run.
+            is_late: Its own process was killed; it may have notified people before.
+        """
+        try:
+            if has_settings(self._home):
+                self._send(record, is_late=is_late)
+            self._owed.remove(record.run_id)
         except Exception as error:  # noqa: BLE001 - the run is over, and what it did is done
             log.warning("nobody was notified of run %s: %s", record.run_id, error)
+
+    def _send(self, record: RunRecord, *, is_late: bool) -> None:
+        from mlplatform.notices.send import send
+        from mlplatform.orchestration.local.occasions import notice_of
+
+        ledger, stream = Ledger(self._home.ledger), run_stream(record.run_id)
+        notice = notice_of(self._home, ledger, record)
+        if notice is None or (is_late and is_notified(ledger.events(stream), notice.occasion)):
+            return
+        for way, problem in send(self._home, notice).items():
+            facts = {"occasion": notice.occasion, "way": way, "problem": problem}
+            self._append(NOTICE_FAILED if problem else NOTICE_SENT, stream, **facts)
+
+    def finish_earlier_runs(self) -> None:
+        """Do what runs whose process was killed could not: write how they ended, and notify people."""
+        self._put(self._finish_earlier)
+
+    def _finish_earlier(self) -> None:
+        for folder in self._owed.left():
+            try:
+                record = folder.read()
+            except FileNotFoundError:  # killed before it began, or removed meanwhile
+                self._owed.remove(folder.run_id)
+                continue
+            stream = run_stream(folder.run_id)
+            kinds = {event.kind for event in Ledger(self._home.ledger).events(stream)}
+            if RUN_STARTED in kinds and RUN_FINISHED not in kinds:
+                self._append(RUN_FINISHED, stream, **_facts_of_the_end(record))
+            self._notify(record, is_late=True)
 
     def run_interrupted(self, run: str) -> None:
         """Note that an earlier run was killed: it could not do so itself."""
@@ -184,6 +214,18 @@ _OF_A_NODE = ("type", "upstream", "state", "why")
 _OF_THE_START = (
     "pipeline", "pipeline_root", "metadata", "reference", "arguments", "options", "versions",
 )  # fmt: skip
+
+
+def _facts_of_the_end(record: RunRecord) -> dict[str, Any]:
+    return {
+        "state": record.state,
+        "seconds": record.wall_s,
+        "pipeline": record.pipeline,
+        "nodes": node_states(record),
+        "failed": [node.id for node in record.failed],
+        "metrics": run_metrics(record),
+        "reused": sorted({node.made_in for node in record.nodes if node.made_in}),
+    }
 
 
 def _node_facts(node: NodeRecord) -> dict[str, Any]:

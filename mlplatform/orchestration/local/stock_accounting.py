@@ -21,7 +21,7 @@ from tfx.types import Artifact, artifact_utils
 from tfx.utils import json_utils
 
 from mlplatform.beam.accounting import check_all_left
-from mlplatform.beam.counting import Records, Rows, count
+from mlplatform.beam.counting import CsvRows, TfRecords, count
 from mlplatform.storage import open_storage
 from mlplatform.storage.urls import join
 
@@ -45,7 +45,7 @@ class Execution:
     properties: Mapping[str, Any]
 
 
-Side = Records | Rows | int
+Side = TfRecords | CsvRows | int
 Balance = tuple[str, Side, Side]  # of what, what went in, what came out
 
 
@@ -98,7 +98,7 @@ def _count(sides: Sequence[Side], beam_arguments: Sequence[str], work_dir: str) 
     return known | dict(zip(files, count(files, beam_arguments, counts_file), strict=True))
 
 
-def _of_example_gen(execution: Execution, kind: type[Records] | type[Rows]) -> Iterator[Balance]:
+def _of_example_gen(execution: Execution, kind: type[TfRecords] | type[CsvRows]) -> Iterator[Balance]:
     config = json_format.Parse(execution.properties["input_config"], example_gen_pb2.Input())
     base = execution.properties["input_base"]
     entered = tuple(posixpath.join(base, split.pattern) for split in config.splits)
@@ -141,11 +141,13 @@ def _of_evaluator(execution: Execution) -> Iterator[Balance]:
     splits = json_utils.loads(execution.properties.get("example_splits") or "null") or ["eval"]
     of_splits = [_records(execution.inputs["examples"], split) for split in splits]
     if measured is not None and all(of_splits):
-        entered = Records(tuple(pattern for records in of_splits if records for pattern in records.patterns))
+        entered = TfRecords(
+            tuple(pattern for records in of_splits if records for pattern in records.patterns)
+        )
         yield "all records", entered, int(measured)
 
 
-def _records(examples: Sequence[Artifact], split: str | None = None) -> Records | None:
+def _records(examples: Sequence[Artifact], split: str | None = None) -> TfRecords | None:
     """Return the records of a split, or of all; None for files that are not TFRecord."""
     if any("tfrecord" not in examples_utils.get_file_format(artifact) for artifact in examples):
         return None
@@ -155,7 +157,7 @@ def _records(examples: Sequence[Artifact], split: str | None = None) -> Records 
         for name in ([split] if split else _splits(artifact))
         for folder in artifact_utils.get_split_uris([artifact], name)
     )
-    return Records(tuple(patterns))
+    return TfRecords(tuple(patterns))
 
 
 def _splits(artifact: Artifact) -> list[str]:
@@ -163,8 +165,10 @@ def _splits(artifact: Artifact) -> list[str]:
 
 
 _BALANCES: dict[str, Callable[[Execution], Iterator[Balance]]] = {
-    "tfx.components.example_gen.csv_example_gen.executor.Executor": lambda e: _of_example_gen(e, Rows),
-    "tfx.components.example_gen.import_example_gen.executor.Executor": lambda e: _of_example_gen(e, Records),
+    "tfx.components.example_gen.csv_example_gen.executor.Executor": lambda e: _of_example_gen(e, CsvRows),
+    "tfx.components.example_gen.import_example_gen.executor.Executor": lambda e: _of_example_gen(
+        e, TfRecords
+    ),
     "tfx.components.statistics_gen.executor.Executor": _of_statistics,
     "tfx.components.transform.executor.Executor": _of_transform,
     "tfx.components.evaluator.executor.Executor": _of_evaluator,

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal, Protocol
 
 from mlplatform.testing.kubeflow.errors import ForkServerError
 
-Mode = Literal["subprocess", "fork"]
+Mode = Literal["subprocess", "fork", "pod"]
 # What a container has of the test's environment: where Python finds code, and how object storage is reached.
 _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "TZ", "LANG")
 _PASSED_ON_STARTS = ("AWS_", "GOOGLE_", "AZURE_", "COVERAGE_")
@@ -27,6 +27,11 @@ class Container:
         folder: Its working directory.
         tmp: Its temporary folder.
         log: File for what it prints.
+        disk: The folder that stands for its disk; all others are within it.
+        task: The task's name.
+        image: Its image.
+        resources: Its resources, as the specification has them.
+        platform: Its entry in the platform document.
     """
 
     command: tuple[str, ...]
@@ -34,6 +39,19 @@ class Container:
     folder: Path
     tmp: Path
     log: Path
+    disk: Path
+    task: str = ""
+    image: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    platform: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runs(Protocol):
+    """Runs containers, one after another."""
+
+    def run(self, container: Container) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Containers:
@@ -60,7 +78,7 @@ class Containers:
         Raises:
             ForkServerError: The process to fork from ended.
         """
-        environment = {**self._passed_on(), **self._environment, **container.environment}
+        environment = {**_passed_on(), **self._environment, **container.environment}
         environment |= {"HOME": str(container.folder), "TMPDIR": str(container.tmp)}
         if self._mode == "fork" and container.command[:2] == ("python", "-m"):
             return self._fork(container, environment)
@@ -85,13 +103,6 @@ class Containers:
             _pipe(self._server.stdout).close()
             self._server = None
 
-    def _passed_on(self) -> dict[str, str]:
-        return {
-            key: value
-            for key, value in os.environ.items()
-            if key in _PASSED_ON or key.startswith(_PASSED_ON_STARTS)
-        }
-
     def _fork(self, container: Container, environment: Mapping[str, str]) -> int:
         if self._server is None:
             with self._log.open("wb") as log:
@@ -100,7 +111,7 @@ class Containers:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env={**self._passed_on(), **self._environment},
+                    env={**_passed_on(), **self._environment},
                     text=True,
                 )
         request = {
@@ -120,6 +131,14 @@ class Containers:
             status, self._server = self._server.wait(), None
             raise ForkServerError(status, self._log.read_text(errors="replace"))
         return int(answer)
+
+
+def _passed_on() -> dict[str, str]:
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key in _PASSED_ON or key.startswith(_PASSED_ON_STARTS)
+    }
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

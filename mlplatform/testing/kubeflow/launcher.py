@@ -12,7 +12,7 @@ from typing import Any
 
 from mlplatform.storage import open_storage
 from mlplatform.storage.urls import name, parent
-from mlplatform.testing.kubeflow.containers import Container, Containers
+from mlplatform.testing.kubeflow.containers import Container, Runs
 from mlplatform.testing.kubeflow.driver import LOGS, with_placeholders
 from mlplatform.testing.kubeflow.errors import DriverError
 from mlplatform.tfx_io.launcher_paths import FOLDERS, local_path
@@ -47,7 +47,8 @@ def launch(
     executor_input: Mapping[str, Any],
     run_root: str,
     root: Path,
-    containers: Containers,
+    containers: Runs,
+    platform: Mapping[str, Any] | None = None,
 ) -> Launched:
     """Run a container once, inputs downloaded before and outputs uploaded after it.
 
@@ -58,6 +59,7 @@ def launch(
         run_root: The run's own folder in the object store.
         root: A folder that stands for the container's disk.
         containers: Runs commands.
+        platform: The container's entry in the platform document.
 
     Raises:
         DriverError: An input or an output has a URI that the launcher cannot take.
@@ -73,6 +75,11 @@ def launch(
             folder=root / "work",
             tmp=root / "tmp",
             log=log_file,
+            disk=root,
+            task=task,
+            image=container.get("image", ""),
+            resources=container.get("resources", {}),
+            platform=platform or {},
         )
     )
     log, message = log_file.read_text(errors="replace"), termination.read_text(errors="replace")

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlplatform.storage.urls import scheme
 from mlplatform.testing.kubeflow.conditions import ConditionError, evaluate
-from mlplatform.testing.kubeflow.containers import Containers, Mode
+from mlplatform.testing.kubeflow.containers import Containers, Mode, Runs
 from mlplatform.testing.kubeflow.driver import (
     Outputs,
     Scope,
@@ -99,6 +99,7 @@ class Simulator:
         root: The pipeline root, a URL of the object store: `s3://` or `gs://`, as on a cluster.
         folder: An empty folder for the disks of pods; kept, but for artifacts, so that logs can be read.
         mode: `subprocess`: every container is a process of its own. `fork`: quicker, see `Containers`.
+            `pod`: each is a pod on a real Kubernetes, see `Pods`.
         environment: Further variables of all containers.
         publish_logs: Whether tasks have their log as an output, as by default.
         preload: What is imported once where containers are forks.
@@ -121,7 +122,13 @@ class Simulator:
             raise DriverError("root", f"parse bucket config failed: unsupported Cloud bucket: {root!r}")
         self._root, self._folder = root.rstrip("/"), Path(folder)
         self._publish_logs = publish_logs
-        self._containers = Containers(mode, self._folder, environment or {}, preload)
+        self._containers: Runs
+        if mode == "pod":
+            from mlplatform.testing.kubeflow.pods import Pods
+
+            self._containers = Pods(environment or {})
+        else:
+            self._containers = Containers(mode, self._folder, environment or {}, preload)
         self._cache: dict[tuple[str, str], Outputs] = {}
         self._imported: dict[str, StoredArtifact] = {}
         self._artifacts = 0
@@ -135,7 +142,7 @@ class Simulator:
         self.close()
 
     def close(self) -> None:
-        """End the process that containers are forked from, if there is one."""
+        """End the process that containers are forked from, or close the connection to the cluster."""
         self._containers.close()
 
     def run(
@@ -233,7 +240,10 @@ class Simulator:
             disk = self._folder / run.id / result.name / str(attempt)
             outputs = task_outputs(component, place, publish_logs=self._publish_logs, root=disk)
             result.executor_input = {"inputs": dict(inputs), "outputs": outputs}
-            done = launch(result.name, container, result.executor_input, run_root, disk, self._containers)
+            platform = package.platform.get(component["executorLabel"], {})
+            done = launch(
+                result.name, container, result.executor_input, run_root, disk, self._containers, platform
+            )
             result.attempts, result.exit_status = attempt + 1, done.status
             result.log, result.termination_message = done.log, done.termination_message
             if not done.status and not done.error:

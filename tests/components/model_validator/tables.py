@@ -15,6 +15,8 @@ from mlplatform.components.model_validator.serving_check import ServingCheck, co
 from mlplatform.components.model_validator.settings import Budget, Question
 from mlplatform.components.model_validator.validate import Quality, Terms, judge, measure_quality
 from mlplatform.components.model_validator.verdict import ModelVerdict
+from mlplatform.components.model_validator.waivers import apart
+from mlplatform.evaluation.limits import in_words
 from mlplatform.serving.warmup import WARMUP_FILE
 
 ROWS = 300
@@ -227,7 +229,8 @@ def judged(
     quality = Quality()
     if serving.is_loadable:
         quality = measure_quality(model, Records([file], question), terms)
-    return [*quality.reasons, *serving.reasons], quality
+    unsafe, _ = apart(serving.missed, terms.waivers)
+    return [*quality.reasons, *in_words(unsafe)], quality
 
 
 def verdict(model: Path, file: str, question: Question, out: Path, **changes: Any) -> ModelVerdict:

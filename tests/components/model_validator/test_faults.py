@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from mlplatform.components.model_validator.baseline import BaselineModel
 from mlplatform.components.model_validator.settings import Budget, Question
+from mlplatform.components.model_validator.waivers import WAIVABLE_COSTS, parse_waivers
+from mlplatform.evaluation.limits import change_key
 from mlplatform.training.trained_on import write_trained_on
 
 _FILE = Path(__file__).with_name("tables.py")
@@ -356,6 +358,46 @@ def test_a_wrong_model_is_rejected_with_the_reason(
     reasons, _ = tables.judged(model, table, question, budget=SMALL, run_dir=run_dir, **terms)
 
     assert any(says in reason for reason in reasons), (fault, reasons)
+
+
+CANNOT_BE_WAIVED = {
+    "constant answers": "classification",
+    "stale preprocessing": "regression",
+    "NaN for a slice": "multi_label",
+    "NaN for texts that it does not know": "embedding",
+    "NaN for all": "regression",
+    "large batches fail": "embedding",
+    "trained on the evaluation split": "multi_label",
+    "another signature": "classification",
+}
+
+
+@pytest.mark.parametrize("fault", CANNOT_BE_WAIVED)
+def test_who_waives_every_threshold_waives_no_fault(
+    table: str, runs: dict[str, Path], tmp_path: Path, fault: str
+) -> None:
+    kind = CANNOT_BE_WAIVED[fault]
+    [(make, terms, says)] = [(make, terms, says[kind]) for name, make, terms, says in FAULTS if name == fault]
+    question, answer, output, more = GOOD[kind]
+    made = {"answer": answer, **more, **make(answer), "samples": tables.Records([table], question).samples(4)}
+    model = tables.export(tmp_path / "model", made.pop("answer"), output, **made)
+    metrics = question.find_kind().metrics
+    names = [*metrics, *(change_key(name, metric) for name, metric in metrics.items()), *WAIVABLE_COSTS]
+    who = {"by": "ann", "why": "so", "until": "9999-12-31"}
+    waivers = parse_waivers(
+        question.kind,
+        [
+            {"threshold": name, "class_name": class_name, "slice": part, **who}
+            for name in names
+            for class_name in ("", "no", "yes")
+            for part in ("", *(f"city = {city.decode()}" for city in tables.CITIES))
+        ],
+    )
+    run_dir = runs[terms.get("trained_on", "train")]
+
+    reasons, _ = tables.judged(model, table, question, budget=SMALL, run_dir=run_dir, waivers=waivers)
+
+    assert any(says in reason for reason in reasons), reasons
 
 
 def test_each_kind_has_twenty_faults() -> None:

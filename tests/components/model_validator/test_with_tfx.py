@@ -1,5 +1,6 @@
 """Trainer and validator as TFX runs them, and the stock Pusher behind them."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from tfx.components import CsvExampleGen
 from tfx.components.pusher import executor as stock_pusher
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor
+from tfx.orchestration.data_types import RuntimeParameter
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 from tfx.utils import proto_utils
@@ -26,6 +28,8 @@ from mlplatform.components.model_validator.errors import (
 )
 from mlplatform.components.model_validator.executor import Executor as ValidatorExecutor
 from mlplatform.config import ConfigError
+from mlplatform.registry.events import VERDICT, run_stream
+from mlplatform.registry.ledger import Ledger
 from mlplatform.tfx_io.examples import SplitNotFoundError
 from mlplatform.training.task import TrainingTask
 from mlplatform.vision.examples import count_labels, sample_records
@@ -80,16 +84,20 @@ def run_trainer(examples: Any, code: str, folder: Path, **changes: Any) -> dict[
     return out
 
 
-def run_validator(examples: Any, model: Any, folder: Path, **changes: Any) -> dict[str, list[Any]]:
-    component = ModelValidator(
-        model=channel_utils.as_channel([model]), examples=channel_utils.as_channel([examples]), **changes
-    )
-    out = outputs(
+def made_outputs(folder: Path) -> dict[str, list[Any]]:
+    return outputs(
         folder,
         blessing=standard_artifacts.ModelBlessing,
         infra_blessing=standard_artifacts.InfraBlessing,
         evaluation=standard_artifacts.ModelEvaluation,
     )
+
+
+def run_validator(examples: Any, model: Any, folder: Path, **changes: Any) -> dict[str, list[Any]]:
+    component = ModelValidator(
+        model=channel_utils.as_channel([model]), examples=channel_utils.as_channel([examples]), **changes
+    )
+    out = made_outputs(folder)
     ValidatorExecutor().Do({"model": [model], "examples": [examples]}, out, dict(component.exec_properties))
     return out
 
@@ -125,17 +133,61 @@ def test_a_trained_model_is_blessed_and_the_stock_pusher_takes_it(
     assert (version / "saved_model.pb").is_file()
 
 
+WAIVER = {"by": "ann", "why": "<b>the season</b> changes", "until": "9999-12-31"}
+
+
 def test_a_rejected_model_gets_no_blessing(examples: Any, code: str, tmp_path: Path) -> None:
     (model,) = run_trainer(examples, code, tmp_path, hyperparameters={"confused": True})["model"]
-
+    # Known only when the pipeline runs: one is over, the other of another threshold.
+    waivers = [{**WAIVER, "threshold": "top_1", "until": "0001-01-01"}, {**WAIVER, "threshold": "top_3"}]
+    component = ModelValidator(
+        model=channel_utils.as_channel([model]),
+        examples=channel_utils.as_channel([examples]),
+        thresholds={"top_1": 0.9},
+        reports_dir=str(tmp_path / "reports"),
+        waivers=RuntimeParameter("waivers", str),
+    )
+    properties = {**component.exec_properties, "waivers": json.dumps(waivers)}
     with pytest.raises(ModelRejectedError, match=r"top-1 is 0\.3333, below 0\.9000"):
-        run_validator(
-            examples, model, tmp_path, thresholds={"top_1": 0.9}, reports_dir=str(tmp_path / "reports")
-        )
+        ValidatorExecutor().Do({"model": [model], "examples": [examples]}, made_outputs(tmp_path), properties)
 
     assert list((tmp_path / "blessing" / "1").iterdir()) == []
     (report,) = (tmp_path / "reports").glob("*/ModelValidator")
     assert {path.name for path in report.iterdir()} == {"verdict.json", "report.html"}
+
+
+def test_a_waived_threshold_is_let_through_and_everybody_sees_why(
+    examples: Any, colours: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPLATFORM_RUN_ID", "run-1")
+    network = colours.colour_network(16, ["blue", "green", "red"])
+    model = standard_artifacts.Model()
+    model.uri = str(tmp_path / "model")
+    folder = tmp_path / "model" / "Format-Serving"
+    export_image_classifier(network, ["red", "green", "blue"], 16, folder, samples=colours.examples(1))
+    waivers = [{**WAIVER, "threshold": "top_1"}, {**WAIVER, "threshold": "top_1", "slice": "shop = a"}]
+
+    reports = str(tmp_path / "root" / "reports")
+    judged = run_validator(
+        examples, model, tmp_path, waivers=waivers, thresholds={"top_1": 0.9}, reports_dir=reports
+    )
+
+    assert model_utils.is_model_blessed(judged["blessing"][0])
+    evaluation = Path(judged["evaluation"][0].uri)
+    facts = json.loads((evaluation / "metrics.json").read_text())
+    assert (facts["accepted"], facts["reasons"]) == (True, [])
+    [waived] = facts["waived"]
+    assert waived["reason"].startswith("top-1 is 0.3333, below 0.9000")
+    assert waived["waiver"]["by"] == "ann"
+    assert [each["is_used"] for each in facts["waivers"]] == [True, False]
+    page = (evaluation / "report.html").read_text()
+    assert "waived by ann until 9999-12-31: &lt;b&gt;the season&lt;/b&gt; changes" in page
+    assert "nothing that was found is top_1 in shop = a" in page
+    happened = Ledger(str(tmp_path / "root" / "ledger")).events(run_stream("run-1"))
+    [verdict] = [event for event in happened if event.kind == VERDICT]
+    assert verdict.get("is_accepted") is True
+    found = [(each["threshold"], each["slice"], each["is_used"]) for each in verdict.get("waivers")]
+    assert found == [("top_1", "", True), ("top_1", "shop = a", False)]
 
 
 def test_a_split_without_files_is_told(code: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mlplatform.orchestration.container_image.errors import (
     WheelError,
 )
 
+TEMPORARY = b"mlplatform-wheel-"  # in the name of the folder that a wheel is built in
 PROJECT = """
 [build-system]
 requires = ["setuptools"]
@@ -46,7 +47,10 @@ def test_of_a_checkout(tmp_path: Path) -> None:
     made = write_context(tmp_path / "context", base="debian:13", extras=["s3"])
     (wheel,) = made.wheels
     assert wheel.startswith("mlplatform-")
-    names = zipfile.ZipFile(made.folder / "wheels" / wheel).namelist()
+    archive = zipfile.ZipFile(made.folder / "wheels" / wheel)
+    names = archive.namelist()
+    # Nothing names the folder that it was built in, so that the same files make the same wheel.
+    assert not [name for name in names if name.endswith(".so") and TEMPORARY in archive.read(name)]
     assert {"mlplatform/cli/main.py", "mlplatform/components/serving_pusher/push.py"} <= set(names)
     assert any(line.startswith("tfx") for line in made.requirements)
     assert any(line.startswith("s3fs") for line in made.requirements)
@@ -75,7 +79,7 @@ def test_code_of_a_team(installed: None, tmp_path: Path) -> None:
     wheel = tmp_path / "other-1-py3-none-any.whl"
     wheel.write_bytes(b"of somebody else")
     pinned = tmp_path / "pinned.txt"
-    pinned.write_text("numpy==1.26.4\n")
+    pinned.write_text("numpy==1.26.4\n    # via tensorflow\n")
     code = [project, modules, package, tmp_path / "alone.py", wheel]
     made = write_context(tmp_path / "context", code=code, constraints=pinned)
     assert made.wheels == ("other-1-py3-none-any.whl", "team-1.2-py3-none-any.whl")
@@ -85,6 +89,7 @@ def test_code_of_a_team(installed: None, tmp_path: Path) -> None:
     assert len(made.requirements) == 1
     assert made.requirements[0].startswith("mlplatform[kubeflow,s3]==")
     assert "-c /opt/build/constraints/constraints.txt" in dockerfile(made)
+    assert (made.folder / "constraints/constraints.txt").read_text() == "numpy==1.26.4\n"
     before = (made.folder / "wheels/team-1.2-py3-none-any.whl").read_bytes()
     (project / "team.py").touch()
     again = write_context(made.folder, code=[project])  # over the earlier one
@@ -168,6 +173,7 @@ def test_command(installed: None, programs: Path, tmp_path: Path, command: Calla
         (["--context-only"], "--context-only needs --context DIR"),
         ([], "an image needs a name"),
         (["--tag", "Team:1"], "it is not the name of an image"),
+        (["--tag", "team:2", "--update", "team:1", "--base", "debian:13"], "leave --base out"),
     ):
         done = command("image", "build", *words)
         assert (done.code, problem in done.err) == (2, True)
@@ -179,4 +185,22 @@ def test_command(installed: None, programs: Path, tmp_path: Path, command: Calla
         "image", "build", tmp_path / "pipeline.py", "--context", tmp_path / "context", "--context-only"
     )
     assert done.out == f"{tmp_path}/context: 0 wheels, 1 files and folders of code\n"
+    made = (tmp_path / "context/Dockerfile").read_text()
+    assert [line for line in made.splitlines() if line.startswith("FROM")] == [
+        "FROM python:3.12-slim AS dependencies",
+        "FROM python:3.12-slim",
+    ]
     assert (tmp_path / "context/code/pipeline.py").is_file()
+
+
+def test_an_update(installed: None, programs: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    """It builds on the earlier image, where the code of before makes room."""
+    (tmp_path / "pipeline.py").write_text("")
+    program(programs, "podman", f'/bin/cp -r "$5" {tmp_path}/built')
+    done = command(
+        "image", "build", tmp_path / "pipeline.py", "--tag", "team:2", "--update", "team:1", "--json"
+    )
+    assert json.loads(done.out)["base"] == "team:1"
+    lines = (tmp_path / "built/Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM team:1"]
+    assert lines.index("RUN rm -rf /opt/build /app") < lines.index("COPY code /app")

@@ -106,6 +106,14 @@ def Meet(trace: Parameter[str], count: Parameter[int], out: OutputArtifact[Strin
 
 
 @component
+def Hold(trace: Parameter[str], out: OutputArtifact[String]):
+    """Waits for a file `go`."""
+    while not (Path(trace) / "go").exists():
+        time.sleep(0.02)
+    out.write("held")
+
+
+@component
 def Fail(
     trace: Parameter[str], how: Parameter[str], source: InputArtifact[String], out: OutputArtifact[String]
 ):

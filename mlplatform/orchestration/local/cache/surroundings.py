@@ -2,7 +2,7 @@
 
 import json
 import os
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from mlplatform.fingerprints.digests import text_digest
@@ -19,10 +19,14 @@ _VOLATILE_PREFIXES = ("DBUS_", "GPG_", "SSH_", "TERM_", "VSCODE_", "XDG_SESSION_
 
 
 def surroundings() -> dict[str, str]:
-    """Return the hour (pipelines compute spans from the time), the folder, libraries and variables."""
+    """Return the time, the folder, libraries and variables.
+
+    The time is the hour, as pipelines compute spans from it, and the day in UTC, with which waivers end.
+    """
     variables = {name: value for name, value in os.environ.items() if not is_volatile(name)}
     return {
         "hour": datetime.now().astimezone().isoformat(timespec="hours"),
+        "day": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "folder": str(Path.cwd()),
         "libraries": environment_fingerprint(),
         "variables": text_digest(json.dumps(variables, sort_keys=True)),
