@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.orchestration.portable import outputs_utils
 from tfx.orchestration.portable.data_types import ExecutionInfo
@@ -92,6 +94,21 @@ def test_transform_gives_a_record_for_each_one_of_all_its_inputs(tmp_path):
     left = [examples(tmp_path / "3", train=5, eval=2), examples(tmp_path / "4", train=2, eval=1)]
     with pytest.raises(RecordsLostError, match="transform, split train: 6 records went in and 7 came"):
         check(tmp_path, "transform", {"examples": entered}, {"transformed_examples": left})
+
+
+def test_the_evaluator_measures_all_records_of_its_splits(tmp_path):
+    config = tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(prediction_key="answer", label_key="truth")],
+        slicing_specs=[tfma.SlicingSpec()],
+        metrics_specs=[tfma.MetricsSpec(metrics=[tfma.MetricConfig(class_name="ExampleCount")])],
+    )
+    rows = pd.DataFrame({"answer": [0.1, 0.9, 0.8], "truth": [0.0, 1.0, 1.0]})
+    tfma.analyze_raw_data(rows, config, output_path=str(tmp_path / "evaluation"))
+    evaluation = standard_artifacts.ModelEvaluation()
+    evaluation.uri = str(tmp_path / "evaluation")
+    entered = {"examples": [examples(tmp_path / "in", train=9, eval=4)]}
+    with pytest.raises(RecordsLostError, match="evaluator, all records: 4 records went in and 3 came out"):
+        check(tmp_path, "evaluator", entered, {"evaluation": [evaluation]}, {"example_splits": "null"})
 
 
 def test_other_components_are_left_to_themselves(tmp_path):

@@ -137,7 +137,7 @@ def _of_evaluator(execution: Execution) -> Iterator[Balance]:
 
     [evaluation] = execution.outputs["evaluation"]
     found = tfma.load_eval_result(evaluation.uri).get_metrics_for_slice(()) or {}
-    measured = found.get("", {}).get("", {}).get("example_count", {}).get("doubleValue")
+    measured = found.get("example_count", {}).get("doubleValue")
     splits = json_utils.loads(execution.properties.get("example_splits") or "null") or ["eval"]
     of_splits = [_records(execution.inputs["examples"], split) for split in splits]
     if measured is not None and all(of_splits):
