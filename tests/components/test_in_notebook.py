@@ -56,6 +56,7 @@ def test_photos_are_ingested_judged_and_versioned(
     assert validator.outputs["verdict"].get()[0].accepted == 1
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_judged_and_pushed(
     colours: ModuleType, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

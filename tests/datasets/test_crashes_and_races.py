@@ -30,6 +30,7 @@ def test_kills_lose_nothing_and_show_nothing_half_made(tmp_path: Path) -> None:
     assert min(hits.values()) >= 4
 
 
+@pytest.mark.slow
 def test_kills_of_commits_on_beam(tmp_path: Path) -> None:
     assert min(kill_loop(tmp_path, 4, 12, "beam").values()) >= 4
 

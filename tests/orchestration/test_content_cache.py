@@ -109,6 +109,7 @@ class TestCode:
         third = own_runner.run_reference(reference, overrides={"mark": str(mark)})
         assert set(states(third).values()) == {"cached"}
 
+    @pytest.mark.slow
     def test_a_script_defines_its_components_itself_and_finds_its_arguments_in_the_nodes(
         self, warm_python, tmp_path
     ):

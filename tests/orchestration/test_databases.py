@@ -130,6 +130,7 @@ def postgresql(tmp_path_factory):
 
 
 @pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+@pytest.mark.slow
 def test_a_pipeline_runs_and_is_cached(request, runner, pipeline, trace, calls, server):
     import ml_metadata
     import steps

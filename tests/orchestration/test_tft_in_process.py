@@ -65,6 +65,7 @@ print(json.dumps({"ours": ours, "stock": export("/stock")}))
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_a_model_that_is_exported_with_its_transformation_is_the_same_as_stock(warm_python, tmp_path):
     script = tmp_path / "export.py"  # AutoGraph reads source from files only
     script.write_text(EXPORT)

@@ -58,6 +58,7 @@ def test_a_drifted_month_is_told_and_can_stop_the_run(run: Run, tmp_path: Path) 
         run(dark, "DataValidator", policy={"drift": "block"})
 
 
+@pytest.mark.slow
 def test_given_splits_are_kept_and_the_firewall_holds_between_them(run: Run, tmp_path: Path) -> None:
     data = photos(tmp_path / "shop")
     split = ("train", "train", "train", "validation")

@@ -317,6 +317,7 @@ def test_what_cannot_be_searched_is_said(
     assert said in str(error.value)
 
 
+@pytest.mark.slow
 def test_added_items_are_found_and_removed_ones_hidden_also_after_the_next_build(
     root: Path, serve: Callable[[Path], Any], embedders: dict[int, Path], records: dict[str, list[str]]
 ) -> None:

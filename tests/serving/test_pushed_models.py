@@ -50,6 +50,7 @@ def store(tmp_path: Path, models: Path) -> ModelStore:
 
 
 class TestRollBack:
+    @pytest.mark.slow
     def test_clients_of_a_label_get_what_serves_from_every_server_all_the_time(
         self, serve: Any, client: Any, tmp_path: Path, store: ModelStore
     ) -> None:

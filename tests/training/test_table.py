@@ -97,6 +97,7 @@ def of(table: TrainingTask, folder: Path, **hyperparameters: Any) -> TrainingTas
     )
 
 
+@pytest.mark.slow
 def test_a_classification_is_asked_with_raw_examples_without_the_labels_columns(
     table: TrainingTask, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_classification_is_asked_with_raw_examples_without_the_labels_columns(
     assert history.epochs[history.best_epoch]["val_accuracy"] > 0.85
 
 
+@pytest.mark.slow
 def test_a_regression_answers_numbers(table: TrainingTask, tmp_path: Path) -> None:
     train(of(table, tmp_path, label="fare", kind="regression"))
     model = tf.saved_model.load(str(tmp_path / "model"))

@@ -44,6 +44,7 @@ LocalRunner(home.root).run(
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_takes_the_answer_given_meanwhile(tmp_path: Path, warm_processes: Any) -> None:
     home, log = Home.at(tmp_path / "root"), tmp_path / "log"
     serving = tmp_path / "model" / "Format-Serving"

@@ -85,6 +85,7 @@ def verdict_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_last_accepted_version_is_the_baseline_and_verdicts_are_noted_with_their_versions(
     shop: Shop, execute: Execute, commit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +257,7 @@ LocalDagRunner().run(pipeline.Pipeline("p", root, components=[gen, first, second
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_a_stock_csv_example_gen_feeds_it_under_the_stock_runner(
     warm_python: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -178,6 +178,7 @@ def task(photos: Path, out: Path, **hyperparameters: object) -> TrainingTask:
     )
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_last_blocks_alone(photos: Path, tmp_path: Path) -> None:
     tuned = task(photos, tmp_path, fine_tune_blocks=2, fine_tune_epochs=1, embedding_dimensions=12)
 
@@ -233,6 +234,7 @@ def test_fine_tuning_that_makes_the_model_worse_changes_nothing(
     assert all(np.array_equal(one, other) for one, other in zip(pretrained, weights, strict=False))
 
 
+@pytest.mark.slow
 def test_scratch_trains_the_whole_network(photos: Path, tmp_path: Path) -> None:
     scratch = task(photos, tmp_path / "s", backbone="scratch", class_weights="balanced", epochs=1)
 
@@ -283,6 +285,7 @@ def test_what_cannot_be_trained_or_judged_is_told_before_anything_is_computed(
 
 
 @pytest.mark.parametrize(("form", "precision"), [("float", "bfloat16"), ("int8", "none")])
+@pytest.mark.slow
 def test_other_engines_are_exported_checked_and_served(
     photos: Path, network: str, tmp_path: Path, form: str, precision: str
 ) -> None:

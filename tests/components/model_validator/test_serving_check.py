@@ -47,6 +47,7 @@ def failed(check: ServingCheck) -> set[str]:
 
 
 @pytest.mark.usefixtures("real_probes")
+@pytest.mark.slow
 def test_a_good_model_passes_all_but_a_budget_that_is_too_small(
     colours: ModuleType, good_model: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_an_answer_that_is_no_number_is_found_in_every_signature(
     assert all("are not finite" in reason for reason in check.reasons)
 
 
+@pytest.mark.slow
 def test_tensorflow_lite_forms_are_held_against_the_signatures(
     colours: ModuleType, good_model: Path, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def run_validator(examples: Any, model: Any, folder: Path, **changes: Any) -> di
     return out
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_blessed_and_the_stock_pusher_takes_it(
     examples: Any, code: str, tmp_path: Path
 ) -> None:
