@@ -226,6 +226,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in long]
 
 
+@pytest.fixture(scope="session")
+def unknown_fields() -> Callable[[Any, str, str], list[str]]:
+    """Takes an object, the name of its kind in the client, and where it stands."""
+    from kubernetes import client as kubernetes
+
+    def unknown_fields(value: Any, kind: str, where: str) -> list[str]:
+        """Return the fields that the Kubernetes API does not have."""
+        if kind.startswith("list["):
+            inner = kind.removeprefix("list[").removesuffix("]")
+            return [f for n, one in enumerate(value) for f in unknown_fields(one, inner, f"{where}[{n}]")]
+        model = getattr(kubernetes, kind, None)
+        if model is None:  # a plain value, or a map of them
+            return []
+        kinds = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
+        found = [f"{where}.{name}" for name in value if name not in kinds]
+        for name in set(value) & set(kinds):
+            found += unknown_fields(value[name], kinds[name], f"{where}.{name}")
+        return found
+
+    return unknown_fields
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, through Playwright; `make test-browser` has both."""

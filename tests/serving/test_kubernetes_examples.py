@@ -1,16 +1,17 @@
 """The manifests: fields that Kubernetes has, names that fit together, flags and files that a server takes."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client as kubernetes
 
 from mlplatform.cli.serve import serve
 from mlplatform.serving.settings import ServerSettings
 
+Unknown = Callable[[Any, str, str], list[str]]
 FOLDER = Path(__file__).parents[2] / "examples" / "serving-kubernetes"
 OURS = {
     "host",
@@ -37,22 +38,7 @@ def pod(manifest: dict[str, Any]) -> Any:
     return manifest["Deployment"]["spec"]["template"]["spec"]
 
 
-def unknown_fields(value: Any, kind: str, where: str) -> list[str]:
-    """Return the fields that the Kubernetes API does not have."""
-    if kind.startswith("list["):
-        inner = kind.removeprefix("list[").removesuffix("]")
-        return [f for n, one in enumerate(value) for f in unknown_fields(one, inner, f"{where}[{n}]")]
-    model = getattr(kubernetes, kind, None)
-    if model is None:  # a plain value, or a map of them
-        return []
-    kinds = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
-    found = [f"{where}.{field}" for field in value if field not in kinds]
-    for field in set(value) & set(kinds):
-        found += unknown_fields(value[field], kinds[field], f"{where}.{field}")
-    return found
-
-
-def test_fields(manifest: dict[str, Any]) -> None:
+def test_fields(manifest: dict[str, Any], unknown_fields: Unknown) -> None:
     assert set(manifest) == {"ConfigMap", "Deployment", "Service"}
     for kind, document in manifest.items():
         assert unknown_fields(document, f"V1{kind}", kind) == []
@@ -113,7 +99,7 @@ KINDS = {
 }
 
 
-def test_our_server(tmp_path: Path) -> None:
+def test_our_server(tmp_path: Path, unknown_fields: Unknown) -> None:
     from mlplatform.serving.text_config import read_metrics_path
 
     found = documents("mlplatform-serving.yaml")
@@ -181,7 +167,7 @@ def test_labels_of_the_readme(tmp_path: Path) -> None:
     assert models["m"].labels == {"stable": 1, "canary": 2}
 
 
-def test_kserve() -> None:
+def test_kserve(unknown_fields: Unknown) -> None:
     service = documents("kserve.yaml")["InferenceService"]
     predictor = service["spec"]["predictor"]
     own = {"minReplicas", "maxReplicas", "timeout", "model"}  # the rest is a pod's

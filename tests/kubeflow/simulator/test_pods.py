@@ -1,14 +1,15 @@
 """The pod of a task, of its spec and the platform document; real ones run in tests/kubernetes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from kubernetes import client as kubernetes
 
 from mlplatform.orchestration.kubeflow.options import parse_options
 from mlplatform.orchestration.kubeflow.platform_document import kubernetes_entry, set_container
 from mlplatform.testing.kubeflow.containers import Container
 from mlplatform.testing.kubeflow.pods import pod_of
+
+Unknown = Callable[[Any, str, str], list[str]]
 
 
 def pod(tmp_path: Path, **options: Any) -> dict[str, Any]:
@@ -34,22 +35,7 @@ def pod(tmp_path: Path, **options: Any) -> dict[str, Any]:
     return pod_of(made, {"OF_ALL": "1"})
 
 
-def unknown_fields(value: Any, kind: str, where: str) -> list[str]:
-    """Return the fields that the Kubernetes API does not have."""
-    if kind.startswith("list["):
-        inner = kind.removeprefix("list[").removesuffix("]")
-        return [f for n, one in enumerate(value) for f in unknown_fields(one, inner, f"{where}[{n}]")]
-    model = getattr(kubernetes, kind, None)
-    if model is None:  # a plain value, or a map of them
-        return []
-    kinds = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
-    found = [f"{where}.{name}" for name in value if name not in kinds]
-    for name in set(value) & set(kinds):
-        found += unknown_fields(value[name], kinds[name], f"{where}.{name}")
-    return found
-
-
-def test_a_task_without_options(tmp_path: Path) -> None:
+def test_a_task_without_options(tmp_path: Path, unknown_fields: Unknown) -> None:
     made = pod(tmp_path)
     assert unknown_fields(made, "V1Pod", "Pod") == []
     (container,) = made["spec"]["containers"]
@@ -61,7 +47,7 @@ def test_a_task_without_options(tmp_path: Path) -> None:
     assert mount["mountPath"] == str(tmp_path) == made["spec"]["volumes"][0]["hostPath"]["path"]
 
 
-def test_every_option(tmp_path: Path) -> None:
+def test_every_option(tmp_path: Path, unknown_fields: Unknown) -> None:
     made = pod(
         tmp_path,
         cpu="500m",
@@ -112,7 +98,7 @@ def test_every_option(tmp_path: Path) -> None:
     assert made["metadata"]["labels"] == {"team": "items"}
 
 
-def test_a_scratch_volume_of_a_storage_class(tmp_path: Path) -> None:
+def test_a_scratch_volume_of_a_storage_class(tmp_path: Path, unknown_fields: Unknown) -> None:
     made = pod(tmp_path, ephemeral_storage={"size": "1Gi", "storage_class": "fast"})
     assert unknown_fields(made, "V1Pod", "Pod") == []
     (claim,) = [each["ephemeral"] for each in made["spec"]["volumes"] if "ephemeral" in each]
